@@ -1,0 +1,35 @@
+# Everything is installed into ./.venv; a fresh machine needs only make and Python >= 3.11.
+PYTHON ?= python3
+PY := .venv/bin/python
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv run test lint slow bench
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
+
+venv: $(INSTALLED) ## create .venv and install syndistill with its references into it (once)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "syndistill needs Python 3.11 or newer: make PYTHON=python3.11 venv")'
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,tesseract,belief]'
+	@touch $@
+
+run: venv ## distil a Student from the shipped d=3 Teacher and judge it against matching
+	$(PY) -m syndistill.recipes.demo
+
+lint: venv ## ruff and mypy
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+test: lint ## lint, then every quick test
+	$(PY) -m pytest -q -m 'not slow'
+
+slow: venv ## the tests too long for `make test`
+	$(PY) -m pytest -q -m slow
+
+bench: venv ## the speed measurements of benchmarks/
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(PY) "$$script"; done
