@@ -1,0 +1,248 @@
+"""Decoders judged on the same shots.
+
+Legend: B shots, O observables.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import stim
+from numpy.typing import NDArray
+
+from syndistill.decoders.contract import Decoder, decisions
+from syndistill.errors import SyndistillError
+from syndistill.evaluation.calibration import CalibrationSums
+from syndistill.evaluation.rows import Pair, Row, RowsFile, combine, pair_key, row_key
+from syndistill.sampling.stored import StoredShots, dem_of_circuit, evaluation_seed
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total), in shots times decoders."""
+
+DEFAULT_BATCH = 25_000
+_WARM_UP_SHOTS = 256
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison found: a row for each decoder and a pair for any two, in the order the decoders were given."""
+
+    rows: list[Row]
+    pairs: list[Pair]
+
+    def to_json(self) -> dict[str, Any]:
+        """{"rows": [...], "pairs": [...]}, ready for json.dump; the entries are `Row.report` and `Pair.report`."""
+        return {"rows": [row.report() for row in self.rows], "pairs": [pair.report() for pair in self.pairs]}
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Some shots, loaded only when a decoder has not seen them."""
+
+    label: str
+    n_shots: int
+    load: Callable[[], StoredShots]
+
+
+def _itself(shots: StoredShots) -> StoredShots:
+    return shots
+
+
+def circuit_sha256(circuit: stim.Circuit) -> str:
+    """The hash by which rows know a circuit."""
+    return hashlib.sha256(str(circuit).encode()).hexdigest()
+
+
+def compare(
+    decoders: Sequence[Decoder],
+    circuit: stim.Circuit,
+    shots: int,
+    seed: int,
+    *,
+    batch: int = DEFAULT_BATCH,
+    rows_file: str | Path | None = None,
+    progress: Progress | None = None,
+    experiment: str | None = None,
+) -> Comparison:
+    """Samples `shots` shots of a circuit in batches and has every decoder decode the same ones.
+
+    Batches that `rows_file` holds already are not decoded again.  Seeds of batches follow from `seed` by
+    `evaluation_seed`, apart from those of training.  `experiment` labels the rows (default: the circuit's hash).
+
+    Raises SyndistillError for no shots or decoders, decoders of one name, a damaged rows file, or a rows file whose
+    shots cannot be drawn again (another version of Stim).
+    """
+    if shots <= 0 or batch <= 0:
+        raise SyndistillError(f"{shots} shots in batches of {batch}: both must be positive")
+    dem = dem_of_circuit(circuit)
+    source = circuit_sha256(circuit)
+
+    def batches() -> Iterator[_Batch]:
+        for index, start in enumerate(range(0, shots, batch)):
+            size = min(batch, shots - start)
+            stim_seed = evaluation_seed(seed, index, size)
+            label = f"seed={seed},index={index},shots={size}"
+            yield _Batch(label, size, partial(StoredShots.sample, circuit, size, stim_seed, dem))
+
+    label = experiment or f"circuit {source[:12]}"
+    return _Judge(decoders, label, source, rows_file, progress, shots).run(batches())
+
+
+def compare_recorded(
+    decoders: Sequence[Decoder],
+    stored: Sequence[StoredShots],
+    *,
+    rows_file: str | Path | None = None,
+    progress: Progress | None = None,
+    experiment: str | None = None,
+) -> Comparison:
+    """As `compare`, on shots that exist already, all of one circuit (or, without circuits, one error model)."""
+    sources = {hashlib.sha256(str(s.dem if s.circuit is None else s.circuit).encode()).hexdigest() for s in stored}
+    if len(sources) != 1:
+        raise SyndistillError(f"shots of {len(sources)} circuits: compare on the shots of exactly one at a time")
+    (source,) = sources
+    batches = [_Batch(f"stored {s.sha256}", s.n_shots, partial(_itself, s)) for s in stored if s.n_shots]
+    total = sum(b.n_shots for b in batches)
+    if total == 0:
+        raise SyndistillError("no shots: give recorded shots that are not empty")
+    return _Judge(decoders, experiment or f"recorded {source[:12]}", source, rows_file, progress, total).run(batches)
+
+
+class _Judge:
+    """Has decoders decode batches, and keeps the rows."""
+
+    def __init__(
+        self,
+        decoders: Sequence[Decoder],
+        experiment: str,
+        source: str,
+        rows_file: str | Path | None,
+        progress: Progress | None,
+        total_shots: int,
+    ) -> None:
+        for what, values in (("name", [d.name for d in decoders]), ("content", [d.content_id for d in decoders])):
+            if len(set(values)) != len(values):
+                raise SyndistillError(f"two decoders have the same {what} ({', '.join(values)}): give each once")
+        if not decoders:
+            raise SyndistillError("no decoders: name at least one")
+        self._decoders = list(decoders)
+        self._experiment, self._source = experiment, source
+        self._file = RowsFile(rows_file)
+        self._progress = progress
+        self._done, self._total = 0, total_shots * len(decoders)
+        self._warm: set[str] = set()
+
+    def run(self, batches: Iterable[_Batch]) -> Comparison:
+        rows: list[Row] = []
+        pairs: list[Pair] = []
+        for batch in batches:
+            self._decode_missing(batch)
+            for decoder in self._decoders:
+                row = self._file.rows[self._row_key(decoder, batch)]
+                rows.append(dataclasses.replace(row, decoder=decoder.name, experiment=self._experiment))
+            for a, b in combinations(self._decoders, 2):
+                pair = self._file.pairs[self._pair_key(a, b, batch)]
+                pair = pair if pair.a_id == a.content_id else pair.flipped()
+                pairs.append(dataclasses.replace(pair, a=a.name, b=b.name, experiment=self._experiment))
+            hashes = {row.shots_sha256 for row in rows[-len(self._decoders) :]}
+            if len(hashes) != 1:
+                raise SyndistillError(f"the rows of '{batch.label}' are of different shots: take a new rows file")
+        return Comparison(combine(rows), combine(pairs))
+
+    def _row_key(self, decoder: Decoder, batch: _Batch) -> str:
+        return row_key(decoder.content_id, self._source, batch.label)
+
+    def _pair_key(self, a: Decoder, b: Decoder, batch: _Batch) -> str:
+        return pair_key(a.content_id, b.content_id, self._source, batch.label)
+
+    def _decode_missing(self, batch: _Batch) -> None:
+        """Decodes with every decoder whose row, or one of whose pairs, is not in the file."""
+        pairs = [p for p in combinations(self._decoders, 2) if self._pair_key(*p, batch) not in self._file.pairs]
+        wanted = {d.content_id for pair in pairs for d in pair}
+        wanted |= {d.content_id for d in self._decoders if self._row_key(d, batch) not in self._file.rows}
+        new: list[Row | Pair] = []
+        wrong: dict[str, NDArray[np.bool_]] = {}
+        shots = batch.load() if wanted else None
+        for decoder in self._decoders:
+            if shots is not None and decoder.content_id in wanted:
+                self._require_same_shots(decoder, batch, shots)
+                row, wrong[decoder.content_id] = self._judge(decoder, batch, shots)
+                new.append(row)
+            self._done += batch.n_shots
+            if self._progress is not None:
+                self._progress(self._done, self._total)
+        if shots is not None:
+            new += [self._pair(a, b, batch, shots, wrong[a.content_id], wrong[b.content_id]) for a, b in pairs]
+        self._file.append(new)
+
+    def _require_same_shots(self, decoder: Decoder, batch: _Batch, shots: StoredShots) -> None:
+        known = self._file.rows.get(self._row_key(decoder, batch))
+        if known is not None and known.shots_sha256 != shots.sha256:
+            raise SyndistillError(
+                f"the rows file has other shots for '{batch.label}' (Stim draws others in another version or on "
+                "another processor): take a new rows file"
+            )
+
+    def _judge(self, decoder: Decoder, batch: _Batch, shots: StoredShots) -> tuple[Row, NDArray[np.bool_]]:
+        if decoder.content_id not in self._warm:
+            decoder.decode(shots.take(0, min(_WARM_UP_SHOTS, shots.n_shots)))
+            self._warm.add(decoder.content_id)
+        start = time.perf_counter()
+        probabilities_BO = decoder.decode(shots)
+        seconds = time.perf_counter() - start
+        labels_BO = shots.observables()
+        if probabilities_BO.shape != labels_BO.shape or not ((probabilities_BO >= 0) & (probabilities_BO <= 1)).all():
+            raise SyndistillError(
+                f"{decoder.name} gave {probabilities_BO.shape} values, {labels_BO.shape} wanted, or not in [0, 1]: "
+                "its weights are broken, take another checkpoint"
+            )
+        wrong_BO = decisions(probabilities_BO) != labels_BO
+        wrong_B = wrong_BO.any(axis=1)
+        row = Row(
+            decoder=decoder.name,
+            decoder_id=decoder.content_id,
+            experiment=self._experiment,
+            circuit_sha256=self._source,
+            batch=batch.label,
+            shots_sha256=shots.sha256,
+            shots=shots.n_shots,
+            errors=int(wrong_B.sum()),
+            errors_per_observable=tuple(int(n) for n in wrong_BO.sum(axis=0)),
+            seconds=seconds,
+            parameters=decoder.n_parameters,
+            calibration=CalibrationSums.of(probabilities_BO, labels_BO) if decoder.gives_probabilities else None,
+        )
+        return row, wrong_B
+
+    def _pair(
+        self,
+        a: Decoder,
+        b: Decoder,
+        batch: _Batch,
+        shots: StoredShots,
+        wrong_a: NDArray[np.bool_],
+        wrong_b: NDArray[np.bool_],
+    ) -> Pair:
+        return Pair(
+            a=a.name,
+            b=b.name,
+            a_id=a.content_id,
+            b_id=b.content_id,
+            experiment=self._experiment,
+            circuit_sha256=self._source,
+            batch=batch.label,
+            shots_sha256=shots.sha256,
+            shots=shots.n_shots,
+            only_a_wrong=int((wrong_a & ~wrong_b).sum()),
+            only_b_wrong=int((wrong_b & ~wrong_a).sum()),
+            both_wrong=int((wrong_a & wrong_b).sum()),
+        )

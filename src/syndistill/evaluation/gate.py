@@ -1,0 +1,156 @@
+"""The Teacher gate: nothing is learned from a Teacher that is worse than what it should replace (FACTS: its Students
+would be better than it, and its posterior is no target).
+
+A Teacher passes when, on shots of its own that neither training nor reports use, it is significantly better than plain
+matching in every experiment, and its logits need no rescaling to be believed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from scipy.stats import binomtest
+
+from syndistill.circuits.experiment import Experiment
+from syndistill.decoders.matching import MatchingDecoder
+from syndistill.decoders.network import network_decoder
+from syndistill.errors import SyndistillError
+from syndistill.evaluation.compare import compare_recorded
+from syndistill.models.contract import DecoderNetwork
+from syndistill.models.saving import weights_hash
+from syndistill.sampling.seeds import derived_seed
+from syndistill.sampling.stored import StoredShots
+
+SHOTS = 20_000
+ROUNDS = (3, 9)
+P = 0.004
+SIGNIFICANCE = 0.05
+TEMPERATURES = (0.8, 1.25)
+
+Progress = Callable[[int, int], None]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GateResult(_Frozen):
+    """Teacher and plain matching on the same shots of one experiment. p_value: exact McNemar, one-sided."""
+
+    experiment: str
+    shots: int
+    teacher_ler: float
+    matching_ler: float
+    only_teacher_wrong: int
+    only_matching_wrong: int
+    p_value: float
+    best_temperature: float
+    nll: float
+    ece: float
+
+    @property
+    def faults(self) -> list[str]:
+        """Why this experiment refuses the Teacher; empty when it does not."""
+        found = []
+        if self.only_teacher_wrong >= self.only_matching_wrong or self.p_value >= SIGNIFICANCE:
+            found.append(
+                f"LER {self.teacher_ler:.4f} is not better than plain matching's {self.matching_ler:.4f} "
+                f"(p = {self.p_value:.2g})"
+            )
+        low, high = TEMPERATURES
+        if not low <= self.best_temperature <= high:
+            found.append(f"best temperature {self.best_temperature:.2f} is outside [{low}, {high}]")
+        return found
+
+
+class GateReport(_Frozen):
+    """What the gate found of one Teacher, known by the hash of its weights."""
+
+    format: Literal[1] = 1
+    teacher: str
+    results: tuple[GateResult, ...]
+
+    @property
+    def faults(self) -> list[str]:
+        return [f"{result.experiment}: {fault}" for result in self.results for fault in result.faults]
+
+    @property
+    def passed(self) -> bool:
+        return not self.faults
+
+    def to_json(self) -> dict[str, Any]:
+        """As saved beside the run that asked: the counts, and the verdict that follows from them."""
+        return {"passed": self.passed, "faults": self.faults, **self.model_dump(mode="json")}
+
+    @classmethod
+    def load(cls, path: Path) -> GateReport:
+        """Reads what `to_json` gave; the verdict is made anew from the counts. SyndistillError if it is damaged."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return cls.model_validate({k: v for k, v in content.items() if k not in ("passed", "faults")})
+        except (OSError, ValueError, AttributeError, ValidationError):
+            raise SyndistillError(f"{path} is damaged; delete it, the Teacher is then judged again") from None
+
+
+def judge_teacher(
+    network: DecoderNetwork,
+    *,
+    noise: str = "si1000",
+    p: float = P,
+    rounds: tuple[int, ...] = ROUNDS,
+    bases: tuple[str, ...] | None = None,
+    shots: int = SHOTS,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> GateReport:
+    """Judge a Teacher on `shots` paired shots of each basis and number of rounds; 20 s of the default on two cores.
+
+    bases: default x and z, or "both" (shots that track two observables) for a joint4 Teacher. Seeds are of the role
+    "select". progress is called with (done, total) in shots times decoders. Raises SyndistillError for bases that the
+    network cannot decode.
+    """
+    chosen = bases or (("both",) if network.config.output == "joint4" else ("x", "z"))
+    experiments = [
+        Experiment(network.layout.distance, r, basis, noise, p) for basis in chosen for r in sorted(set(rounds))
+    ]
+    total = 2 * shots * len(experiments)
+    results = []
+    for index, experiment in enumerate(experiments):
+        start = 2 * shots * index
+
+        def report(done: int, _: int, start: int = start) -> None:
+            if progress is not None:
+                progress(start + done, total)
+
+        results.append(_judge(network, experiment, shots, seed, report))
+    return GateReport(teacher=weights_hash(network), results=tuple(results))
+
+
+def _judge(network: DecoderNetwork, experiment: Experiment, shots: int, seed: int, progress: Progress) -> GateResult:
+    bases = {"x": 0, "z": 1, "both": 2}
+    circuit = experiment.circuit()
+    stim_seed = derived_seed("select", seed, experiment.distance, experiment.rounds, bases[experiment.basis])
+    stored = StoredShots.sample(circuit, shots, stim_seed)
+    decoders = [network_decoder(network, stored.dem, circuit, "Teacher"), MatchingDecoder(stored.dem)]
+    found = compare_recorded(decoders, [stored], progress=progress, experiment=str(experiment))
+    (teacher, matching), (pair,) = found.rows, found.pairs
+    temperature, nll, ece = teacher.best_temperature, teacher.nll, teacher.ece
+    assert temperature is not None and nll is not None and ece is not None
+    discordant = pair.only_a_wrong + pair.only_b_wrong
+    better = binomtest(pair.only_a_wrong, discordant, 0.5, "less").pvalue if discordant else 1.0
+    return GateResult(
+        experiment=str(experiment),
+        shots=shots,
+        teacher_ler=teacher.ler,
+        matching_ler=matching.ler,
+        only_teacher_wrong=pair.only_a_wrong,
+        only_matching_wrong=pair.only_b_wrong,
+        p_value=float(better),
+        best_temperature=temperature,
+        nll=nll,
+        ece=ece,
+    )

@@ -1,0 +1,152 @@
+"""The exact posterior, against enumeration, against sampling, and against the published optimum at d=3, r=3."""
+
+import itertools
+
+import numpy as np
+import pytest
+import stim
+from scipy.linalg import hadamard
+from scipy.stats import binomtest
+
+from syndistill.circuits.experiment import Experiment
+from syndistill.decoders.optimal import ExactPosterior, OptimalDecoder, posterior_table, walsh_hadamard
+from syndistill.errors import SyndistillError
+from syndistill.evaluation.calibration import nll
+from syndistill.sampling.stored import StoredShots, dem_of_circuit
+
+
+@pytest.mark.parametrize("n", range(10))
+def test_walsh_hadamard_small(n):
+    values = np.random.default_rng(n).normal(size=1 << n)
+    expected = hadamard(1 << n) @ values if n else values.copy()
+    walsh_hadamard(values)
+    np.testing.assert_allclose(values, expected, atol=1e-11)
+
+
+def test_walsh_hadamard_large_is_its_own_inverse():
+    values = np.random.default_rng(0).normal(size=1 << 19)
+    transformed = values.copy()
+    walsh_hadamard(transformed)
+    assert transformed[0] == pytest.approx(values.sum(), abs=1e-8)
+    for row in (1, 1 << 18, 0b1010101010101010101):
+        signs = 1 - 2.0 * (np.bitwise_count(np.arange(values.size) & row) % 2)
+        assert transformed[row] == pytest.approx(float(signs @ values), abs=1e-8)
+    walsh_hadamard(transformed)
+    np.testing.assert_allclose(transformed / values.size, values, atol=1e-12)
+
+
+def test_walsh_hadamard_refuses_other_arrays():
+    for bad in (np.zeros(3), np.zeros(4, np.float32), np.zeros(8)[::2], np.zeros((2, 2))):
+        with pytest.raises(ValueError, match="contiguous float64"):
+            walsh_hadamard(bad)
+
+
+def enumerate_joint(mechanisms, n_detectors, n_observables):
+    """P(observable pattern, detector pattern) by summing over all subsets of (p, detectors, observables)."""
+    joint_KM = np.zeros((1 << n_observables, 1 << n_detectors))
+    for chosen in itertools.product((0, 1), repeat=len(mechanisms)):
+        probability, k, m = 1.0, 0, 0
+        for use, (p, detectors, observables) in zip(chosen, mechanisms, strict=True):
+            probability *= p if use else 1 - p
+            if use:
+                for d in detectors:
+                    m ^= 1 << d
+                for o in observables:
+                    k ^= 1 << o
+        joint_KM[k, m] += probability
+    return joint_KM
+
+
+def random_model(seed, special=()):
+    """A model of 10 mechanisms on 5 detectors and 2 observables; `special` replaces the first probabilities."""
+    rng = np.random.default_rng(seed)
+    mechanisms = []
+    for i in range(10):
+        p = special[i] if i < len(special) else float(rng.uniform(0.01, 0.3))
+        detectors = [int(d) for d in np.flatnonzero(rng.random(5) < 0.4)] or [i % 5]
+        mechanisms.append((p, detectors, [int(o) for o in np.flatnonzero(rng.random(2) < 0.4)]))
+    lines = [
+        f"error({p!r}) " + " ".join([*(f"D{d}" for d in detectors), *(f"L{o}" for o in observables)])
+        for p, detectors, observables in mechanisms
+    ]
+    return mechanisms, stim.DetectorErrorModel("\n".join([*lines, "detector D4", "logical_observable L1"]))
+
+
+@pytest.mark.parametrize("special", [(), (0.5,), (0.7, 0.5, 0.9), (1.0, 0.0)])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_joint_equals_enumeration(seed, special):
+    mechanisms, dem = random_model(seed, special)
+    posterior = ExactPosterior(dem)
+    np.testing.assert_allclose(posterior.joint_KM, enumerate_joint(mechanisms, 5, 2), atol=1e-15, rtol=1e-12)
+
+
+def test_lookup_equals_enumeration():
+    mechanisms, dem = random_model(3)
+    joint_KM = enumerate_joint(mechanisms, 5, 2)
+    events_BN = np.array(list(itertools.product((0, 1), repeat=5)), bool)
+    shots = StoredShots.from_bits(events_BN, np.zeros((32, 2), bool), dem)
+    conditional_BK = (joint_KM / joint_KM.sum(axis=0)).T[(events_BN << np.arange(5)).sum(axis=1)]
+    flipped_BO = np.stack([conditional_BK[:, 1] + conditional_BK[:, 3], conditional_BK[:, 2] + conditional_BK[:, 3]], 1)
+    decoder = OptimalDecoder(dem)
+    np.testing.assert_allclose(decoder.posterior.class_probabilities(shots.detectors_packed), conditional_BK, rtol=1e-9)
+    np.testing.assert_allclose(decoder.decode(shots), flipped_BO, rtol=1e-9)
+    np.testing.assert_allclose(
+        decoder.posterior.log_odds(shots.detectors_packed), np.log(flipped_BO / (1 - flipped_BO)), rtol=1e-8, atol=1e-9
+    )
+
+
+def test_optimum_equals_enumeration():
+    mechanisms, dem = random_model(4)
+    joint_OM = enumerate_joint(mechanisms, 5, 2).reshape(2, 2, 32)  # (L1, L0, detectors)
+    ler_O, nll_O = posterior_table(dem).optimum()
+    for o, table in enumerate((joint_OM.sum(axis=0), joint_OM.sum(axis=1))):
+        assert ler_O[o] == pytest.approx(np.minimum(*table).sum(), rel=1e-12)
+        assert nll_O[o] == pytest.approx(-(table * np.log(table / table.sum(axis=0))).sum(), rel=1e-12)
+
+
+def test_separators_are_joined():
+    joined = ExactPosterior(stim.DetectorErrorModel("error(0.1) D0 D1 L0\nerror(0.2) D1"))
+    split = ExactPosterior(stim.DetectorErrorModel("error(0.1) D0 D2 L0 ^ D1 D2\nerror(0.2) D1"))
+    np.testing.assert_allclose(split.joint_KM[:, :4], joined.joint_KM, atol=1e-15)
+
+
+def test_too_large_or_nothing_to_decode():
+    big = stim.DetectorErrorModel("error(0.1) D0 L0\ndetector D25")
+    with pytest.raises(SyndistillError, match="26 detectors and 1 observables"):
+        OptimalDecoder(big)
+    with pytest.raises(SyndistillError, match="1 observable or more"):
+        OptimalDecoder(stim.DetectorErrorModel("error(0.1) D0"))
+
+
+def test_published_optimum_of_si1000():
+    """d=3, r=3, p=.004: LER .04178 and NLL .11758 in memory Z.  Sampled errors agree (false alarm below 1e-6)."""
+    circuit = Experiment(3, 3, "z", "si1000", 0.004).circuit()
+    decoder = OptimalDecoder(dem_of_circuit(circuit))
+    (least_ler,), (least_nll,) = decoder.posterior.optimum()
+    assert least_ler == pytest.approx(0.04178, abs=1e-5)
+    assert least_nll == pytest.approx(0.11758, abs=1e-5)
+    shots = StoredShots.sample(circuit, 100_000, seed=1)
+    probabilities_BO, flips_BO = decoder.decode(shots), shots.observables()
+    errors = int(((probabilities_BO > 0.5) != flips_BO).sum())
+    assert binomtest(errors, shots.n_shots, least_ler).pvalue > 1e-6
+    # the NLL of a shot has a standard deviation below .5 here, so 5.5 standard errors are below .0087
+    assert nll(probabilities_BO, flips_BO) == pytest.approx(least_nll, abs=0.0087)
+
+
+@pytest.mark.slow("builds further tables of 2^25 entries")
+@pytest.mark.parametrize(
+    ("basis", "p", "ler", "nats"),
+    [
+        ("z", 0.002, 0.01122, 0.03630),
+        ("z", 0.006, 0.08530, 0.21662),
+        ("x", 0.002, 0.01117, 0.03602),
+        ("x", 0.004, 0.04158, 0.11684),
+        ("x", 0.006, 0.08492, 0.21544),
+    ],
+)
+def test_published_optima_of_si1000(basis, p, ler, nats):
+    (least_ler,), (least_nll,) = posterior_table(
+        dem_of_circuit(Experiment(3, 3, basis, "si1000", p).circuit())
+    ).optimum()
+    assert least_ler == pytest.approx(ler, abs=1e-5)
+    assert least_nll == pytest.approx(nats, abs=1e-5)
