@@ -1,0 +1,70 @@
+"""A memory experiment by its parameters: the one place that knows which noise models there are."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+
+import stim
+
+from syndistill.circuits.layout import BASES, Layout
+from syndistill.circuits.si1000 import si1000_memory
+from syndistill.circuits.two_observable import two_observable_memory
+from syndistill.circuits.uniform import uniform_memory
+from syndistill.errors import SyndistillError
+
+# noise name -> circuit builder (distance, rounds, basis, p). A new noise model is one more entry
+# (one in every_end.EVERY_END for labels after every round, one in two_observable.NOISY_ROUNDS for basis both).
+MEMORIES = {"si1000": si1000_memory, "uniform": uniform_memory}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A rotated surface code memory: `basis` "x", "z", or "both" (two observables, noiseless ends)."""
+
+    distance: int
+    rounds: int
+    basis: str
+    noise: str
+    p: float
+
+    def __post_init__(self) -> None:
+        Layout(self.distance)
+        if self.rounds < 1:
+            raise SyndistillError(f"rounds={self.rounds} is too few; an experiment has at least one round")
+        if self.basis not in BASES:
+            raise SyndistillError(f"basis={self.basis} is unknown; pick one of {', '.join(BASES)}")
+        if self.noise not in MEMORIES:
+            raise SyndistillError(f"noise={self.noise} is unknown; pick one of {', '.join(MEMORIES)}")
+        if not 0 <= self.p <= 0.1:
+            raise SyndistillError(f"p={self.p} is outside [0, 0.1]; it is the two-qubit gate error probability")
+
+    def circuit(self) -> stim.Circuit:
+        """The noisy circuit with detectors and observables."""
+        if self.basis == "both":
+            return two_observable_memory(self.distance, self.rounds, self.noise, self.p)
+        return MEMORIES[self.noise](self.distance, self.rounds, self.basis, self.p)
+
+    @classmethod
+    def parse(cls, text: str) -> Experiment:
+        """From "d=3,rounds=3,basis=z,noise=si1000,p=0.004" (any order, all five keys)."""
+        kinds = {f.name: {"int": int, "float": float, "str": str}[str(f.type)] for f in fields(cls)}
+        names = {"d": "distance", "r": "rounds"}
+        found: dict[str, int | float | str] = {}
+        for item in text.split(","):
+            key, _, value = item.strip().partition("=")
+            key = names.get(key, key)
+            if key not in kinds:
+                raise SyndistillError(
+                    f"experiment key {key!r} in {text!r} is unknown; keys: d, rounds, basis, noise, p"
+                )
+            try:
+                found[key] = kinds[key](value.lower() if key == "basis" else value)
+            except ValueError:
+                raise SyndistillError(f"experiment value {item!r} in {text!r} is no {kinds[key].__name__}") from None
+        if missing := sorted(set(kinds) - set(found)):
+            raise SyndistillError(f"experiment {text!r} lacks {', '.join(missing)}")
+        return cls(**found)  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        d = asdict(self)
+        return ",".join(f"{'d' if k == 'distance' else k}={v}" for k, v in d.items())

@@ -1,0 +1,1 @@
+"""Shots: simulated, recorded, stored; the one border between numpy and torch."""

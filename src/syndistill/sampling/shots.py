@@ -1,0 +1,125 @@
+"""Shots as networks see them.
+
+Axes: B shots, R measured rounds, S stabilisers, K ends, L lines, O observables.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from syndistill.circuits.layout import Layout
+from syndistill.circuits.placement import Placement
+from syndistill.errors import SyndistillError
+
+
+@dataclass(frozen=True, eq=False)
+class Shots:
+    """A batch of shots of one basis and one number of rounds, in canonical layout order.
+
+    events_BRS: uint8, detection events of the measured rounds; 0 where undefined (off-basis in round 0).
+    last_BKS: uint8, the slice computed from the data readout, had the experiment ended after `ends[k]`
+        rounds; 0 where undefined (off-basis).
+    labels_BKLO: uint8, whether each line's observable flipped, for the same ends; O is 1 for bases x and
+        z, 2 (x line, z line) for "both". None when unknown.
+    ends: 1..R in simulation, (R,) for stored and recorded shots.
+    """
+
+    layout: Layout
+    basis: str
+    events_BRS: torch.Tensor
+    last_BKS: torch.Tensor
+    labels_BKLO: torch.Tensor | None
+    ends: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        b, r, s = self.events_BRS.shape
+        if s != self.layout.n_stabilisers or self.last_BKS.shape != (b, len(self.ends), s):
+            raise SyndistillError(
+                f"shots of shapes events {tuple(self.events_BRS.shape)}, last {tuple(self.last_BKS.shape)} do not "
+                f"fit distance {self.layout.distance} with {len(self.ends)} ends; axes are (B, R, S) and (B, K, S)"
+            )
+        if not self.ends or self.ends[-1] > r:
+            raise SyndistillError(f"ends {self.ends} do not fit {r} rounds")
+
+    def __len__(self) -> int:
+        return int(self.events_BRS.shape[0])
+
+    @property
+    def rounds(self) -> int:
+        return int(self.events_BRS.shape[1])
+
+    def take(self, index: slice | torch.Tensor) -> Shots:
+        """The chosen shots."""
+        labels = None if self.labels_BKLO is None else self.labels_BKLO[index]
+        return replace(
+            self, events_BRS=self.events_BRS[index], last_BKS=self.last_BKS[index], labels_BKLO=labels
+        )
+
+    def only_last_end(self) -> Shots:
+        """The same shots without the alternative ends."""
+        labels = None if self.labels_BKLO is None else self.labels_BKLO[:, -1:]
+        return replace(self, last_BKS=self.last_BKS[:, -1:], labels_BKLO=labels, ends=self.ends[-1:])
+
+    def to(self, device: torch.device | str) -> Shots:
+        labels = None if self.labels_BKLO is None else self.labels_BKLO.to(device)
+        return replace(
+            self, events_BRS=self.events_BRS.to(device), last_BKS=self.last_BKS.to(device), labels_BKLO=labels
+        )
+
+
+def concatenate(parts: list[Shots]) -> Shots:
+    """Shots of equal basis, rounds and ends, one after the other."""
+    labels = [p.labels_BKLO for p in parts]
+    return replace(
+        parts[0],
+        events_BRS=torch.cat([p.events_BRS for p in parts]),
+        last_BKS=torch.cat([p.last_BKS for p in parts]),
+        labels_BKLO=None if any(x is None for x in labels) else torch.cat([x for x in labels if x is not None]),
+    )
+
+
+def shots_from_detectors(
+    detectors_BN: np.ndarray, placement: Placement, observables_BO: np.ndarray | None = None
+) -> Shots:
+    """Shots from detection events in Stim's order; the trap of a plain reshape is what `placement` is for.
+
+    detectors_BN: bool or uint8 (B, N). observables_BO: (B, O) flips of the circuit's observables; the labels
+    of the other lines follow from the final stabiliser values, if `placement.lines` knows the observable's.
+    """
+    b, n = detectors_BN.shape
+    if n != len(placement.slice_N):
+        raise SyndistillError(f"{n} detectors per shot where the circuit has {len(placement.slice_N)}")
+    rounds, layout = placement.rounds, placement.layout
+    slices_BTS = np.zeros((b, rounds + 1, layout.n_stabilisers), dtype=np.uint8)
+    slices_BTS[:, placement.slice_N, placement.stabiliser_N] = detectors_BN
+    labels = None
+    if observables_BO is not None and all(line is not None for line in placement.lines):
+        labels = torch.from_numpy(_line_labels(slices_BTS, placement, observables_BO)[:, None])
+    return Shots(
+        layout,
+        placement.basis,
+        torch.from_numpy(slices_BTS[:, :-1]),
+        torch.from_numpy(slices_BTS[:, -1:]),
+        labels,
+        (rounds,),
+    )
+
+
+def _line_labels(slices_BTS: np.ndarray, placement: Placement, observables_BO: np.ndarray) -> np.ndarray:
+    """uint8 (B, L, O): every line's label from one line's and the final stabiliser values."""
+    final_BS = np.bitwise_xor.reduce(slices_BTS, axis=1)
+    bases = ("x", "z") if placement.basis == "both" else (placement.basis,)
+    if len(bases) != observables_BO.shape[1]:
+        raise SyndistillError(
+            f"{observables_BO.shape[1]} observables where a memory in basis {placement.basis} has {len(bases)}"
+        )
+    labels = []
+    for o, basis in enumerate(bases):
+        # int64: uint8 would wrap above 255 stabilisers
+        relative_BL = final_BS.astype(np.int64) @ placement.layout.line_matrix(basis).astype(np.int64)
+        line = placement.lines[o]
+        labels.append((relative_BL + relative_BL[:, [line]] + observables_BO[:, [o]]) % 2)
+    return np.stack(labels, axis=-1).astype(np.uint8)

@@ -1,0 +1,128 @@
+"""Endless fresh shots for training, made ahead by a thread of their own.
+
+Batch number i is a function of (source, i) alone, so that a resumed run sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+
+from syndistill.circuits.experiment import Experiment
+from syndistill.sampling.seeds import derived_seed
+from syndistill.sampling.shots import Shots, concatenate
+from syndistill.sampling.simulate import simulate
+
+
+BatchT = TypeVar("BatchT", covariant=True)
+
+
+class BatchSource(Protocol[BatchT]):
+    """Anything that can make a chunk of batches by its number."""
+
+    @property
+    def batches_per_chunk(self) -> int: ...
+
+    def chunk(self, index: int) -> Sequence[BatchT]: ...
+
+
+class Schedule(Protocol):
+    """What to sample when `shots_seen` shots have been seen: (rounds, error rates)."""
+
+    def draw(self, shots_seen: int, rng: np.random.Generator) -> tuple[int, list[float]]: ...
+
+
+class SimulatedSource:
+    """Chunks of batches: one number of rounds a chunk, bases in turn, several error rates mixed in each batch."""
+
+    def __init__(
+        self,
+        distance: int,
+        noise: str,
+        bases: tuple[str, ...],
+        schedule: Schedule,
+        batch_size: int,
+        seed: int,
+        batches_per_chunk: int = 16,
+        role: str = "train",
+    ) -> None:
+        self.distance, self.noise, self.bases, self.schedule = distance, noise, bases, schedule
+        self.batch_size, self.seed, self.role = batch_size, seed, role
+        self.batches_per_chunk = batches_per_chunk
+
+    def chunk(self, index: int) -> list[Shots]:
+        rng = np.random.default_rng([self.seed, index])
+        shots_seen = index * self.batches_per_chunk * self.batch_size
+        rounds, rates = self.schedule.draw(shots_seen, rng)
+        per_basis = [
+            self._shuffled(index, b, basis, rounds, rates, rng) for b, basis in enumerate(self.bases)
+        ]
+        return [
+            per_basis[i % len(self.bases)].take(self._slice(i // len(self.bases)))
+            for i in range(self.batches_per_chunk)
+        ]
+
+    def _slice(self, position: int) -> slice:
+        return slice(position * self.batch_size, (position + 1) * self.batch_size)
+
+    def _shuffled(
+        self, index: int, b: int, basis: str, rounds: int, rates: list[float], rng: np.random.Generator
+    ) -> Shots:
+        n_shots = -(-self.batches_per_chunk // len(self.bases)) * self.batch_size
+        n_each = -(-n_shots // len(rates))
+        parts = []
+        for r, p in enumerate(rates):
+            seed = derived_seed(self.role, self.seed, index, b, r)
+            parts.append(simulate(Experiment(self.distance, rounds, basis, self.noise, p), n_each, seed))
+        return concatenate(parts).take(_permutation(rng, n_each * len(rates)))
+
+
+def _permutation(rng: np.random.Generator, n: int) -> torch.Tensor:
+    return torch.from_numpy(rng.permutation(n))
+
+
+class ShotStream(Generic[BatchT]):
+    """Iterates over batches from `first_batch` on; a thread keeps `ahead` chunks ready. Close it when done."""
+
+    def __init__(self, source: BatchSource[BatchT], first_batch: int = 0, ahead: int = 2) -> None:
+        self._source = source
+        self._queue: queue.Queue[Sequence[BatchT] | BaseException] = queue.Queue(ahead)
+        self._stop = threading.Event()
+        self._skip = first_batch % source.batches_per_chunk
+        self._thread = threading.Thread(
+            target=self._work, args=(first_batch // source.batches_per_chunk,), daemon=True, name="shot-stream"
+        )
+        self._thread.start()
+
+    def _work(self, index: int) -> None:
+        while not self._stop.is_set():
+            try:
+                item: Sequence[BatchT] | BaseException = self._source.chunk(index)
+            except BaseException as error:  # handed to the consumer, who raises it
+                item = error
+            while not self._stop.is_set():
+                try:
+                    self._queue.put(item, timeout=0.2)
+                    break
+                except queue.Full:
+                    continue
+            if isinstance(item, BaseException):
+                return
+            index += 1
+
+    def __iter__(self) -> Iterator[BatchT]:
+        while True:
+            item = self._queue.get()
+            if isinstance(item, BaseException):
+                raise item
+            batches, self._skip = item[self._skip :], 0
+            yield from batches
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()

@@ -1,0 +1,102 @@
+"""Streams of fresh shots: batch i is a function of the source and i, whoever asks and whenever."""
+
+import itertools
+import threading
+
+import pytest
+import torch
+
+from syndistill.circuits.experiment import Experiment
+from syndistill.sampling.seeds import derived_seed
+from syndistill.sampling.simulate import simulate
+from syndistill.sampling.stored import evaluation_seed
+from syndistill.sampling.stream import ShotStream, SimulatedSource
+
+
+class TwoPhases:
+    """Two rounds first, three after 100 shots; two error rates."""
+
+    def draw(self, shots_seen, rng):
+        return (2 if shots_seen < 100 else 3), [0.001, 0.05 * (1 + float(rng.random()))]
+
+
+def source(seed=1, batches_per_chunk=4, bases=("x", "z"), role="train"):
+    return SimulatedSource(3, "si1000", bases, TwoPhases(), 10, seed, batches_per_chunk, role)
+
+
+def batches(stream, n):
+    found = list(itertools.islice(stream, n))
+    stream.close()
+    return found
+
+
+def same(one, other):
+    return one.basis == other.basis and one.rounds == other.rounds and torch.equal(one.events_BRS, other.events_BRS)
+
+
+@pytest.mark.parametrize("first", [1, 4, 6, 11])
+def test_a_resumed_stream_goes_on_where_it_was(first):
+    whole = batches(ShotStream(source()), 14)
+    resumed = batches(ShotStream(source(), first), 14 - first)
+    assert len(resumed) == 14 - first
+    assert all(same(a, b) for a, b in zip(whole[first:], resumed, strict=True))
+    assert not any(same(a, b) for a, b in itertools.combinations(whole, 2))
+
+
+def test_batches_follow_schedule_bases_and_size():
+    found = batches(ShotStream(source()), 16)
+    assert [len(b) for b in found] == [10] * 16
+    assert [b.basis for b in found] == ["x", "z"] * 8
+    assert [b.rounds for b in found] == [2] * 12 + [3] * 4  # chunk 3 begins at 120 shots
+    assert all(b.ends == tuple(range(1, b.rounds + 1)) for b in found)
+
+
+def test_every_batch_mixes_error_rates():
+    """Rates of .001 and about .075: were a batch of one rate, half of them would hardly show an event."""
+    events = torch.tensor([b.events_BRS.float().mean() for b in batches(ShotStream(source()), 64)])
+    # A batch of 10 holds none of the noisy half (20 of 40 shots of its basis) with probability 2e-4, but that of
+    # fewer than two events in its 160 bits is what is tested: below 1e-6 for the 64 batches of one fixed seed's kind.
+    assert (events > 0.02).sum() > 56
+
+
+def test_seeds_and_roles_are_other_shots():
+    first = source().chunk(0)
+    assert all(same(a, b) for a, b in zip(first, source().chunk(0), strict=True))
+    for other in (source().chunk(1), source(seed=2).chunk(0), source(role="select").chunk(0)):
+        assert not any(same(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_roles_never_share_a_stim_seed():
+    ranges = {role: [derived_seed(role, s, c) for s in range(20) for c in range(20)] for role in ("train", "select", "probe")}
+    ranges["evaluation"] = [evaluation_seed(s, c, 1000) for s in range(20) for c in range(20)]
+    tops = {role: {seed >> 56 for seed in seeds} for role, seeds in ranges.items()}
+    for a, b in itertools.combinations(tops, 2):
+        assert not tops[a] & tops[b], (a, b)
+    assert all(0 <= seed < 2**63 for seeds in ranges.values() for seed in seeds)
+    assert all(len(set(seeds)) == 400 for seeds in ranges.values())
+    simulate(Experiment(3, 1, "z", "si1000", 0.01), 1, max(ranges["evaluation"]))  # Stim takes them
+
+
+class Broken:
+    batches_per_chunk = 2
+
+    def chunk(self, index):
+        if index == 1:
+            raise RuntimeError("the disk is on fire")
+        return source().chunk(index)[:2]
+
+
+def test_an_error_in_the_thread_reaches_the_reader():
+    stream = ShotStream(Broken())
+    with pytest.raises(RuntimeError, match="the disk is on fire"):
+        batches(stream, 5)
+    stream.close()
+
+
+def test_closing_ends_the_thread():
+    before = threading.active_count()
+    streams = [ShotStream(source()) for _ in range(3)]
+    for stream in streams:
+        next(iter(stream))
+        stream.close()
+    assert threading.active_count() == before
