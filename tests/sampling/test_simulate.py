@@ -88,9 +88,10 @@ def test_matching_is_as_good_on_alternative_ends(noise, basis, end):
 
 @every_noise
 @every_basis
-def test_labels_of_lines_differ_by_the_stabilisers_between(noise, basis):
-    shots = simulated(noise, basis)
-    layout = Layout(3)
+@pytest.mark.parametrize("distance", [3, 5])
+def test_labels_of_lines_differ_by_the_stabilisers_between(noise, basis, distance):
+    shots = simulate(Experiment(distance, 3, basis, noise, P), 1000, seed=6)
+    layout = Layout(distance)
     for k, end in enumerate(shots.ends):
         final_BS = (shots.events_BRS[:, :end].sum(1) + shots.last_BKS[:, k]) % 2
         for o, line_basis in enumerate(("x", "z") if basis == "both" else (basis,)):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 
-
 _ROLES = {"train": 1, "select": 2, "probe": 3}
 
 

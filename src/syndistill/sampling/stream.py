@@ -18,7 +18,6 @@ from syndistill.sampling.seeds import derived_seed
 from syndistill.sampling.shots import Shots, concatenate
 from syndistill.sampling.simulate import simulate
 
-
 BatchT = TypeVar("BatchT", covariant=True)
 
 

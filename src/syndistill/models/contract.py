@@ -1,0 +1,153 @@
+"""What every decoding network is, whatever its inside.
+
+Axes: B shots, R measured rounds, K ends, S stabilisers, L lines, C logit channels, D width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+from syndistill.circuits.layout import Layout
+from syndistill.errors import SyndistillError
+from syndistill.sampling.shots import Shots
+
+OutputForm = Literal["two_channel", "joint4"]
+
+
+class NetworkConfig(BaseModel):
+    """What all networks have in common; each family adds its dials."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    distance: int
+    output: OutputForm = "two_channel"
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """What crosses a round boundary. memory_BX: the network's own (any shape after B)."""
+
+    basis: str
+    rounds_done: int
+    memory_BX: torch.Tensor
+    parity_BS: torch.Tensor
+    """Running XOR of the events so far: stands in for the measurement (uint8)."""
+    previous_BS: torch.Tensor
+    """Events of the previous slice (uint8)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """logits_BKLC for every end and line; next_BRS: logits of the next round's events, or None; signals by name."""
+
+    logits_BKLC: torch.Tensor
+    next_BRS: torch.Tensor | None = None
+    signals: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+class DecoderNetwork(nn.Module, ABC):
+    """A recurrent decoder of one distance: one step a round, a readout that answers "if it ended here".
+
+    C is 1 for `two_channel` on basis x or z, 2 on "both" (x, z), and 4 for `joint4` (I, X, Z, Y).
+    `forward` gives for every end what `init_state`, `step` and `readout` give round by round.
+    """
+
+    config: Any
+    layout: Layout
+    signals_offered: ClassVar[frozenset[str]]
+    """The names that `forward` can be asked for (some families number their layers: "spatial.0").
+
+    spatial: hidden states inside a round, after its mixing; temporal: the state that crosses the round boundary,
+    another tensor; ends: what spatial is, in the pass over the last slice, (B, K, S, D). The first two are
+    (B, R, S, D), or (B, R, D) where a family keeps no state per stabiliser.
+    """
+
+    @abstractmethod
+    def init_state(self, batch: int, basis: str) -> State:
+        """The state before the first round."""
+
+    @abstractmethod
+    def step(self, state: State, events_BS: torch.Tensor) -> State:
+        """Take in one measured round's events (uint8, 0 where undefined)."""
+
+    @abstractmethod
+    def readout(self, state: State, last_BS: torch.Tensor) -> torch.Tensor:
+        """logits_BLC, given the slice computed from the data readout."""
+
+    @abstractmethod
+    def forward(self, shots: Shots, want_signals: Collection[str] = ()) -> Outputs:
+        """Logits of every end and line; the named signals stacked over rounds."""
+
+    @abstractmethod
+    def multiply_adds(self, rounds: int) -> float:
+        """Multiply-adds of one shot, per round, with its one readout after `rounds` rounds.
+
+        What depends on the weights alone (tables, matrices, the bias from geometry) can be made once and is left out.
+        """
+
+    def compile_blocks(self) -> None:
+        """Compile in place what pays; the state dict's keys stay. Families without such blocks do nothing."""
+
+    def n_parameters(self) -> int:
+        return sum(p.numel() for p in self.parameters())
+
+    def defined_S(self, basis: str) -> torch.Tensor:
+        """Which stabilisers the first and the last slice of `basis` define, bool (S,) on the network's device."""
+        return torch.from_numpy(self.layout.on_basis_S(basis)).to(next(self.parameters()).device)
+
+    def offers_signal(self, name: str) -> bool:
+        return name in self.signals_offered
+
+    def check_signals(self, wanted: Collection[str]) -> None:
+        if unknown := sorted(name for name in set(wanted) if not self.offers_signal(name)):
+            raise SyndistillError(
+                f"a {self.config.family} network has no signal {', '.join(unknown)}; "
+                f"it offers {', '.join(sorted(self.signals_offered))}"
+            )
+
+    def n_channels(self, basis: str) -> int:
+        """C for shots of this basis."""
+        if self.config.output == "joint4":
+            if basis != "both":
+                raise SyndistillError(
+                    f"a joint4 network decodes two-observable shots, these are of basis {basis}; "
+                    "train a two_channel one for memory experiments"
+                )
+            return 4
+        return 2 if basis == "both" else 1
+
+
+def working_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 inside such an autocast region, so that the residual stream needs no casts; else float32."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.get_autocast_dtype(device.type)
+    return torch.get_default_dtype()
+
+
+def defined_only(shots: Shots) -> Shots:
+    """The same shots with 0 in every undefined entry, whatever stood there: hardware reads random bits."""
+    if shots.basis == "both":
+        return shots
+    defined_S = torch.from_numpy(shots.layout.on_basis_S(shots.basis)).to(shots.events_BRS.device)
+    events_BRS = torch.cat([shots.events_BRS[:, :1] * defined_S, shots.events_BRS[:, 1:]], 1)
+    return replace(shots, events_BRS=events_BRS, last_BKS=shots.last_BKS * defined_S)
+
+
+def event_history(shots: Shots) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(parity_BRS, previous_BRS, last_parity_BKS, last_previous_BKS), all uint8.
+
+    parity is the running XOR up to and including a slice; previous the events of the slice before it.
+    """
+    events_BRS = shots.events_BRS
+    parity_BRS = (events_BRS.cumsum(1) % 2).to(torch.uint8)
+    previous_BRS = torch.cat([torch.zeros_like(events_BRS[:, :1]), events_BRS[:, :-1]], 1)
+    before_last = torch.tensor([end - 1 for end in shots.ends], device=events_BRS.device)
+    last_parity_BKS = parity_BRS[:, before_last] ^ shots.last_BKS
+    return parity_BRS, previous_BRS, last_parity_BKS, events_BRS[:, before_last]

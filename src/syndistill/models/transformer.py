@@ -1,0 +1,243 @@
+"""The recurrent syndrome transformer: the Teacher at full size, a Student family at small sizes.
+
+After Bausch et al., Nature 2024 (arXiv 2310.05900), Methods. Axes: B shots, R measured rounds, K ends,
+S stabilisers, D width, M layers, h heads, L lines, C logit channels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import replace
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import nn
+
+from syndistill.circuits.layout import Layout
+from syndistill.models.attention_bias import AttentionBias
+from syndistill.models.blocks import SyndromeTransformerLayer
+from syndistill.models.contract import (
+    DecoderNetwork,
+    NetworkConfig,
+    Outputs,
+    State,
+    defined_only,
+    event_history,
+    working_dtype,
+)
+from syndistill.models.embedder import StabiliserEmbedder, look_up
+from syndistill.models.grid import ConvolutionMatrix
+from syndistill.models.readout import LineReadout
+from syndistill.sampling.shots import Shots
+
+
+class TransformerConfig(NetworkConfig):
+    """Dials of the recurrent syndrome transformer; `presets` has named settings."""
+
+    family: Literal["transformer"] = "transformer"
+    width: int = 64
+    layers: int = 2
+    heads: int = 4
+    key_size: int = 32
+    widening: int = 5
+    conv_channels: int = 32
+    embedder_layers: int = 2
+    attention_bias: bool = True
+    bias_width: int = 48
+    bias_layers: int = 8
+    readout_width: int = 48
+    readout_layers: int = 4
+    max_rounds: int = 25
+    """Rounds with an embedding of their own; a longer experiment uses the last one."""
+
+
+class _Constants(NamedTuple):
+    """What does not depend on the shot, made once per call."""
+
+    static_bias: torch.Tensor | None
+    convolutions: list[list[ConvolutionMatrix | None]]
+
+
+class SyndromeTransformer(DecoderNetwork):
+    """Recurrent core with state X: X <- (X + S_n) / sqrt(2), then the syndrome transformer layers."""
+
+    config: TransformerConfig
+    signals_offered: ClassVar[frozenset[str]] = frozenset({"spatial", "temporal", "ends"})
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.layout = layout = Layout(config.distance)
+        self.embedder = StabiliserEmbedder(layout.n_stabilisers, config.width, config.embedder_layers)
+        self.last_embedder = StabiliserEmbedder(layout.n_stabilisers, config.width, config.embedder_layers)
+        self.layers = nn.ModuleList(
+            SyndromeTransformerLayer(
+                layout, config.width, config.heads, config.key_size, config.widening, config.conv_channels
+            )
+            for _ in range(config.layers)
+        )
+        self.bias = (
+            AttentionBias(layout, config.heads, config.layers, config.bias_width, config.bias_layers)
+            if config.attention_bias
+            else None
+        )
+        self.next_events = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, 1))
+        self.line_readout = LineReadout(
+            layout, config.width, config.readout_width, config.readout_layers, config.max_rounds, config.output
+        )
+
+    def init_state(self, batch: int, basis: str) -> State:
+        self.n_channels(basis)
+        device = self.embedder.index_SD.device
+        size = (batch, self.layout.n_stabilisers, self.config.width)
+        memory = torch.zeros(size, device=device, dtype=self._dtype())
+        empty = torch.zeros(batch, self.layout.n_stabilisers, dtype=torch.uint8, device=device)
+        return State(basis, 0, memory, empty, empty)
+
+    def step(self, state: State, events_BS: torch.Tensor) -> State:
+        defined_S = self.defined_S(state.basis if state.rounds_done == 0 else "both")
+        events_BS = events_BS * defined_S
+        parity_BS = state.parity_BS ^ events_BS
+        slice_BSD = look_up(self.embedder.table_SVD().to(self._dtype()), events_BS, parity_BS, defined_S)
+        constants = self._constants()
+        biases = self._biases(events_BS, state.previous_BS, constants)
+        memory, _ = self._mix(state.memory_BX, slice_BSD, biases, constants)
+        return replace(
+            state,
+            rounds_done=state.rounds_done + 1,
+            memory_BX=memory,
+            parity_BS=parity_BS,
+            previous_BS=events_BS,
+        )
+
+    def readout(self, state: State, last_BS: torch.Tensor) -> torch.Tensor:
+        last_BS = last_BS * self.defined_S(state.basis)
+        parity_BS = state.parity_BS ^ last_BS
+        table = self.last_embedder.table_SVD().to(self._dtype())
+        last_BSD = look_up(table, last_BS, parity_BS, self.defined_S(state.basis))
+        constants = self._constants()
+        biases = self._biases(last_BS, state.previous_BS, constants)
+        mixed, _ = self._mix(state.memory_BX, last_BSD, biases, constants)
+        rounds_B = torch.full((len(last_BS),), state.rounds_done, device=last_BS.device)
+        logits: torch.Tensor = self.line_readout(mixed, rounds_B, state.basis)
+        return logits
+
+    def forward(self, shots: Shots, want_signals: Collection[str] = ()) -> Outputs:
+        b, rounds, _ = shots.events_BRS.shape
+        self.check_signals(want_signals)
+        wanted = {kind: self._layers_of(kind, want_signals) for kind in ("spatial", "ends")}
+        shots = defined_only(shots)
+        parity_BRS, previous_BRS, last_parity_BKS, last_previous_BKS = event_history(shots)
+        slices_BRSD = self._embed_rounds(shots, parity_BRS)
+        constants = self._constants()
+        biases_RMBhSS = self._round_biases(shots.events_BRS, previous_BRS, constants)
+        x_BSD = self.init_state(b, shots.basis).memory_BX
+        states, inside = [], []
+        for t in range(rounds):
+            biases = None if biases_RMBhSS is None else biases_RMBhSS[t]
+            x_BSD, inner = self._mix(x_BSD, slices_BRSD[:, t], biases, constants, wanted["spatial"].values())
+            states.append(x_BSD)
+            inside.append(inner)
+        states_BRSD = torch.stack(states, 1)
+        # All ends at once, as a batch of B * K.
+        ended = states_BRSD[:, [end - 1 for end in shots.ends]].flatten(0, 1)
+        table = self.last_embedder.table_SVD().to(self._dtype())
+        last = look_up(table, shots.last_BKS, last_parity_BKS, self.defined_S(shots.basis)).flatten(0, 1)
+        biases = self._biases(shots.last_BKS.flatten(0, 1), last_previous_BKS.flatten(0, 1), constants)
+        mixed, inner = self._mix(ended, last, biases, constants, wanted["ends"].values())
+        rounds_BK = torch.tensor(shots.ends, device=mixed.device).repeat(b)
+        logits_BKLC = self.line_readout(mixed, rounds_BK, shots.basis).unflatten(0, (b, len(shots.ends)))
+        signals = {name: torch.stack([i[m] for i in inside], 1) for name, m in wanted["spatial"].items()}
+        signals |= {name: inner[m].unflatten(0, (b, len(shots.ends))) for name, m in wanted["ends"].items()}
+        if "temporal" in want_signals:
+            signals["temporal"] = states_BRSD
+        return Outputs(logits_BKLC, self.next_events(states_BRSD).squeeze(-1), signals)
+
+    def _embed_rounds(self, shots: Shots, parity_BRS: torch.Tensor) -> torch.Tensor:
+        table = self.embedder.table_SVD().to(self._dtype())
+        first, rest = (
+            look_up(table, shots.events_BRS[:, part], parity_BRS[:, part], self.defined_S(basis))
+            for part, basis in ((slice(0, 1), shots.basis), (slice(1, None), "both"))
+        )
+        return torch.cat([first, rest], 1)
+
+    def _constants(self) -> _Constants:
+        static = None if self.bias is None else self.bias.static().to(self._dtype())
+        return _Constants(static, [layer.convolutions.matrices() for layer in self._typed_layers()])
+
+    def _mix(
+        self,
+        x_BSD: torch.Tensor,
+        slice_BSD: torch.Tensor,
+        biases_MBhSS: torch.Tensor | None,
+        constants: _Constants,
+        keep: Collection[int] = (),
+    ) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
+        """The new state, and the hidden states after the layers of `keep`.
+
+        Of the last layer it is the state before its convolutions: after them it would be the new state itself.
+        """
+        x_BSD = (x_BSD + slice_BSD) * math.sqrt(0.5)
+        kept = {}
+        for m, layer in enumerate(self._typed_layers()):
+            bias = None if biases_MBhSS is None else biases_MBhSS[m]
+            if m in keep and m == len(self.layers) - 1:
+                kept[m] = layer.attended(x_BSD, bias)
+                x_BSD = layer.convolutions(kept[m], constants.convolutions[m])
+                continue
+            x_BSD = layer(x_BSD, bias, constants.convolutions[m])
+            if m in keep:
+                kept[m] = x_BSD
+        return x_BSD, kept
+
+    def _layers_of(self, kind: str, wanted: Collection[str]) -> dict[str, int]:
+        """Wanted names of this kind with their layers; without a number the middle one."""
+        named = {name: name.partition(".")[2] for name in wanted if name.partition(".")[0] == kind}
+        return {name: int(m) if m else (len(self.layers) - 1) // 2 for name, m in named.items()}
+
+    def offers_signal(self, name: str) -> bool:
+        """Also "spatial.0", "ends.1", ...: after that layer's mixing."""
+        kind, dot, layer = name.partition(".")
+        if not dot:
+            return kind in self.signals_offered
+        return kind in ("spatial", "ends") and layer.isdecimal() and int(layer) < len(self.layers)
+
+    def _biases(
+        self, events_BS: torch.Tensor, previous_BS: torch.Tensor, constants: _Constants
+    ) -> torch.Tensor | None:
+        if self.bias is None:
+            return None
+        biases: torch.Tensor = self.bias(constants.static_bias, events_BS, previous_BS)
+        return biases
+
+    def _round_biases(
+        self, events_BRS: torch.Tensor, previous_BRS: torch.Tensor, constants: _Constants
+    ) -> tuple[torch.Tensor, ...] | None:
+        """Per round (M, B, h, S, S), made in one go."""
+        events_RBS, previous_RBS = events_BRS.transpose(0, 1), previous_BRS.transpose(0, 1)
+        biases = self._biases(events_RBS.flatten(0, 1), previous_RBS.flatten(0, 1), constants)
+        return None if biases is None else biases.chunk(events_BRS.shape[1], 1)
+
+    def _typed_layers(self) -> list[SyndromeTransformerLayer]:
+        return list(self.layers)  # type: ignore[arg-type]
+
+    def _dtype(self) -> torch.dtype:
+        return working_dtype(self.embedder.index_SD.device)
+
+    def compile_blocks(self) -> None:
+        """One graph per layer and batch shape; the shapes are the rounds' and the ends' of each number of rounds."""
+        torch._dynamo.config.recompile_limit = 64
+        for layer in self.layers:
+            layer.compile(dynamic=False)
+
+    def multiply_adds(self, rounds: int) -> float:
+        c, s = self.config, self.layout.n_stabilisers
+        inner = c.heads * c.key_size
+        attention = s * (4 * c.width * inner + 2 * s * inner)
+        dense = s * (c.widening + c.widening / 2) * c.width**2
+        core = c.layers * (attention + dense)
+        core += sum(layer.convolutions.multiply_adds() for layer in self._typed_layers())
+        if c.attention_bias:  # the event indicators' bilinear form
+            core += c.layers * c.heads * (4 * s + 2 * s * s + 3 * s)
+        return core + (core + self.line_readout.multiply_adds()) / rounds

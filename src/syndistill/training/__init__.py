@@ -1,0 +1,1 @@
+"""One loop for Teacher and Student: optimiser, schedule, curriculum, EMA, exact resume."""

@@ -1,0 +1,26 @@
+"""An optimiser's memory as flat tensors, to go into a run's state file beside weights and EMA."""
+
+from __future__ import annotations
+
+import torch
+
+from syndistill.models.tensors_file import Tensors
+
+
+def pack_optimiser(optimiser: torch.optim.Optimizer) -> Tensors:
+    """Flat tensors "optimiser.<parameter>.<key>" of everything the optimiser remembers."""
+    flat: Tensors = {}
+    for index, state in optimiser.state_dict()["state"].items():
+        for key, value in state.items():
+            if value is not None:
+                flat[f"optimiser.{index}.{key}"] = torch.as_tensor(value)
+    return flat
+
+
+def unpack_optimiser(optimiser: torch.optim.Optimizer, tensors: Tensors) -> None:
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimiser."):
+            _, index, key = name.split(".", 2)
+            state.setdefault(int(index), {})[key] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

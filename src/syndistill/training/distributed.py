@@ -1,0 +1,71 @@
+"""Data parallel training under `torchrun`: every process takes its share of each batch.
+
+With N processes the gradient is the mean over the same global batch as with one, so the loss curve is the same.
+On a CPU, two processes of one thread beat one of two threads (docs/experiments.md).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from syndistill.errors import SyndistillError
+
+
+class World(NamedTuple):
+    """This process among its peers."""
+
+    rank: int
+    size: int
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+
+def join_world(device: torch.device) -> World:
+    """The process group that torchrun announced, or a world of one."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return World(0, 1)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return World(dist.get_rank(), size)
+
+
+class LossModule(nn.Module):
+    """Network, train-only modules and objective as one module, so that DDP sees every parameter."""
+
+    def __init__(self, trained: nn.ModuleDict, objective: Callable[[Any, Any], tuple[torch.Tensor, Any]]) -> None:
+        super().__init__()
+        self.trained = trained
+        self.objective = objective
+
+    def forward(self, batch: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        loss, values = self.objective(self.trained["model"], batch)
+        return loss, values
+
+
+def parallel(module: LossModule, world: World) -> nn.Module:
+    return module if world.size == 1 else DistributedDataParallel(module)
+
+
+def share(batch: Any, world: World) -> Any:
+    """This process's part of a batch; the batch must divide evenly, or the mean would be another."""
+    if world.size == 1:
+        return batch
+    if len(batch) % world.size:
+        raise SyndistillError(f"a batch of {len(batch)} does not divide among {world.size} processes")
+    part = len(batch) // world.size
+    return batch.take(slice(world.rank * part, (world.rank + 1) * part))
+
+
+def wait_for_all(world: World) -> None:
+    if world.size > 1:
+        dist.barrier()

@@ -1,0 +1,212 @@
+"""The loop: one for Teacher and Student, resumable to the bit.
+
+A run folder holds run.json (what to do), state.safetensors (where it stands), metrics.jsonl (what happened)
+and, when done, whatever its caller saves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from syndistill.errors import SyndistillError
+from syndistill.models.contract import DecoderNetwork
+from syndistill.models.tensors_file import load_tensors, save_tensors
+from syndistill.sampling.stream import BatchSource, ShotStream
+from syndistill.training.checkpoint import pack_optimiser, unpack_optimiser
+from syndistill.training.config import OptimiserConfig, TrainingConfig
+from syndistill.training.distributed import LossModule, join_world, parallel, share, wait_for_all
+from syndistill.training.objective import Values
+
+STATE = "state.safetensors"
+METRICS = "metrics.jsonl"
+Progress = Callable[[int, int, dict[str, float]], None]
+
+
+def make_optimiser(parameters: list[torch.nn.Parameter], config: OptimiserConfig) -> torch.optim.Optimizer:
+    if config.name == "adamw":
+        return torch.optim.AdamW(
+            parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
+        )
+    from pytorch_optimizer import Lion
+
+    return Lion(parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay)
+
+
+class Batch(Protocol):
+    """What sources make and objectives take."""
+
+    def __len__(self) -> int: ...
+
+    def to(self, device: torch.device | str) -> Batch: ...
+
+
+class Trainer:
+    """Steps a network through a source of batches. `extra` holds train-only modules (adapters and the like)."""
+
+    def __init__(
+        self,
+        model: DecoderNetwork,
+        objective: Callable[[DecoderNetwork, Any], tuple[torch.Tensor, Values]],
+        source: BatchSource[Any],
+        config: TrainingConfig,
+        folder: Path,
+        extra: torch.nn.Module | None = None,
+    ) -> None:
+        self.model, self.source, self.config, self.folder = model, source, config, folder
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.device = torch.device(config.device)
+        self.trained = torch.nn.ModuleDict({"model": model} | ({"extra": extra} if extra is not None else {}))
+        self.trained.to(self.device)
+        self.world = join_world(self.device)
+        if config.compile:
+            model.compile_blocks()
+        self.parameters = [p for p in self.trained.parameters() if p.requires_grad]
+        self.loss_module = parallel(LossModule(self.trained, objective), self.world)
+        self.optimiser = make_optimiser(self.parameters, config.optimiser)
+        self.ema = {k: v.detach().clone() for k, v in self.trained.state_dict().items()}
+        self.step = 0
+
+    def run(self, progress: Progress | None = None) -> None:
+        """Train to `config.steps`, going on from the folder's state if there is one."""
+        if (self.folder / STATE).exists():
+            self.load()
+            if self.step >= self.config.steps:
+                return
+        stream = ShotStream(self.source, self.step)
+        log = _Log(self.folder, self.config, self.step) if self.world.is_first else None
+        saved = time.monotonic()
+        try:
+            for shots in stream:
+                if self.step >= self.config.steps:
+                    break
+                values = self.train_step(shots)
+                if log is not None:
+                    log.add(self.step, values, len(shots), self._rate())
+                    if progress is not None:
+                        progress(self.step, self.config.steps, log.latest)
+                if self.world.is_first and time.monotonic() - saved > 60 * self.config.checkpoint_minutes:
+                    self.save()
+                    saved = time.monotonic()
+        finally:
+            stream.close()
+            if log is not None:
+                log.close()
+        if self.world.is_first:
+            self.save()
+        wait_for_all(self.world)
+
+    def train_step(self, shots: Batch) -> dict[str, torch.Tensor]:
+        """One optimiser step; returns the objective's values and the gradient norm."""
+        self.trained.train()
+        for group in self.optimiser.param_groups:
+            group["lr"] = self._rate()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            loss, values = self.loss_module(share(shots, self.world).to(self.device))
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimiser.clip_norm)
+        if not torch.isfinite(norm):
+            raise SyndistillError(
+                f"the gradient is not finite at step {self.step}; lower the learning rate, the last checkpoint stands"
+            )
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.step += 1
+        self._update_ema()
+        return {"loss": loss.detach(), **values, "gradient_norm": norm.detach()}
+
+    @property
+    def shots_seen(self) -> int:
+        return self.step * self.config.batch_size
+
+    def _rate(self) -> float:
+        return self.config.optimiser.rate_at(self.step, self.config.steps)
+
+    def _update_ema(self) -> None:
+        # Warm-up as 1 - 1/(step + 1): a short run must not carry its initial weights.
+        decay = min(self.config.optimiser.ema_decay, 1 - 1 / (self.step + 1))
+        current = self.trained.state_dict()
+        floats = [k for k, v in current.items() if v.is_floating_point()]
+        torch._foreach_lerp_([self.ema[k] for k in floats], [current[k] for k in floats], 1 - decay)
+
+    def ema_state(self) -> dict[str, torch.Tensor]:
+        """The averaged weights of the model alone: what is evaluated and shipped."""
+        return {k.removeprefix("model."): v for k, v in self.ema.items() if k.startswith("model.")}
+
+    def ema_extra_state(self) -> dict[str, torch.Tensor]:
+        return {k.removeprefix("extra."): v for k, v in self.ema.items() if k.startswith("extra.")}
+
+    def save(self) -> None:
+        tensors = {f"weights.{k}": v for k, v in self.trained.state_dict().items()}
+        tensors |= {f"ema.{k}": v for k, v in self.ema.items()}
+        save_tensors(self.folder / STATE, tensors | pack_optimiser(self.optimiser), {"step": self.step})
+
+    def load(self) -> None:
+        tensors, metadata = load_tensors(self.folder / STATE)
+        weights = {k.removeprefix("weights."): v for k, v in tensors.items() if k.startswith("weights.")}
+        try:
+            self.trained.load_state_dict(weights)
+            self.ema = {k: tensors[f"ema.{k}"].to(self.device) for k in self.ema}
+        except (RuntimeError, KeyError):  # PyTorch's message has a line per weight
+            raise SyndistillError(
+                f"{self.folder / STATE} is of another network than this run's; use a fresh folder"
+            ) from None
+        unpack_optimiser(self.optimiser, tensors)
+        self.step = int(metadata["step"])  # type: ignore[call-overload]
+
+
+class _Log:
+    """metrics.jsonl: means over `log_every` steps, one line each; a resumed run cuts what it will write again."""
+
+    def __init__(self, folder: Path, config: TrainingConfig, step: int) -> None:
+        self.every, self.latest = config.log_every, {"loss": float("nan")}
+        path = folder / METRICS
+        folder.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            kept = [x for x in path.read_text().splitlines() if x.endswith("}") and json.loads(x)["step"] <= step]
+            beside = path.with_suffix(".cut")
+            beside.write_text("".join(f"{line}\n" for line in kept))
+            os.replace(beside, path)
+        self.file = path.open("a")
+        self.writer = _tensorboard(folder) if config.tensorboard else None
+        self._reset()
+
+    def _reset(self) -> None:
+        self.sums: dict[str, torch.Tensor] = {}
+        self.steps, self.shots, self.started = 0, 0, time.monotonic()
+
+    def add(self, step: int, values: dict[str, torch.Tensor], shots: int, rate: float) -> None:
+        for key, value in values.items():
+            self.sums[key] = self.sums.get(key, torch.zeros(())) + value.float()
+        self.steps += 1
+        self.shots += shots
+        if step % self.every == 0:
+            self.latest = {k: float(v) / self.steps for k, v in self.sums.items()}
+            speed = self.shots / (time.monotonic() - self.started)
+            line = {"step": step, **self.latest, "learning_rate": rate, "shots_per_second": speed}
+            self.file.write(json.dumps(line) + "\n")
+            self.file.flush()
+            if self.writer is not None:
+                for name, number in line.items():
+                    self.writer.add_scalar(name, number, step)
+            self._reset()
+
+    def close(self) -> None:
+        self.file.close()
+        if self.writer is not None:
+            self.writer.close()
+
+
+def _tensorboard(folder: Path):  # type: ignore[no-untyped-def]
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise SyndistillError("TensorBoard is not installed: pip install 'syndistill[tensorboard]'") from None
+    return SummaryWriter(folder / "tensorboard")

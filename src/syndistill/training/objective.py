@@ -1,0 +1,71 @@
+"""Objectives: (model, shots) -> loss and named values. Here the Teacher's; a Student's are in `distill`.
+
+Axes: B shots, K ends, L lines, C logit channels, O observables, R rounds, S stabilisers.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from syndistill.errors import SyndistillError
+from syndistill.models.contract import DecoderNetwork, Outputs
+from syndistill.sampling.shots import Shots
+
+Values = dict[str, torch.Tensor]
+
+
+def joint_class(labels_BKLO: torch.Tensor) -> torch.Tensor:
+    """int64 (B, K, L): 0 I, 1 X, 2 Z, 3 Y from (x line, z line) flips. An X error flips the Z observable."""
+    return 2 * labels_BKLO[..., 0].long() + labels_BKLO[..., 1].long()
+
+
+def label_loss(logits_BKLC: torch.Tensor, labels_BKLO: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy with the true labels in nats, (B, K, L): mean over channels, or the 4-class one."""
+    logits = logits_BKLC.float()
+    if logits.shape[-1] == 4:
+        return F.cross_entropy(logits.movedim(-1, 1), joint_class(labels_BKLO), reduction="none")
+    return F.binary_cross_entropy_with_logits(logits, labels_BKLO.float(), reduction="none").mean(-1)
+
+
+def next_event_loss(outputs: Outputs, shots: Shots) -> torch.Tensor:
+    """Cross-entropy of the prediction of the next round's events; zero for one-round shots."""
+    if outputs.next_BRS is None:
+        raise SyndistillError("this network has no next-stabiliser head; set next_event_weight to 0")
+    if shots.rounds < 2:
+        return outputs.next_BRS.sum() * 0.0
+    logits = outputs.next_BRS[:, :-1].float()
+    return F.binary_cross_entropy_with_logits(logits, shots.events_BRS[:, 1:].float())
+
+
+def wrong_at_last_end(outputs: Outputs, shots: Shots) -> torch.Tensor:
+    """Share of shots whose first line is decided wrongly at the last end."""
+    assert shots.labels_BKLO is not None
+    logits, labels = outputs.logits_BKLC[:, -1, 0], shots.labels_BKLO[:, -1, 0]
+    if logits.shape[-1] == 4:
+        return (logits.argmax(-1) != joint_class(labels)).float().mean()
+    return ((logits > 0) != labels.bool()).any(-1).float().mean()
+
+
+class GroundTruth:
+    """Cross-entropy with the label of every line after every round, plus next-stabiliser prediction."""
+
+    def __init__(self, next_event_weight: float = 0.02) -> None:
+        self.next_event_weight = next_event_weight
+
+    def __call__(self, model: DecoderNetwork, shots: Shots) -> tuple[torch.Tensor, Values]:
+        if shots.labels_BKLO is None:
+            raise SyndistillError("these shots carry no labels; ground truth needs some")
+        outputs: Outputs = model(shots)
+        nll_BKL = label_loss(outputs.logits_BKLC, shots.labels_BKLO)
+        loss = nll_BKL.mean()
+        values = {
+            "nll": loss.detach(),
+            "nll_last": nll_BKL[:, -1].mean().detach(),
+            "ler_last": wrong_at_last_end(outputs, shots),
+        }
+        if self.next_event_weight:
+            following = next_event_loss(outputs, shots)
+            loss = loss + self.next_event_weight * following
+            values["next_event"] = following.detach()
+        return loss, values

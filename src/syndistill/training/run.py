@@ -1,0 +1,103 @@
+"""A Teacher's run: from a complete configuration to a saved network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
+
+from syndistill.errors import SyndistillError
+from syndistill.models.contract import DecoderNetwork, NetworkConfig
+from syndistill.models.presets import build, config_from
+from syndistill.models.saving import save_network, weights_hash
+from syndistill.models.zoo import load_any
+from syndistill.sampling.recorded_model import RecordedModelSource
+from syndistill.sampling.shots import Shots
+from syndistill.sampling.stream import BatchSource, SimulatedSource
+from syndistill.training.config import DataConfig, RecordedData, Strict, TrainingConfig
+from syndistill.training.loop import Progress, Trainer
+from syndistill.training.objective import GroundTruth
+from syndistill.training.run_folder import open_run
+
+TEACHER_FILE = "teacher.safetensors"
+
+AnyNetworkConfig = Annotated[
+    SerializeAsAny[NetworkConfig], BeforeValidator(lambda v: config_from(v) if isinstance(v, dict) else v)
+]
+
+
+class TeacherRun(Strict):
+    """Everything a Teacher's training depends on."""
+
+    kind: Literal["teacher"] = "teacher"
+    network: AnyNetworkConfig
+    data: DataConfig | RecordedData
+    training: TrainingConfig
+    next_event_weight: float = Field(default=0.02, ge=0)
+    start_from: str | None = None
+    """A saved network to go on from, with a fresh optimiser: how a Teacher is trained in legs."""
+
+
+def validated(model: type[Strict], content: Any, where: str) -> Any:
+    """A config from untrusted content; SyndistillError names the key that does not fit."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "config"
+        raise SyndistillError(f"{where}: {key}: {first['msg']}") from None
+
+
+def fresh_network(config: NetworkConfig, seed: int) -> DecoderNetwork:
+    """Initial weights as a function of the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(config)
+
+
+def simulated_source(data: DataConfig, training: TrainingConfig) -> SimulatedSource:
+    return SimulatedSource(
+        data.distance, data.noise, data.bases, data.curriculum, training.batch_size, training.seed
+    )
+
+
+def make_source(data: DataConfig | RecordedData, training: TrainingConfig) -> BatchSource[Shots]:
+    if isinstance(data, DataConfig):
+        return simulated_source(data, training)
+    return RecordedModelSource(
+        Path(data.folder),
+        data.distance,
+        data.basis,
+        data.center,
+        data.model,
+        data.curriculum,
+        training.batch_size,
+        training.seed,
+    )
+
+
+def start_weights(network: DecoderNetwork, path: str) -> str:
+    """Copy a saved network's weights in; returns their hash. Refuses another architecture."""
+    found, _ = load_any(path)
+    if found.config != network.config:
+        raise SyndistillError(f"{path} holds a network of another configuration than this run's; name its own stage")
+    network.load_state_dict(found.state_dict())
+    return weights_hash(found)
+
+
+def train_teacher(run: TeacherRun, folder: Path, progress: Progress | None = None) -> Path:
+    """Train (or go on) in `folder`; returns the saved Teacher's path (averaged weights)."""
+    network = fresh_network(run.network, run.training.seed)
+    hashes = {}
+    if run.start_from is not None:
+        hashes["start_from"] = start_weights(network, run.start_from)
+    source = make_source(run.data, run.training)
+    open_run(folder, run, hashes, TEACHER_FILE)
+    trainer = Trainer(network, GroundTruth(run.next_event_weight), source, run.training, folder)
+    trainer.run(progress)
+    network.load_state_dict(trainer.ema_state())
+    path = folder / TEACHER_FILE
+    save_network(path, network, {"run": run.model_dump(mode="json"), "shots_seen": trainer.shots_seen})
+    return path
