@@ -69,3 +69,10 @@ def share(batch: Any, world: World) -> Any:
 def wait_for_all(world: World) -> None:
     if world.size > 1:
         dist.barrier()
+
+
+def leave_world(world: World) -> None:
+    """Wait for the others, then part: a process that is gone too early looks like a failure to its peers."""
+    if world.size > 1:
+        dist.barrier()
+        dist.destroy_process_group()

@@ -17,6 +17,7 @@ from syndistill.sampling.recorded_model import RecordedModelSource
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import BatchSource, SimulatedSource
 from syndistill.training.config import DataConfig, RecordedData, Strict, TrainingConfig
+from syndistill.training.distributed import join_world, leave_world, wait_for_all
 from syndistill.training.loop import Progress, Trainer
 from syndistill.training.objective import GroundTruth
 from syndistill.training.run_folder import open_run
@@ -88,16 +89,24 @@ def start_weights(network: DecoderNetwork, path: str) -> str:
 
 
 def train_teacher(run: TeacherRun, folder: Path, progress: Progress | None = None) -> Path:
-    """Train (or go on) in `folder`; returns the saved Teacher's path (averaged weights)."""
+    """Train (or go on) in `folder`; returns the saved Teacher's path (averaged weights).
+
+    Under torchrun every process calls this; the first one writes.
+    """
+    world = join_world(torch.device(run.training.device))
     network = fresh_network(run.network, run.training.seed)
     hashes = {}
     if run.start_from is not None:
         hashes["start_from"] = start_weights(network, run.start_from)
     source = make_source(run.data, run.training)
-    open_run(folder, run, hashes, TEACHER_FILE)
+    if world.is_first:
+        open_run(folder, run, hashes, TEACHER_FILE)
+    wait_for_all(world)
     trainer = Trainer(network, GroundTruth(run.next_event_weight), source, run.training, folder)
     trainer.run(progress)
-    network.load_state_dict(trainer.ema_state())
     path = folder / TEACHER_FILE
-    save_network(path, network, {"run": run.model_dump(mode="json"), "shots_seen": trainer.shots_seen})
+    if world.is_first:
+        network.load_state_dict(trainer.ema_state())
+        save_network(path, network, {"run": run.model_dump(mode="json"), "shots_seen": trainer.shots_seen})
+    leave_world(world)
     return path
