@@ -1,5 +1,5 @@
-"""The Teacher gate: nothing is learned from a Teacher that is worse than what it should replace (FACTS: its Students
-would be better than it, and its posterior is no target).
+"""The Teacher gate: nothing is learned from a Teacher that is worse than what it should replace (its
+Students would be better than it, and its posterior is no target).
 
 A Teacher passes when, on shots of its own that neither training nor reports use, it is significantly better than plain
 matching in every experiment, and its logits need no rescaling to be believed.
@@ -139,7 +139,9 @@ def _judge(network: DecoderNetwork, experiment: Experiment, shots: int, seed: in
     found = compare_recorded(decoders, [stored], progress=progress, experiment=str(experiment))
     (teacher, matching), (pair,) = found.rows, found.pairs
     temperature, nll, ece = teacher.best_temperature, teacher.nll, teacher.ece
-    assert temperature is not None and nll is not None and ece is not None
+    assert temperature is not None
+    assert nll is not None
+    assert ece is not None
     discordant = pair.only_a_wrong + pair.only_b_wrong
     better = binomtest(pair.only_a_wrong, discordant, 0.5, "less").pvalue if discordant else 1.0
     return GateResult(

@@ -61,7 +61,7 @@ class Subject:
     def decoder(self, name: str) -> Decoder:
         """A reference, a shipped network or a saved one, made for this circuit and named as it was asked for."""
         plain, at, model = name.rpartition("@")
-        if not at or (model not in DEM_FILES and "/" in model):
+        if not at or Path(name).is_file():
             plain, at, model = name, "", "circuit"
         if at and self.recording is None:
             raise SyndistillError(f"decoder {name!r}: @{model} is for recorded shots only; write {plain!r}")
@@ -115,5 +115,5 @@ class Subject:
 def _unknown(name: str) -> str:
     known = [*decoder_names(), *shipped_names()]
     close = get_close_matches(name, known, n=1)
-    hint = f", did you mean {close[0]!r}?" if close else ""
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
     return f"unknown decoder {name!r}{hint}; take {', '.join(known)}, or the path of a .safetensors file"

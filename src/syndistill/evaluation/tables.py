@@ -9,9 +9,9 @@ from syndistill.evaluation.compare import Comparison
 from syndistill.evaluation.rows import Pair, Row
 
 
-def rows_table(found: Comparison, title: str) -> Table:
-    """A line per decoder; ratios are to the first one, with the paired 95 % interval."""
-    first = found.rows[0]
+def rows_table(found: Comparison, title: str, against: str | None = None) -> Table:
+    """A line per decoder; ratios are to the one named `against` (default: the first), with the paired 95 % interval."""
+    first = next(row for row in found.rows if against in (None, row.decoder))
     table = Table(title=title, box=box.SIMPLE_HEAD, caption=_caption(found), caption_justify="left")
     table.add_column("decoder", no_wrap=True)
     for column in ("LER", "95 % interval", f"LER / {first.decoder}", "NLL", "ECE", "T", "us/shot", "parameters"):

@@ -1,0 +1,261 @@
+"""The command line: train a Teacher, distil a Student, judge decoders on the same shots, look at what there is.
+
+Exit codes: 0 done, 2 bad input (one line `error: ...` on stderr), 130 interrupted. PyTorch is loaded by the verbs, not
+by --help.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from syndistill import __version__
+from syndistill.errors import SyndistillError
+
+if TYPE_CHECKING:
+    from syndistill.evaluation.compare import Comparison
+    from syndistill.evaluation.subject import Subject
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # of typer's own click, or of the installed one
+
+app = typer.Typer(
+    name="syndistill",
+    help="Distil an AlphaQubit Teacher into small Students for quantum error correction, and judge every decoder on "
+    "the same shots.",
+    epilog="Start with: syndistill info",
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Run = Annotated[str, typer.Argument(metavar="RECIPE_OR_RUN_JSON", help="A recipe's name, or a run.json to repeat.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Run folder; goes on if it holds the same run.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change one setting, e.g. training.steps=1000. Repeatable."),
+]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads of networks; 0 leaves PyTorch's default.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"syndistill {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say it, exit.")] = False,
+) -> None:
+    pass
+
+
+@contextmanager
+def _resumable(how: str) -> Iterator[None]:
+    """Ctrl-C ends with exit code 130 and says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"interrupted: {how}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@app.command()
+def train(run: Run, out: Out, set_: Changes = None) -> None:
+    """Train a Teacher on labels of fresh simulated shots.
+
+    Killed or interrupted, the same command goes on from the last checkpoint, to the bit. The folder then holds
+    run.json, metrics.jsonl, state.safetensors and teacher.safetensors (the averaged weights).
+
+    [bold]Example:[/bold] syndistill train teacher-tiny --out runs/teacher-tiny --set training.steps=200
+    """
+    from syndistill.recipes.choose import chosen_run
+    from syndistill.recipes.console import progress_bars
+    from syndistill.training.run import TeacherRun, train_teacher
+
+    chosen = chosen_run(TeacherRun, run, set_ or [])
+    how = f"the same command goes on from the last checkpoint in {out}"
+    with _resumable(how), progress_bars() as bars:
+        path = train_teacher(chosen, out, bars.training("Teacher", chosen.training.batch_size))
+    print(path)
+
+
+@app.command()
+def distill(
+    run: Run,
+    out: Out,
+    cache: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The Teacher's answers, shared by runs that ask the same. Default: in --out."),
+    ] = None,
+    set_: Changes = None,
+    accept_any_teacher: Annotated[
+        bool, typer.Option("--accept-any-teacher", help="Go on even if the gate refuses the Teacher.")
+    ] = False,
+) -> None:
+    """Distil a Student from a frozen Teacher, after the gate.
+
+    The gate judges the Teacher on paired shots first (gate.json): it must be better than plain matching, with a best
+    temperature in [0.8, 1.25]. Killed or interrupted, the same command goes on. The folder then holds
+    student.safetensors: the Student alone.
+
+    [bold]Example:[/bold] syndistill distill baseline-d3 --out runs/baseline --set data.cached_shots=200000
+    """
+    from syndistill.distill.run import StudentRun
+    from syndistill.recipes.choose import chosen_run
+    from syndistill.recipes.console import progress_bars
+    from syndistill.recipes.gated import distil_gated
+
+    chosen = chosen_run(StudentRun, run, set_ or [])
+    with _resumable(f"the same command goes on from what {out} holds"), progress_bars() as bars:
+        path = distil_gated(
+            chosen,
+            out,
+            cache=cache,
+            accept_any_teacher=accept_any_teacher,
+            gate_progress=bars.counting("gate: shots"),
+            cache_progress=bars.counting("Teacher's answers"),
+            progress=bars.training("Student", chosen.training.batch_size),
+            say=bars.say,
+        )
+    print(path)
+
+
+@app.command()
+def evaluate(
+    decoders: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DECODER...",
+            help="pymatching, pymatching-correlated, tesseract, belief-matching, optimal, a shipped network's name, or "
+            "the path of a saved one. With --recorded a reference may end in @pij (default: @circuit).",
+        ),
+    ],
+    circuit: Annotated[Path | None, typer.Option(metavar="FILE.stim", help="A noisy memory circuit.")] = None,
+    recorded: Annotated[Path | None, typer.Option(metavar="DIR", help="A recorded experiment's folder.")] = None,
+    experiment: Annotated[
+        str | None, typer.Option(metavar="d=3,rounds=3,basis=z,noise=si1000,p=0.004", help="A simulated experiment.")
+    ] = None,
+    shots: Annotated[int | None, typer.Option(help="Shots to sample, or of the recording (default: all).")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the sampled shots. Default: 0.")] = None,
+    json: Annotated[Path | None, typer.Option(metavar="OUT", help="Write rows and pairs here.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Let --json overwrite a file.")] = False,
+    rows: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep counted batches here; what it holds is not decoded again.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Shots decoded and kept at a time.")] = 25_000,
+    threads: Threads = 0,
+) -> None:
+    """Judge decoders on the same shots: LER, NLL, calibration, time, and exact paired tests.
+
+    Name exactly one of --circuit, --recorded and --experiment.
+
+    [bold]Example:[/bold] syndistill evaluate pymatching tesseract --shots 100000 --experiment
+    d=3,rounds=3,basis=z,noise=si1000,p=0.004
+    """
+    from syndistill.evaluation.subject import Subject
+    from syndistill.recipes.console import progress_bars
+
+    _require_writable(json, force)
+    subject = _subject(Subject, circuit, recorded, experiment, seed)
+    _use_threads(threads)
+    how = f"the same command goes on from the batches in {rows}" if rows else "with --rows FILE it can go on from there"
+    with _resumable(how), progress_bars() as bars:
+        bar = bars.counting("shots")
+        found = subject.compare(decoders, shots, seed or 0, batch=batch, rows_file=rows, progress=bar)
+    _show(found, subject.label)
+    if json is not None:
+        from syndistill.training.run_folder import write_json
+
+        write_json(json, found.to_json())
+
+
+def _subject(
+    kinds: type[Subject], circuit: Path | None, recorded: Path | None, experiment: str | None, seed: int | None
+) -> Subject:
+    if sum(source is not None for source in (circuit, recorded, experiment)) != 1:
+        raise SyndistillError("name exactly one of --circuit, --recorded and --experiment to judge on")
+    if circuit is not None:
+        return kinds.from_file(circuit)
+    if experiment is not None:
+        return kinds.from_experiment(experiment)
+    if seed is not None:
+        raise SyndistillError("--seed has no meaning for recorded shots; leave it out")
+    assert recorded is not None
+    return kinds.from_recording(recorded)
+
+
+def _require_writable(path: Path | None, force: bool) -> None:
+    """Before the work is done, not after it."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise SyndistillError(f"--json {path} is a folder; name a file")
+    if path.exists() and not force:
+        raise SyndistillError(f"--json {path} exists; choose another name, or pass --force to overwrite it")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise SyndistillError(f"--json {path}: {path.parent} is no folder that can be written to; choose another place")
+
+
+def _use_threads(threads: int) -> None:
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def _show(found: Comparison, label: str) -> None:
+    from syndistill.evaluation.tables import pairs_table, rows_table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    console.print(rows_table(found, label))
+    if found.pairs:
+        console.print(pairs_table(found))
+
+
+@app.command()
+def info(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME_OR_PATH]", help="A shipped or saved network, a recipe, or a preset.")
+    ] = None,
+) -> None:
+    """List networks, recipes, decoders and presets, or describe one.
+
+    For a network: card, configuration, parameters, multiply-adds a round and hash. For a recipe: the whole run.
+    """
+    from syndistill.recipes.describe import describe, overview
+
+    print(overview() if name is None else describe(name))
+
+
+def run_app(arguments: Sequence[str]) -> int:
+    """Run a command line; bad input becomes one line `error: ...` on stderr and exit code 2."""
+    try:
+        code = app(args=list(arguments), standalone_mode=False)
+    except SyndistillError as error:
+        return _fail(str(error))
+    except _UsageError as error:
+        return _fail(f"{error.format_message()} Try --help.")  # type: ignore[attr-defined]
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return BAD_INPUT
+
+
+def main() -> int:
+    """The console entry; returns the exit code."""
+    return run_app(sys.argv[1:] or ["--help"])

@@ -1,0 +1,97 @@
+"""A trained network as a decoder: detector events in Stim's order in, probabilities of the observables out.
+
+Axes: B shots, N detectors, O observables, L lines, C logit channels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import stim
+import torch
+from numpy.typing import NDArray
+
+from syndistill.circuits.placement import Placement, place_circuit, place_dem
+from syndistill.decoders.contract import Decoder
+from syndistill.decoders.registry import DecoderFactory, Lookup
+from syndistill.errors import SyndistillError
+from syndistill.models.contract import DecoderNetwork
+from syndistill.models.saving import weights_hash
+from syndistill.models.zoo import load_any, network_path
+from syndistill.sampling.shots import Shots, shots_from_detectors
+from syndistill.sampling.stored import StoredShots
+
+BATCH = 1024  # of a forward; larger ones leave the cache
+
+
+class NetworkDecoder(Decoder):
+    """Teacher or Student on one circuit; geometry from the detectors' coordinates.
+
+    The experiment's line is read from the circuit's observable. Raises SyndistillError for a circuit of
+    another distance, of a shape that is no surface code, or with observables that are no lines.
+    """
+
+    gives_probabilities = True
+
+    def __init__(self, network: DecoderNetwork, placement: Placement, name: str) -> None:
+        if placement.layout != network.layout:
+            raise SyndistillError(
+                f"{name} decodes distance {network.layout.distance}, the circuit has distance "
+                f"{placement.layout.distance}; take a network of that distance"
+            )
+        if any(line is None for line in placement.lines):
+            raise SyndistillError(
+                f"{name} cannot see which line of data qubits the observable is; give the circuit, not only its DEM"
+            )
+        network.n_channels(placement.basis)
+        self.network = network.eval().requires_grad_(False)
+        self.placement = placement
+        self.name = name
+        self.n_parameters = network.n_parameters()
+        self.n_detectors = len(placement.slice_N)
+        self.n_observables = len(placement.lines)
+        self.content_id = weights_hash(network)
+
+    @torch.inference_mode()
+    def _probabilities(self, shots: StoredShots) -> NDArray[np.float64]:
+        parts = []
+        for start in range(0, shots.n_shots, BATCH):
+            detectors_BN = shots.take(start, min(start + BATCH, shots.n_shots)).detectors()
+            parts.append(self._of(shots_from_detectors(detectors_BN, self.placement)))
+        return np.concatenate(parts)
+
+    def _of(self, shots: Shots) -> NDArray[np.float64]:
+        logits_BLC = self.network(shots).logits_BKLC[:, -1].double()
+        lines = [line for line in self.placement.lines if line is not None]
+        if logits_BLC.shape[-1] == 4:
+            classes = torch.softmax(logits_BLC[:, lines[0]], -1)  # I, X, Z, Y; X flips the Z observable
+            flips = torch.stack([classes[:, 2] + classes[:, 3], classes[:, 1] + classes[:, 3]], -1)
+            return flips.clamp(0, 1).numpy()
+        columns = [logits_BLC[:, line, channel] for channel, line in enumerate(lines)]
+        return torch.sigmoid(torch.stack(columns, -1)).numpy()
+
+
+def network_decoder(
+    network: DecoderNetwork,
+    dem: stim.DetectorErrorModel,
+    circuit: stim.Circuit | None,
+    name: str,
+    basis: str | None = None,
+) -> NetworkDecoder:
+    """Place the network on a circuit (or, where the observables' lines need not be known, on a DEM)."""
+    placement = place_dem(dem, basis) if circuit is None else place_circuit(circuit, basis)
+    return NetworkDecoder(network, placement, name)
+
+
+def network_lookup(basis: str | None = None) -> Lookup:
+    """For the registry: shipped names and paths of saved networks."""
+
+    def look_up(name: str) -> DecoderFactory | None:
+        if network_path(name) is None:
+            return None
+
+        def factory(dem: stim.DetectorErrorModel, circuit: stim.Circuit | None) -> Decoder:
+            return network_decoder(load_any(name)[0], dem, circuit, name, basis)
+
+        return factory
+
+    return look_up

@@ -1,0 +1,133 @@
+"""What a cache of the Teacher's logits can hold beside them: features as int8 codes, and z_fuse.
+
+Each signal is a folder of its own beside the shots' shards, one file to a shard and a manifest written last. So a cache
+grows: a run that needs a signal which is not there adds it, and what other runs wrote stays as it is.
+Axes: B shots, Q rounds kept, K ends, S stabilisers, L lines, C logit channels, P components.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from syndistill.circuits.layout import Layout
+from syndistill.distill.fusion import Fusion
+from syndistill.distill.statistics import TargetStatistics
+from syndistill.distill.teacher import Answer
+from syndistill.errors import SyndistillError
+from syndistill.models.tensors_file import load_tensors, save_tensors
+from syndistill.sampling.shots import Shots
+from syndistill.training.run_folder import write_json
+
+MANIFEST = "manifest.json"
+STATISTICS = "statistics.safetensors"
+SIGNALS = "signals"
+FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class CachedSignal:
+    """A signal to keep. name: as in `TaughtShots.signals`; content: what it was made with, by hash; wants: what the
+    Teacher is asked for; encode: to the tensor kept; every_rounds: which rounds it is of, None for one entry per end.
+    """
+
+    name: str
+    content: str
+    wants: frozenset[str]
+    encode: Callable[[Shots, Answer], torch.Tensor]
+    every_rounds: int | None
+    statistics: TargetStatistics | None = None
+
+    def folder(self, cache: Path) -> Path:
+        return cache / SIGNALS / f"{self.name}-{self.content[:12]}"
+
+    def kept(self, rounds: int) -> int:
+        """How many entries along the second axis an experiment of so many rounds has."""
+        return rounds if self.every_rounds is None else -(-rounds // self.every_rounds)
+
+    def bytes_per_shot(self, rounds: int, layout: Layout, channels: int) -> int:
+        if self.statistics is None:
+            return 2 * rounds * layout.n_lines * channels
+        return self.kept(rounds) * layout.n_stabilisers * len(self.statistics.range_P)
+
+
+def feature_signal(name: str, statistics: TargetStatistics) -> CachedSignal:
+    signal = statistics.spec.signal
+
+    def encode(_: Shots, answer: Answer) -> torch.Tensor:
+        return statistics.encode(statistics.target(answer.signals[signal]))
+
+    return CachedSignal(
+        name, statistics.sha256, frozenset({signal}), encode, statistics.spec.every_rounds, statistics
+    )
+
+
+def fused_signal(fusion: Fusion, teacher: str) -> CachedSignal:
+    @torch.no_grad()
+    def encode(shots: Shots, answer: Answer) -> torch.Tensor:
+        return fusion(shots, answer).half()
+
+    return CachedSignal("fused", fusion.key(teacher), fusion.wants, encode, None)
+
+
+def is_written(cache: Path, signal: CachedSignal) -> bool:
+    return (signal.folder(cache) / MANIFEST).is_file()
+
+
+def write_part(cache: Path, shard: str, signal: CachedSignal, tensor: torch.Tensor) -> None:
+    save_tensors(signal.folder(cache) / shard, {"values": tensor}, {"content": signal.content})
+
+
+def finish(cache: Path, signal: CachedSignal, shards: list[dict[str, Any]], sha256: Callable[[Path], str]) -> None:
+    """The manifest, once every shard has its part."""
+    folder = signal.folder(cache)
+    if signal.statistics is not None:
+        signal.statistics.save(folder / STATISTICS)
+    parts = [{"name": s["name"], "of": s["sha256"], "sha256": sha256(folder / s["name"])} for s in shards]
+    with_shape = load_tensors(folder / shards[0]["name"])[0]["values"]
+    content = {
+        "format": FORMAT,
+        "signal": signal.name,
+        "content": signal.content,
+        "every_rounds": signal.every_rounds,
+        "shape": list(with_shape.shape[2:]),
+        "dtype": str(with_shape.dtype).removeprefix("torch."),
+        "parts": parts,
+    }
+    if signal.statistics is not None:
+        content["asked"] = signal.statistics.spec._asdict()
+        content["variance_held"] = signal.statistics.held
+    write_json(folder / MANIFEST, content)
+
+
+def check_parts(
+    cache: Path, signal: CachedSignal, shards: list[dict[str, Any]], sha256: Callable[[Path], str]
+) -> None:
+    """SyndistillError for a signal that is not there whole, damaged, or of other shots."""
+    folder = signal.folder(cache)
+    if not is_written(cache, signal):
+        held = sorted(path.parent.name for path in cache.glob(f"{SIGNALS}/*/{MANIFEST}"))
+        raise SyndistillError(
+            f"the cache {cache} holds no {signal.name} of this run's Teacher and settings ({signal.content[:12]}); it "
+            f"holds {', '.join(held) or 'logits only'}; let the run add it"
+        )
+    remedy = f"delete {folder}, it is then written anew"
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        found = (manifest["format"], manifest["content"])
+        parts = {part["name"]: part for part in manifest["parts"]}
+        of_these = [parts[s["name"]]["of"] == s["sha256"] for s in shards]
+    except (ValueError, KeyError, TypeError):
+        raise SyndistillError(f"{folder / MANIFEST} is damaged or not of these shots; {remedy}") from None
+    if found != (FORMAT, signal.content) or not all(of_these):
+        raise SyndistillError(f"{folder} is of other shots or another content than its name says; {remedy}")
+    if signal.statistics is not None and TargetStatistics.load(folder / STATISTICS).sha256 != signal.content:
+        raise SyndistillError(f"{folder / STATISTICS} is not what the codes were made with; {remedy}")
+    for name, part in parts.items():
+        if not (folder / name).is_file() or sha256(folder / name) != part["sha256"]:
+            raise SyndistillError(f"cache part {folder / name} is missing or damaged; {remedy}")

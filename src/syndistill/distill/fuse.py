@@ -1,0 +1,139 @@
+"""The fuse stage: probes on the frozen Teacher, the weights of its paths, and what z_fuse is worth.
+
+Axes: B shots, K ends, L lines, C logit channels, O observables, P paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+
+from syndistill.distill.fuse_report import best_temperature, fuse_report
+from syndistill.distill.fusion import Fusion, FusionConfig, fit_weights, save_fusion
+from syndistill.distill.probes import PROBES, ProbeObjective, probe_width
+from syndistill.distill.student_data import Say, longest_rounds, statistics_shots
+from syndistill.distill.teacher import FrozenTeacher, Teacher
+from syndistill.errors import SyndistillError
+from syndistill.models.zoo import load_any
+from syndistill.sampling.shots import Shots
+from syndistill.sampling.stream import SimulatedSource
+from syndistill.training.config import DataConfig, Strict, TrainingConfig
+from syndistill.training.loop import Progress, Trainer
+from syndistill.training.run_folder import open_run, write_json
+
+FUSION_FILE = "fusion.safetensors"
+REPORT_FILE = "fuse_report.json"
+
+
+class FuseRun(Strict):
+    """Everything that z_fuse depends on. All its shots are of the role "probe": no Student learns from them."""
+
+    kind: Literal["fuse"] = "fuse"
+    teacher: str
+    """A shipped network's name or a path."""
+    data: DataConfig
+    fusion: FusionConfig = FusionConfig()
+    fit_shots: int = Field(default=8192, gt=0)
+    """On which weights and the calibration temperature are fitted; the probes have not seen them."""
+    report_shots: int = Field(default=16384, gt=1)
+    """On which z_fuse is judged; nothing was fitted to them."""
+    training: TrainingConfig
+
+
+def train_fusion(
+    run: FuseRun,
+    folder: Path,
+    progress: Progress | None = None,
+    say: Say = lambda _: None,
+    teacher: Teacher | None = None,
+) -> Path:
+    """Train (or go on) in `folder`; returns the fusion's path. fuse_report.json says what z_fuse is worth."""
+    teacher = teacher or FrozenTeacher(load_any(run.teacher)[0])
+    teacher.require({"readout"} | {run.fusion.signal(path) for path in run.fusion.paths}, "the fuse stage")
+    if teacher.layout.distance != run.data.distance:
+        raise SyndistillError(
+            f"the Teacher {run.teacher} is of distance {teacher.layout.distance}, data.distance is "
+            f"{run.data.distance}; give them the same"
+        )
+    open_run(folder, run, {"teacher": teacher.key()}, FUSION_FILE)
+    seed = run.training.seed
+    fusion = _fresh_fusion(run, teacher)
+    if fusion.probes:
+        _train_probes(run, fusion, teacher, folder, progress)
+    fit = _Measured.of(fusion, teacher, statistics_shots(run.data, seed + 1, run.fit_shots, "probe"))
+    if run.fusion.mode == "nll":
+        fusion.weights_P.copy_(fit.fitted_weights())
+    judged = _Measured.of(fusion, teacher, statistics_shots(run.data, seed + 2, run.report_shots, "probe"))
+    report = judged.report(fusion, best_temperature(fit.final_BC(), fit.labels_BO()))
+    report |= {"rounds": longest_rounds(run.data), "mode": run.fusion.mode}
+    if not report["better"]:
+        say("WARNING: z_fuse is not better in NLL than the Teacher's calibrated final logit")
+    write_json(folder / REPORT_FILE, report)
+    path = folder / FUSION_FILE
+    said = {key: report[key] for key in ("better", "nll_fused_minus_calibrated", "shots", "weights")}
+    save_fusion(path, fusion, teacher, said)
+    return path
+
+
+def _fresh_fusion(run: FuseRun, teacher: Teacher) -> Fusion:
+    """Initial weights as a function of the seed alone."""
+    shots = statistics_shots(run.data, run.training.seed, 2, "probe")[0]
+    widths: dict[str, int] = {
+        path: probe_width(teacher, shots, run.fusion.signal(path)) for path in run.fusion.paths if path in PROBES
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.training.seed)
+        return Fusion(run.fusion, teacher.layout, teacher.output, widths)
+
+
+def _train_probes(run: FuseRun, fusion: Fusion, teacher: Teacher, folder: Path, progress: Progress | None) -> None:
+    data, training = run.data, run.training
+    source = SimulatedSource(
+        data.distance, data.noise, data.bases, data.curriculum, training.batch_size, training.seed, role="probe"
+    )
+    trainer = Trainer(fusion, ProbeObjective(teacher), source, training, folder)  # type: ignore[arg-type]
+    trainer.run(progress)
+    fusion.load_state_dict(trainer.ema_state())
+    fusion.cpu()
+
+
+class _Measured:
+    """The paths' logits and the truth on some shots of all bases."""
+
+    def __init__(self, logits: list[torch.Tensor], finals: list[torch.Tensor], labels: list[torch.Tensor]) -> None:
+        self.logits_PBKLC, self.final_BKLC = torch.cat(logits, 1), torch.cat(finals)
+        self.labels_BKLO = torch.cat(labels)
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, fusion: Fusion, teacher: Teacher, batches: Sequence[Shots]) -> _Measured:
+        fusion.eval()
+        logits, finals, labels = [], [], []
+        for shots in batches:
+            answer = teacher.answer(shots, fusion.wants)
+            logits.append(fusion.path_logits(shots, answer))
+            finals.append(answer.logits_BKLC)
+            assert shots.labels_BKLO is not None
+            labels.append(shots.labels_BKLO)
+        return cls(logits, finals, labels)
+
+    def fitted_weights(self) -> torch.Tensor:
+        return fit_weights(self.logits_PBKLC, self.labels_BKLO)
+
+    def final_BC(self) -> torch.Tensor:
+        return self.final_BKLC[:, -1, 0]
+
+    def labels_BO(self) -> torch.Tensor:
+        return self.labels_BKLO[:, -1, 0]
+
+    def report(self, fusion: Fusion, temperature: float) -> dict[str, Any]:
+        names = fusion.config.paths
+        paths_PBC = self.logits_PBKLC[:, :, -1, 0]
+        fused_BC = torch.tensordot(fusion.weights_P, paths_PBC, 1)
+        weights = dict(zip(names, fusion.weights_P.tolist(), strict=True))
+        named = {str(name): logits for name, logits in zip(names, paths_PBC, strict=True) if name != "readout"}
+        return fuse_report(named, self.final_BC(), fused_BC, self.labels_BO(), temperature, weights)

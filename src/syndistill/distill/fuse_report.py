@@ -1,0 +1,117 @@
+"""Is z_fuse worth more than the Teacher's final logit? Each path, z_fuse and the calibrated final logit, compared.
+
+A plain mean of weak probes once won by its temperature alone, so z_fuse is held against the final logit *after* its
+best temperature. All of the last end and the experiment's line. The scores are made here and not taken from
+`evaluation`, a room that may not be known here, because a joint4 posterior has four classes.
+Axes: B shots, P paths, C logit channels, O observables.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from scipy.optimize import minimize_scalar
+from scipy.stats import binomtest
+
+from syndistill.distill.fusion import exact_label_loss
+from syndistill.errors import SyndistillError
+from syndistill.training.objective import joint_class
+
+BINS = 15
+TWO_SIDED_95 = 1.959964
+CALIBRATED = "calibrated final"
+FUSED = "z_fuse"
+
+
+class Interval(NamedTuple):
+    """A value with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def best_temperature(logits_BC: torch.Tensor, labels_BO: torch.Tensor) -> float:
+    """The T of the least NLL of logits / T; 1 for a calibrated posterior."""
+
+    def nll(log_t: float) -> float:
+        return float(nll_B(logits_BC / math.exp(log_t), labels_BO).mean())
+
+    return math.exp(minimize_scalar(nll, bounds=(math.log(0.05), math.log(20.0)), method="bounded").x)
+
+
+def nll_B(logits_BC: torch.Tensor, labels_BO: torch.Tensor) -> torch.Tensor:
+    """Nats per shot."""
+    return exact_label_loss(logits_BC.double()[:, None, None], labels_BO[:, None, None])[:, 0, 0]
+
+
+def decisions(logits_BC: torch.Tensor) -> torch.Tensor:
+    """What is decided: (B, 1) the class, or (B, C) whether each observable flipped."""
+    return logits_BC.argmax(-1, keepdim=True) if logits_BC.shape[-1] == 4 else logits_BC > 0
+
+
+def wrong_B(logits_BC: torch.Tensor, labels_BO: torch.Tensor) -> torch.Tensor:
+    """Whether any observable is decided wrongly, bool."""
+    truth = joint_class(labels_BO)[:, None] if logits_BC.shape[-1] == 4 else labels_BO.bool()
+    return (decisions(logits_BC) != truth).any(-1)
+
+
+def calibration_error(logits_BC: torch.Tensor, labels_BO: torch.Tensor) -> float:
+    """ECE over 15 bins of equal mass of the predicted probability: of a flip, or for joint4 of each class."""
+    if logits_BC.shape[-1] == 4:
+        p, hit = torch.softmax(logits_BC.double(), -1), torch.nn.functional.one_hot(joint_class(labels_BO), 4)
+    else:
+        p, hit = torch.sigmoid(logits_BC.double()), labels_BO
+    order = p.flatten().argsort()
+    gaps = (p - hit).flatten()[order].tensor_split(BINS)
+    return float(sum(gap.sum().abs() for gap in gaps) / len(order))
+
+
+def fuse_report(
+    paths: Mapping[str, torch.Tensor],
+    final_BC: torch.Tensor,
+    fused_BC: torch.Tensor,
+    labels_BO: torch.Tensor,
+    temperature: float,
+    weights: Mapping[str, float],
+) -> dict[str, Any]:
+    """Scores of each path, of z_fuse and of final / temperature, and the paired NLL difference that the gate judges.
+
+    temperature: fitted on other shots than these. "better" is whether z_fuse's NLL is lower with 95 % confidence.
+    """
+    if len(labels_BO) < 2:
+        raise SyndistillError(f"{len(labels_BO)} shots: a report needs more")
+    calibrated_BC = final_BC / temperature
+    rows = dict(paths) | {"final": final_BC, CALIBRATED: calibrated_BC, FUSED: fused_BC}
+    difference = _mean(nll_B(fused_BC, labels_BO) - nll_B(calibrated_BC, labels_BO))
+    return {
+        "shots": len(labels_BO),
+        "weights": dict(weights),
+        "calibration_temperature": temperature,
+        "paths": {name: _scores(logits, labels_BO, final_BC) for name, logits in rows.items()},
+        "nll_fused_minus_calibrated": difference._asdict(),
+        "better": difference.high < 0,
+    }
+
+
+def _scores(logits_BC: torch.Tensor, labels_BO: torch.Tensor, final_BC: torch.Tensor) -> dict[str, Any]:
+    wrong = wrong_B(logits_BC, labels_BO)
+    errors, shots = int(wrong.sum()), len(wrong)
+    ler = binomtest(errors, shots).proportion_ci(method="wilson")
+    return {
+        "ler": Interval(errors / shots, float(ler.low), float(ler.high))._asdict(),
+        "nll": _mean(nll_B(logits_BC, labels_BO))._asdict(),
+        "ece": calibration_error(logits_BC, labels_BO),
+        "best_temperature": best_temperature(logits_BC, labels_BO),
+        "agreement_with_final": float((decisions(logits_BC) == decisions(final_BC)).all(-1).double().mean()),
+    }
+
+
+def _mean(values_B: torch.Tensor) -> Interval:
+    """With a normal interval."""
+    mean = float(values_B.mean())
+    half = TWO_SIDED_95 * float(values_B.std()) / math.sqrt(len(values_B))
+    return Interval(mean, mean - half, mean + half)

@@ -1,0 +1,28 @@
+"""How far a Student's posterior is from the Teacher's.
+
+Axes: * any leading axes, C logit channels (1 or 2: independent observables; 4: I, X, Z, Y).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+
+def posterior_divergence(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """T^2 KL(Teacher || Student) at temperature T, in nats, (*,); 0 where both agree.
+
+    Soft cross-entropy minus the Teacher's entropy (Hinton et al. 2015): for one observable the binary one,
+    for four channels the 4-class one. Independent observables are averaged. Shapes (*, C) both.
+    """
+    s, t = student.float() / temperature, teacher.float() / temperature
+    if s.shape[-1] == 4:
+        log_t = F.log_softmax(t, -1)
+        divergence = (log_t.exp() * (log_t - F.log_softmax(s, -1))).sum(-1)
+    else:
+        p = torch.sigmoid(t)
+        # log p - log q = logsigmoid(t) - logsigmoid(s), likewise for 1 - p: no cancellation at large logits.
+        flipped = p * (F.logsigmoid(t) - F.logsigmoid(s))
+        kept = torch.sigmoid(-t) * (F.logsigmoid(-t) - F.logsigmoid(-s))
+        divergence = (flipped + kept).mean(-1)
+    return temperature**2 * divergence

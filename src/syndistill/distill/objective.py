@@ -1,0 +1,183 @@
+"""A Student's objective: a list of weighted terms; a term of weight 0 is not built and changes nothing.
+
+Axes: B shots, K ends, L lines, C logit channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from syndistill.distill.features import FeatureLoss
+from syndistill.distill.lessons import Lesson, Lessons
+from syndistill.distill.losses import posterior_divergence
+from syndistill.distill.targets import TaughtShots
+from syndistill.distill.teacher import Teacher
+from syndistill.distill.terms import FinalTerm, LabelTerm, Terms, Where
+from syndistill.errors import SyndistillError
+from syndistill.models.contract import DecoderNetwork, Outputs
+from syndistill.training.objective import Values, label_loss, wrong_at_last_end
+
+__all__ = ["FinalTerm", "LabelTerm", "StudentObjective", "Terms", "gradient_shares"]
+
+MAIN = ("labels", "final", "fused")
+"""The terms that say what the decision should be; feature terms are weighed against them."""
+SHARES_EVERY = 500  # steps between two measurements of the gradient shares that are logged
+
+Loss = Callable[[Outputs, TaughtShots, Lesson], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Term:
+    """loss is unweighted; weight is everything it is multiplied with before fading."""
+
+    name: str
+    weight: float
+    loss: Loss
+    fade_steps: int = 0
+
+    def weight_at(self, step: int) -> float:
+        return self.weight * max(0.0, 1 - step / self.fade_steps) if self.fade_steps else self.weight
+
+
+class StudentObjective:
+    """Weighted sum of the terms; logs each unweighted, and now and then the gradient shares.
+
+    lessons: where targets come from (default: the Teacher's logits, live or in the batch). features: the losses of the
+    feature terms that are on. scales: what makes a feature term's weight 1 its share (`weighting`), 1 where not given.
+    gate: weight of each end in the readout term, by the number of rounds.
+    """
+
+    def __init__(
+        self,
+        terms: Terms,
+        teacher: Teacher | None,
+        lessons: Lessons | None = None,
+        features: Mapping[str, FeatureLoss] | None = None,
+        scales: Mapping[str, float] | None = None,
+        gate: Mapping[int, float] | None = None,
+    ) -> None:
+        self.lessons = lessons or Lessons(terms, teacher)
+        self.needs_teacher = terms.needs_teacher
+        features = features or {}
+        self.terms = _terms(terms, features, scales or {}, gate)
+        self.wanted = sorted({features[name].source for name in terms.features})
+        if not self.terms:
+            raise SyndistillError("every term has weight 0; a Student needs something to learn from")
+        self._shares: Values = {}
+
+    def __call__(self, model: DecoderNetwork, taught: TaughtShots) -> tuple[torch.Tensor, Values]:
+        outputs, losses = self.losses(model, taught)
+        values: Values = {"ler_last": wrong_at_last_end(outputs, taught.shots)}
+        loss = torch.zeros((), device=outputs.logits_BKLC.device)
+        for term in self.terms:
+            values[term.name] = losses[term.name].detach()
+            loss = loss + term.weight_at(taught.number) * losses[term.name]
+        if len(self.terms) > 1 and (taught.number % SHARES_EVERY == 0 or not self._shares):
+            self._shares = self._gradient_shares(model, losses, taught.number)
+        return loss, values | self._shares
+
+    def losses(self, model: DecoderNetwork, taught: TaughtShots) -> tuple[Outputs, dict[str, torch.Tensor]]:
+        """Each term's unweighted loss."""
+        outputs: Outputs = model(taught.shots, self.wanted) if self.wanted else model(taught.shots)
+        lesson = self.lessons.of(taught) if self.needs_teacher else Lesson()
+        return outputs, {term.name: term.loss(outputs, taught, lesson) for term in self.terms}
+
+    def _gradient_shares(self, model: DecoderNetwork, losses: dict[str, torch.Tensor], step: int) -> Values:
+        weighted = {term.name: term.weight_at(step) * losses[term.name] for term in self.terms}
+        return {f"share.{name}": torch.tensor(share) for name, share in gradient_shares(model, weighted).items()}
+
+
+def gradient_shares(model: torch.nn.Module, weighted: Mapping[str, torch.Tensor]) -> dict[str, float]:
+    """Each term's gradient norm over the main terms' together, over those of the model's weights that it reaches.
+
+    Empty when there is no main term, or one without a gradient.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    gradients = {
+        name: torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        for name, loss in weighted.items()
+    }
+    main = [gradients[name] for name in weighted if name in MAIN]
+    shares = {}
+    for name, own in gradients.items():
+        reached = [i for i, g in enumerate(own) if g is not None]
+        together = [sum(g[i] for g in main if g[i] is not None) for i in reached]
+        reference = _norm([x for x in together if isinstance(x, torch.Tensor)])
+        if reference > 0:
+            shares[name] = _norm([g for g in own if g is not None]) / reference
+    return shares
+
+
+def _norm(tensors: list[torch.Tensor]) -> float:
+    return float(torch.stack([t.float().square().sum() for t in tensors]).sum().sqrt()) if tensors else 0.0
+
+
+def _terms(
+    terms: Terms, features: Mapping[str, FeatureLoss], scales: Mapping[str, float], gate: Mapping[int, float] | None
+) -> list[Term]:
+    found = []
+    if terms.labels.weight:
+        found.append(Term("labels", terms.labels.weight, _labels(terms.labels.where)))
+    if terms.final.weight:
+        found.append(Term("final", terms.final.weight, _final(terms.final.temperature)))
+    if terms.readout.weight:
+        if terms.readout.gated and gate is None:
+            raise SyndistillError("a gated readout term needs the gate's weights; measure them first")
+        found.append(Term("readout", terms.readout.weight, _readout(terms.readout.temperature, gate)))
+    for name, term in terms.features.items():
+        if name not in features:
+            raise SyndistillError(f"the {name} term has no adapter and statistics; prepare them first")
+        weight = term.weight * scales.get(name, 1.0)
+        found.append(Term(name, weight, _feature(name, features[name]), term.fade_steps))
+    if terms.fused.weight:
+        found.append(Term("fused", terms.fused.weight, _fused(terms.fused.temperature)))
+    return found
+
+
+def _labels(where: Where) -> Loss:
+    def loss(outputs: Outputs, taught: TaughtShots, _: Lesson) -> torch.Tensor:
+        labels = taught.shots.labels_BKLO
+        if labels is None:
+            raise SyndistillError("these shots carry no labels; set labels.weight=0 or use shots that do")
+        loss_BKL = label_loss(outputs.logits_BKLC, labels)
+        return loss_BKL.mean() if where == "every" else loss_BKL[:, -1, 0].mean()
+
+    return loss
+
+
+def _final(temperature: float) -> Loss:
+    def loss(outputs: Outputs, _: TaughtShots, lesson: Lesson) -> torch.Tensor:
+        assert lesson.teacher_BKLC is not None
+        return posterior_divergence(outputs.logits_BKLC[:, -1, 0], lesson.teacher_BKLC[:, -1, 0], temperature).mean()
+
+    return loss
+
+
+def _readout(temperature: float, gate: Mapping[int, float] | None) -> Loss:
+    def loss(outputs: Outputs, taught: TaughtShots, lesson: Lesson) -> torch.Tensor:
+        assert lesson.teacher_BKLC is not None
+        divergence_BKL = posterior_divergence(outputs.logits_BKLC, lesson.teacher_BKLC, temperature)
+        if gate is None:
+            return divergence_BKL.mean()
+        weights_K = torch.tensor([gate[end] for end in taught.shots.ends], device=divergence_BKL.device)
+        return (divergence_BKL.mean((0, 2)) * weights_K).mean()
+
+    return loss
+
+
+def _fused(temperature: float) -> Loss:
+    def loss(outputs: Outputs, _: TaughtShots, lesson: Lesson) -> torch.Tensor:
+        assert lesson.fused_BKLC is not None
+        return posterior_divergence(outputs.logits_BKLC, lesson.fused_BKLC, temperature).mean()
+
+    return loss
+
+
+def _feature(name: str, feature_loss: FeatureLoss) -> Loss:
+    def loss(outputs: Outputs, _: TaughtShots, lesson: Lesson) -> torch.Tensor:
+        return feature_loss(outputs.signals[feature_loss.source], lesson.features[name])
+
+    return loss

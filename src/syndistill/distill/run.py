@@ -1,0 +1,185 @@
+"""A Student's run: Teacher, shots, terms and training in; a saved Student out, and nothing else of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import model_validator
+
+from syndistill.distill.cache_signals import CachedSignal, feature_signal, fused_signal
+from syndistill.distill.fusion import Fusion, load_fusion
+from syndistill.distill.stage import prepare_stage, stage_statistics
+from syndistill.distill.statistics import TargetStatistics
+from syndistill.distill.student_data import (
+    CACHE_SEED,
+    Count,
+    LiveSource,
+    Say,
+    StudentData,
+    cache_key,
+    cached_source,
+    simulated,
+    statistics_shots,
+)
+from syndistill.distill.targets import TaughtShots
+from syndistill.distill.teacher import FrozenTeacher, Teacher
+from syndistill.distill.terms import Terms
+from syndistill.errors import SyndistillError
+from syndistill.models.contract import DecoderNetwork, NetworkConfig
+from syndistill.models.saving import save_network, weights_hash
+from syndistill.models.zoo import load_any
+from syndistill.sampling.stream import BatchSource
+from syndistill.training.config import Strict, TrainingConfig
+from syndistill.training.loop import Progress, Trainer
+from syndistill.training.run import AnyNetworkConfig, fresh_network, start_weights
+from syndistill.training.run_folder import open_run
+
+__all__ = ["CACHE_SEED", "STUDENT_FILE", "StudentData", "StudentRun", "cache_key", "student_hashes", "train_student"]
+
+STUDENT_FILE = "student.safetensors"
+
+
+class StudentRun(Strict):
+    """Everything one stage of a Student's training depends on."""
+
+    kind: Literal["baseline", "stage1", "stage2"] = "baseline"
+    """baseline: labels and final logits; stage1: any signal of the Teacher beside; stage2: mainly z_fuse."""
+    network: AnyNetworkConfig
+    teacher: str
+    """A shipped network's name or a path."""
+    data: StudentData
+    terms: Terms = Terms()
+    training: TrainingConfig
+    start_from: str | None = None
+    """The same Student after an earlier stage; None: fresh weights. Stage 2 needs one."""
+    fusion: str | None = None
+    """The fuse stage's file, for the fused term."""
+
+    @model_validator(mode="after")
+    def _stage_fits(self) -> StudentRun:
+        terms = self.terms
+        if self.kind == "baseline" and (terms.features or terms.readout.weight):
+            raise ValueError("a baseline learns from labels and final alone; the other signals are for kind=stage1")
+        if self.kind != "stage2" and terms.fused.weight:
+            raise ValueError("the fused term is for kind=stage2")
+        if self.kind == "stage2" and not (terms.fused.weight and self.start_from):
+            raise ValueError("stage2 needs terms.fused.weight above 0 and start_from, the Student's earlier stage")
+        if bool(self.fusion) != bool(terms.fused.weight):
+            raise ValueError("fusion and a fused term of weight above 0 belong together; give both or none")
+        return self
+
+
+def train_student(
+    run: StudentRun,
+    folder: Path,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+    cache_progress: Count | None = None,
+    say: Say = lambda _: None,
+    teacher: Teacher | None = None,
+) -> Path:
+    """Train one stage (or go on) in `folder`; returns the saved Student's path (averaged weights).
+
+    cache: where the Teacher's answers are kept, shared by runs that ask the same; default: in `folder`. teacher: one
+    of your own, of which run.teacher is then only the name.
+    """
+    teacher = teacher or FrozenTeacher(load_any(run.teacher)[0])
+    check_fit(run.network, teacher, run.teacher)
+    teacher.require(run.terms.asked, f"{run.kind}")
+    fusion, said = _fusion(run, teacher)
+    network = fresh_network(run.network, run.training.seed)
+    if run.start_from is not None:
+        _start(network, run, teacher)
+    open_run(folder, run, student_hashes(run, teacher), STUDENT_FILE)
+    if said is not None and not said.get("better"):
+        say(
+            "WARNING: z_fuse is not better in NLL than the Teacher's calibrated final logit (see fuse_report.json); "
+            f"{run.kind} learns from it all the same"
+        )
+    device = torch.device(run.training.device)
+    measured = bool(run.terms.features) or run.terms.readout.gated
+    shots = statistics_shots(run.data.simulated, run.data.cache_seed) if measured else []
+    statistics = stage_statistics(run.terms, teacher, shots, folder)
+    source = _source(run, teacher, statistics, fusion, cache or folder / "cache", cache_progress, say)
+    stage = prepare_stage(
+        run.terms, network, teacher, statistics, fusion, source, shots, folder, run.training.seed, device,
+        {"fusion": said},
+    )  # fmt: skip
+    trainer = Trainer(network, stage.objective, source, run.training, folder, stage.adapters)
+    trainer.run(progress)
+    stage.save_adapters(folder, trainer.ema_extra_state())
+    network.load_state_dict(trainer.ema_state())
+    metadata: dict[str, Any] = {
+        "run": run.model_dump(mode="json"), "teacher_hash": teacher.key(), "shots_seen": trainer.shots_seen,
+    }  # fmt: skip
+    if said is not None:
+        metadata["fused_better_than_calibrated_final"] = bool(said.get("better"))
+    path = folder / STUDENT_FILE
+    save_network(path, network, metadata)
+    return path
+
+
+def check_fit(network: NetworkConfig, teacher: Teacher, name: str) -> None:
+    found, wanted = (teacher.layout.distance, teacher.output), (network.distance, network.output)
+    if found != wanted:
+        raise SyndistillError(
+            f"the Teacher {name} is of distance {found[0]} and output {found[1]}, the Student of {wanted[0]} and "
+            f"{wanted[1]}; give them the same"
+        )
+
+
+def student_hashes(run: StudentRun, teacher: Teacher) -> dict[str, str]:
+    """Of everything outside run.json that the run starts from."""
+    hashes = {"teacher": teacher.key()}
+    if run.start_from is not None:
+        hashes["start_from"] = weights_hash(load_any(run.start_from)[0])
+    if run.fusion is not None:
+        hashes["z_fuse"] = load_fusion(Path(run.fusion), teacher)[0].key(teacher.key())
+    return hashes
+
+
+def _fusion(run: StudentRun, teacher: Teacher) -> tuple[Fusion | None, dict[str, Any] | None]:
+    if run.fusion is None:
+        return None, None
+    fusion, said = load_fusion(Path(run.fusion), teacher)
+    teacher.require(fusion.wants, f"{run.kind}'s fusion")
+    return fusion, said
+
+
+def _start(network: DecoderNetwork, run: StudentRun, teacher: Teacher) -> None:
+    """Take up the weights of an earlier stage of the same Student, and of nothing else."""
+    assert run.start_from is not None
+    _, metadata = load_any(run.start_from)
+    said = metadata.get("run")
+    kind = said.get("kind") if isinstance(said, dict) else None
+    if kind not in ("baseline", "stage1"):
+        raise SyndistillError(
+            f"{run.start_from} is no Student after its baseline or stage 1 (kind {kind!r}); name such a file with "
+            "start_from"
+        )
+    if metadata.get("teacher_hash") != teacher.key():
+        raise SyndistillError(
+            f"{run.start_from} is the Student of another Teacher than {run.teacher}; name a checkpoint of this road"
+        )
+    start_weights(network, run.start_from)
+
+
+def _source(
+    run: StudentRun,
+    teacher: Teacher,
+    statistics: dict[str, TargetStatistics],
+    fusion: Fusion | None,
+    folder: Path,
+    progress: Count | None,
+    say: Say,
+) -> BatchSource[TaughtShots]:
+    every_end = run.terms.needs_every_end
+    if not run.data.cached_shots:
+        fresh = simulated(run.data, run.training.batch_size, run.training.seed)
+        return LiveSource(fresh, run.data.cut_rounds, every_end)
+    signals: list[CachedSignal] = [feature_signal(name, s) for name, s in statistics.items()]
+    if fusion is not None:
+        signals.append(fused_signal(fusion, teacher.key()))
+    return cached_source(run.data, run.training, teacher, folder, signals, every_end, progress, say)

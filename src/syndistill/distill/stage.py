@@ -1,0 +1,144 @@
+"""What a stage needs before its first step: statistics, adapters, scales, gate; measured once, kept in its folder.
+
+Axes: B shots, R rounds, S stabilisers, D width, P components.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from syndistill.distill.features import Adapter, FeatureLoss, needs_adapter, seeded_adapter
+from syndistill.distill.fusion import Fusion
+from syndistill.distill.lessons import Lessons
+from syndistill.distill.objective import StudentObjective
+from syndistill.distill.statistics import TargetSpec, TargetStatistics, measure_targets
+from syndistill.distill.targets import TaughtShots
+from syndistill.distill.teacher import Teacher
+from syndistill.distill.terms import Terms, numbered
+from syndistill.distill.weighting import BATCHES, WEIGHTS_FILE, Weighting, measure_gate, measure_scales
+from syndistill.errors import SyndistillError
+from syndistill.models.contract import DecoderNetwork
+from syndistill.models.tensors_file import save_tensors
+from syndistill.sampling.shots import Shots
+from syndistill.sampling.stream import BatchSource
+
+ADAPTERS_FILE = "adapters.safetensors"
+
+
+def stage_statistics(
+    terms: Terms, teacher: Teacher, shots: Sequence[Shots], folder: Path
+) -> dict[str, TargetStatistics]:
+    """Of the feature terms that are on, by name; measured on `shots`, or as the folder holds them."""
+    specs = {
+        name: TargetSpec(terms.teacher_signal(name), term.components, term.every_rounds)
+        for name, term in terms.features.items()
+    }
+    paths = {name: folder / f"targets-{name}.safetensors" for name in specs}
+    if all(path.exists() for path in paths.values()):
+        return {name: TargetStatistics.load(path) for name, path in paths.items()}
+    measured = measure_targets(teacher, shots, specs)
+    for name, statistics in measured.items():
+        statistics.save(paths[name])
+    return measured
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """A stage that is ready to be trained. adapters: train-only modules, None where no term has any."""
+
+    objective: StudentObjective
+    adapters: nn.ModuleDict | None
+    sources: dict[str, str]
+    """Which of the Student's signals each feature term reads."""
+
+    def save_adapters(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
+        """In a file of their own: no Student ships with them."""
+        if self.adapters is not None:
+            save_tensors(folder / ADAPTERS_FILE, weights, {"what": "syndistill adapters", "sources": self.sources})
+
+
+def prepare_stage(
+    terms: Terms,
+    network: DecoderNetwork,
+    teacher: Teacher,
+    statistics: dict[str, TargetStatistics],
+    fusion: Fusion | None,
+    source: BatchSource[TaughtShots],
+    shots: Sequence[Shots],
+    folder: Path,
+    seed: int,
+    device: torch.device,
+    said: dict[str, Any],
+) -> Stage:
+    """network: as the stage starts it. source: of the stage's batches, the first of which weigh the feature terms.
+
+    said: what else to keep in weights.json, which is written where anything was measured.
+    """
+    network.to(device)
+    sources = {name: student_signal(network, terms, name) for name in terms.features}
+    adapters = _adapters(terms, network, teacher, statistics, sources, shots, seed)
+    extra = nn.ModuleDict(adapters).to(device) if adapters else None
+    features = {
+        name: FeatureLoss(term, sources[name], statistics[name].to(device), adapters.get(name))
+        for name, term in terms.features.items()
+    }
+    lessons = Lessons(terms, teacher, statistics, fusion)
+    weighting = Weighting({}, None)
+    if features or terms.readout.weight or terms.fused.weight:
+        path = folder / WEIGHTS_FILE
+        if path.exists():
+            weighting = Weighting.load(path)
+        else:
+            gate = measure_gate(teacher, shots) if terms.readout.weight and terms.readout.gated else None
+            batches = [taught.to(device) for taught in source.chunk(0)[:BATCHES]] if features else []
+            scales = measure_scales(terms, network, lessons, features, gate, batches)
+            weighting = Weighting(scales, gate)
+            weighting.save(path, {"student_signals": sources, **said})
+    objective = StudentObjective(terms, teacher, lessons, features, weighting.scales, weighting.gate)
+    return Stage(objective, extra, sources)
+
+
+def student_signal(network: DecoderNetwork, terms: Terms, name: str) -> str:
+    """Which of the Student's signals answers to a feature term.
+
+    A flat Student has one inside, its state: both terms read it, each through an adapter of its own.
+    """
+    if name == "spatial" and not network.offers_signal("spatial"):
+        if terms.spatial.student_layer is not None:
+            raise SyndistillError(
+                f"a {network.config.family} Student has no layers inside a round; leave spatial.student_layer out"
+            )
+        return "temporal"
+    return numbered(name, terms.spatial.student_layer if name == "spatial" else None)
+
+
+def _adapters(
+    terms: Terms,
+    network: DecoderNetwork,
+    teacher: Teacher,
+    statistics: dict[str, TargetStatistics],
+    sources: dict[str, str],
+    shots: Sequence[Shots],
+    seed: int,
+) -> dict[str, Adapter]:
+    found: dict[str, Adapter] = {}
+    if not sources:
+        return found
+    few = shots[0].take(slice(0, 2)).to(next(network.parameters()).device)
+    asked = {s.spec.signal for s in statistics.values()}
+    answer = teacher.answer(few, asked)
+    with torch.no_grad():
+        inside = network(few, sorted(set(sources.values()))).signals
+    for name, source in sources.items():
+        student = tuple(inside[source].shape[2:])
+        whole = answer.signals[statistics[name].spec.signal]
+        target = (*whole.shape[2:-1], len(statistics[name].range_P))
+        if needs_adapter(terms.features[name].loss, student, target):
+            found[name] = seeded_adapter(name, seed, student, target)
+    return found

@@ -1,0 +1,133 @@
+"""Which shots a Student learns from, and the sources of batches made from that.
+
+Axes: B shots, R rounds, K ends, S stabilisers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from syndistill.circuits.experiment import Experiment
+from syndistill.distill.cache import add_signals, announce, write_cache
+from syndistill.distill.cache_signals import CachedSignal, is_written
+from syndistill.distill.cached_source import CachedSource
+from syndistill.distill.manifest import MANIFEST, CacheKey, matching_manifest
+from syndistill.distill.targets import TaughtShots, cut
+from syndistill.distill.teacher import Teacher
+from syndistill.sampling.shots import Shots
+from syndistill.sampling.stream import SimulatedSource
+from syndistill.training.config import DataConfig, RoundsPhase, Strict, TrainingConfig
+
+CACHE_SEED = 1_000_003  # of a cache's shots; runs that share a cache differ in their own seeds
+STATISTICS_SHOTS = 4096
+STATISTICS_RATES = 16  # error rates among them, drawn as in training
+
+Count = Callable[[int, int], None]
+Say = Callable[[str], None]
+
+
+class StudentData(Strict):
+    """Which shots a Student learns from."""
+
+    simulated: DataConfig
+    cached_shots: int = Field(default=0, ge=0)
+    """So many shots, asked of the Teacher once and kept; 0: fresh shots, the Teacher asked live."""
+    cut_rounds: tuple[int, ...] = ()
+    """Each batch becomes an experiment of one of these numbers of rounds; terms of the last end look at its end (empty:
+    batches stay as they are)."""
+    cache_seed: int = Field(default=CACHE_SEED, ge=0)
+
+
+class LiveSource:
+    """Fresh shots, the Teacher to be asked by the objective."""
+
+    def __init__(self, source: SimulatedSource, cut_rounds: tuple[int, ...], every_end: bool = False) -> None:
+        self.source, self.cut_rounds, self.every_end = source, cut_rounds, every_end
+        self.batches_per_chunk = source.batches_per_chunk
+
+    def chunk(self, index: int) -> list[TaughtShots]:
+        rng = np.random.default_rng([self.source.seed, 1, index])
+        first = index * self.batches_per_chunk
+        taught = [TaughtShots(shots, None, number=first + i) for i, shots in enumerate(self.source.chunk(index))]
+        if not self.cut_rounds:
+            return taught
+        return [
+            cut(t, int(rng.choice([r for r in self.cut_rounds if r <= t.shots.rounds])), self.every_end) for t in taught
+        ]
+
+
+def simulated(data: StudentData, batch_size: int, seed: int) -> SimulatedSource:
+    sim = data.simulated
+    return SimulatedSource(sim.distance, sim.noise, sim.bases, sim.curriculum, batch_size, seed)
+
+
+def longest_rounds(data: DataConfig) -> int:
+    return max(r for phase in data.curriculum.rounds for r in phase.rounds)
+
+
+def statistics_shots(data: DataConfig, seed: int, shots: int = 0, role: str = "select") -> list[Shots]:
+    """Batches of the longest experiments, of a role of their own: what statistics and gates are measured on.
+
+    shots: 0 for the usual number.
+    """
+    shots = shots or STATISTICS_SHOTS
+    phases = (RoundsPhase(from_shots=0, rounds=(longest_rounds(data),)),)
+    schedule = data.curriculum.model_copy(update={"rounds": phases, "rates_per_chunk": STATISTICS_RATES})
+    n_batches = len(data.bases) * -(-shots // (512 * len(data.bases)))
+    source = SimulatedSource(
+        data.distance, data.noise, data.bases, schedule, 512, seed, batches_per_chunk=n_batches, role=role
+    )
+    return source.chunk(0)
+
+
+def cached_source(
+    data: StudentData,
+    training: TrainingConfig,
+    teacher: Teacher,
+    folder: Path,
+    signals: Sequence[CachedSignal],
+    every_end: bool,
+    progress: Count | None,
+    say: Say,
+) -> CachedSource:
+    """The cache in `folder`, written or completed first where it has to be."""
+    source = simulated(data, 256, data.cache_seed)
+    n_chunks = -(-data.cached_shots // (source.batches_per_chunk * source.batch_size))
+    key = cache_key(data, teacher)
+    lacking = [signal for signal in signals if not is_written(folder, signal)]
+    begun = (folder / MANIFEST).is_file()
+    if not begun or lacking:
+        longest = longest_rounds(data.simulated)
+        shots = n_chunks * source.batches_per_chunk * source.batch_size
+        say(announce(shots, longest, teacher.layout, _channels(data, teacher), folder, lacking))
+    if not begun:
+        write_cache(folder, key, teacher, source, n_chunks, progress, lacking)
+    matching_manifest(folder, key)
+    add_signals(folder, teacher, lacking, progress if begun else None)
+    return CachedSource(folder, key, training.batch_size, training.seed, data.cut_rounds, signals, every_end)
+
+
+def _channels(data: StudentData, teacher: Teacher) -> int:
+    if teacher.output == "joint4":
+        return 4
+    return 2 if "both" in data.simulated.bases else 1
+
+
+def cache_key(data: StudentData, teacher: Teacher) -> CacheKey:
+    """What a cache for these shots must have been made from."""
+    sim = data.simulated
+    rounds = sorted({r for phase in sim.curriculum.rounds for r in phase.rounds})
+    circuits = [
+        str(Experiment(sim.distance, r, basis, sim.noise, p).circuit())
+        for r in rounds
+        for basis in sim.bases
+        for p in (sim.curriculum.p_min, sim.curriculum.p_max)
+    ]
+    wanted = {"simulated": sim.model_dump(mode="json"), "shots": data.cached_shots, "seed": data.cache_seed}
+    digest = hashlib.sha256("\n".join(circuits).encode()).hexdigest()
+    return CacheKey(teacher=teacher.key(), shots=wanted, circuits=digest)

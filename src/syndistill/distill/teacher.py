@@ -1,0 +1,120 @@
+"""Who answers: a frozen network of this project, or anything behind a small adapter.
+
+Axes: B shots, R measured rounds, K ends, S stabilisers, L lines, C logit channels, D width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+import torch
+
+from syndistill.circuits.layout import Layout
+from syndistill.errors import SyndistillError
+from syndistill.models.contract import DecoderNetwork, OutputForm
+from syndistill.models.saving import weights_hash
+from syndistill.sampling.shots import Shots
+
+OUTPUTS = frozenset({"final", "readout"})
+"""Names that are answered by logits, not by tensors of their own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """logits_BKLC float32: every end and line from a Teacher that offers "readout"; else (B, 1, 1, C), the final ones.
+
+    signals: the hidden states asked for, by name.
+    """
+
+    logits_BKLC: torch.Tensor
+    signals: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+class Teacher(ABC):
+    """To bring a Teacher of one's own: say what it offers, what it is, and answer.
+
+    offers: out of "final" (the logit of the last end and the experiment's line), "readout" (of every end and line),
+    "spatial" (B, R, S, D), "temporal" (B, R, S, D) and "ends" (B, K, S, D), as `DecoderNetwork.signals_offered` says.
+    Stabilisers stand in the order of `layout`, which Teacher and Student share.
+    """
+
+    offers: frozenset[str]
+    layout: Layout
+    output: OutputForm
+
+    @abstractmethod
+    def key(self) -> str:
+        """A hash of everything that its answers depend on: by it, caches know their Teacher."""
+
+    @abstractmethod
+    def answer(self, shots: Shots, want: Collection[str] = ()) -> Answer:
+        """Logits, and the wanted hidden states; without gradients. `want` names only what is offered."""
+
+    def logits(self, shots: Shots) -> torch.Tensor:
+        """The logits alone, float32 (B, K, L, C)."""
+        return self.answer(shots).logits_BKLC
+
+    def offers_signal(self, name: str) -> bool:
+        """Whether it offers a name, or a layer of it such as "spatial.1"."""
+        return name in self.offers
+
+    def require(self, wanted: Collection[str], what_for: str) -> None:
+        """SyndistillError that names what is missing."""
+        if missing := sorted(name for name in set(wanted) if not self.offers_signal(name)):
+            raise SyndistillError(
+                f"{what_for} needs the signal {', '.join(missing)}, which this Teacher does not offer (it offers "
+                f"{', '.join(sorted(self.offers))}); set that term's weight to 0 or take a Teacher that does"
+            )
+
+
+class FrozenTeacher(Teacher):
+    """A trained network that answers and never learns."""
+
+    def __init__(self, network: DecoderNetwork) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.offers = OUTPUTS | network.signals_offered
+        self.layout = network.layout
+        self.output = network.config.output
+        self._key = weights_hash(network)
+
+    def key(self) -> str:
+        return self._key
+
+    def offers_signal(self, name: str) -> bool:
+        return name in OUTPUTS or self.network.offers_signal(name)
+
+    @torch.no_grad()
+    def answer(self, shots: Shots, want: Collection[str] = ()) -> Answer:
+        self.network.to(shots.events_BRS.device)
+        outputs = self.network(shots, [name for name in want if name not in OUTPUTS])
+        return Answer(outputs.logits_BKLC.float(), {name: x.float() for name, x in outputs.signals.items()})
+
+
+class PosteriorTeacher(Teacher):
+    """A black box that gives the final posterior and nothing else: an exact one, a matching decoder, a foreign network.
+
+    posterior: float logits (B, C) of the experiment's line at the last end, from shots.
+    """
+
+    offers = frozenset({"final"})
+
+    def __init__(
+        self, posterior: Callable[[Shots], torch.Tensor], key: str, layout: Layout, output: OutputForm = "two_channel"
+    ) -> None:
+        self._posterior, self._key = posterior, key
+        self.layout, self.output = layout, output
+
+    def key(self) -> str:
+        return self._key
+
+    @torch.no_grad()
+    def answer(self, shots: Shots, want: Collection[str] = ()) -> Answer:
+        self.require(want, "this question")
+        logits_BC = self._posterior(shots).float()
+        if logits_BC.ndim != 2 or len(logits_BC) != len(shots):
+            raise SyndistillError(
+                f"a posterior of shape {tuple(logits_BC.shape)} for {len(shots)} shots; give logits (B, C)"
+            )
+        return Answer(logits_BC[:, None, None])

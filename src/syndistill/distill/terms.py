@@ -1,0 +1,113 @@
+"""What a Student learns from, as settings: each term is switched by its weight alone.
+
+Axes: B shots, R rounds, K ends, S stabilisers, L lines.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from syndistill.training.config import Strict
+
+Where = Literal["last", "every"]
+FeatureLossName = Literal["normalised_mse", "cosine", "gram"]
+
+
+class LabelTerm(Strict):
+    """Cross-entropy with the true label: of the experiment's line at the last end, or of every end and line."""
+
+    weight: float = Field(default=1.0, ge=0)
+    where: Where = "last"
+
+
+class FinalTerm(Strict):
+    """Divergence from the Teacher's final posterior, all that a black-box Teacher gives."""
+
+    weight: float = Field(default=1.0, ge=0)
+    temperature: float = Field(default=1.0, gt=0)
+
+
+class ReadoutTerm(Strict):
+    """Divergence from the Teacher's posterior of every end and line: its whole response to "if it ended here"."""
+
+    weight: float = Field(default=0.0, ge=0)
+    temperature: float = Field(default=1.0, gt=0)
+    gated: bool = False
+    """Weigh each end by how far the Teacher's NLL is below the entropy of the base rate there; fixed at the start."""
+
+
+class FusedTerm(Strict):
+    """Divergence from z_fuse at every end and line: the main loss of stage 2."""
+
+    weight: float = Field(default=0.0, ge=0)
+    temperature: float = Field(default=1.0, gt=0)
+
+
+class FeatureTerm(Strict):
+    """Hold the Student's hidden states against the Teacher's, standardised and reduced to principal components."""
+
+    weight: float = Field(default=0.0, ge=0)
+    share: float | None = Field(default=0.2, gt=0)
+    """Gradient norm that weight 1 has at the start of the stage, as a share of the main terms' norm over the same
+    weights; measured once, then fixed. None: weight 1 is the plain loss."""
+    loss: FeatureLossName = "normalised_mse"
+    components: int = Field(default=16, ge=0)
+    """Principal directions of the target; 0: as many as hold 95 % of its variance."""
+    every_rounds: int = Field(default=1, gt=0)
+    """Rounds 1, 1 + every_rounds, ... are compared."""
+    fade_steps: int = Field(default=0, ge=0)
+    """The weight falls linearly to 0 over so many steps; 0: it stays."""
+
+
+class SpatialTerm(FeatureTerm):
+    """Hidden states inside a round."""
+
+    layer: int | None = Field(default=None, ge=0)
+    """After which layer of the Teacher; None: its middle one."""
+    student_layer: int | None = Field(default=None, ge=0)
+    """Likewise of the Student, for families that number theirs."""
+
+
+class Terms(Strict):
+    """Everything that a Student can learn from; the defaults are the baseline's."""
+
+    labels: LabelTerm = LabelTerm()
+    final: FinalTerm = FinalTerm()
+    readout: ReadoutTerm = ReadoutTerm()
+    spatial: SpatialTerm = SpatialTerm()
+    temporal: FeatureTerm = FeatureTerm()
+    fused: FusedTerm = FusedTerm()
+
+    @property
+    def features(self) -> dict[str, FeatureTerm]:
+        """The feature terms that are on."""
+        both: dict[str, FeatureTerm] = {"spatial": self.spatial, "temporal": self.temporal}
+        return {name: term for name, term in both.items() if term.weight}
+
+    def teacher_signal(self, name: str) -> str:
+        """What the Teacher is asked for: "spatial.1" where a layer is chosen."""
+        return numbered(name, self.spatial.layer if name == "spatial" else None)
+
+    @property
+    def asked(self) -> frozenset[str]:
+        """Every signal that a Teacher must offer, but what the fusion wants."""
+        names = {"final"} if self.final.weight else set()
+        if self.readout.weight:
+            names.add("readout")
+        return frozenset(names | {self.teacher_signal(name) for name in self.features})
+
+    @property
+    def needs_teacher(self) -> bool:
+        return bool(self.asked) or self.fused.weight > 0
+
+    @property
+    def needs_every_end(self) -> bool:
+        """Whether the ends before the last one are looked at."""
+        where_every = self.labels.weight > 0 and self.labels.where == "every"
+        return where_every or self.readout.weight > 0 or self.fused.weight > 0
+
+
+def numbered(name: str, layer: int | None) -> str:
+    return name if layer is None else f"{name}.{layer}"

@@ -1,0 +1,28 @@
+"""Complete configurations as functions: a recipe is a name that returns everything a run depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from syndistill.distill.run import StudentRun
+from syndistill.errors import SyndistillError
+from syndistill.recipes.students import baseline_d3, baseline_d3_joint, baseline_tiny, labels_d3
+from syndistill.recipes.teachers import teacher_d3, teacher_d3_joint, teacher_tiny
+from syndistill.training.run import TeacherRun
+
+RECIPES: dict[str, Callable[[], TeacherRun | StudentRun]] = {
+    "teacher-d3": teacher_d3,
+    "teacher-d3-joint": teacher_d3_joint,
+    "teacher-tiny": teacher_tiny,
+    "baseline-d3": baseline_d3,
+    "labels-d3": labels_d3,
+    "baseline-d3-joint": baseline_d3_joint,
+    "baseline-tiny": baseline_tiny,
+}
+
+
+def recipe(name: str) -> TeacherRun | StudentRun:
+    """The run of that name."""
+    if name not in RECIPES:
+        raise SyndistillError(f"recipe {name!r} is unknown; pick one of {', '.join(RECIPES)}")
+    return RECIPES[name]()

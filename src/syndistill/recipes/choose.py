@@ -1,0 +1,96 @@
+"""From what a user names (a recipe, or the run.json of an earlier run) and changes (--set) to a complete run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+from syndistill.distill.run import StudentRun
+from syndistill.errors import SyndistillError
+from syndistill.models.saving import weights_hash
+from syndistill.models.zoo import load_any
+from syndistill.recipes import RECIPES, recipe
+from syndistill.training.run import TeacherRun, validated
+from syndistill.training.run_folder import read_run
+
+Run = TypeVar("Run", TeacherRun, StudentRun)
+_VERBS: dict[str, tuple[str, type[TeacherRun | StudentRun]]] = {
+    "teacher": ("train", TeacherRun),
+    **dict.fromkeys(("baseline", "stage1", "stage2"), ("distill", StudentRun)),
+}
+
+
+def chosen_run(kind: type[Run], name: str, changes: Sequence[str]) -> Run:
+    """The run that `name` means, with "key.path=value" changes applied.
+
+    Raises SyndistillError for an unknown name or key (naming the nearest), a value that does not fit, a run of the
+    other verb, or a run.json whose networks are no longer what they were.
+    """
+    if name in RECIPES:
+        content, where, hashes = recipe(name).model_dump(mode="json"), f"recipe {name}", {}
+    elif name.endswith(".json") or Path(name).is_file():
+        found = read_run(Path(name))
+        content, where, hashes = found["config"], name, found["hashes"]
+    else:
+        raise SyndistillError(
+            f"{name!r} is neither a recipe nor the run.json of a run{nearest(name, RECIPES)}; "
+            f"recipes: {', '.join(RECIPES)}"
+        )
+    verb, found_kind = _VERBS.get(_kind_of(content), ("", None))
+    if found_kind is None:
+        raise SyndistillError(f"{where} says kind {_kind_of(content)!r}; this version runs {', '.join(_VERBS)}")
+    if found_kind is not kind:
+        raise SyndistillError(f"{where} is a {_kind_of(content)} run; use syndistill {verb} for it")
+    for change in changes:
+        content = with_change(content, change)
+    run: Run = validated(kind, content, where)
+    _check_hashes(content, hashes, where)
+    return run
+
+
+def with_change(content: dict[str, Any], change: str) -> dict[str, Any]:
+    """A copy with one "key.path=value" applied; the value is JSON where it can be read as such, else text."""
+    path, equals, text = change.partition("=")
+    if not equals:
+        raise SyndistillError(f"--set {change!r} is not key.path=value, for example training.steps=1000")
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = text
+    return _changed(content, path.strip().split("."), value, path.strip())
+
+
+def _changed(content: Any, keys: list[str], value: Any, path: str) -> dict[str, Any]:
+    key, *rest = keys
+    if not isinstance(content, dict):
+        raise SyndistillError(f"--set {path}: there are no settings below it; set the whole value as JSON")
+    if key not in content:
+        raise SyndistillError(f"--set {path}: {key!r} is unknown{nearest(key, content)}; keys: {', '.join(content)}")
+    return content | {key: _changed(content[key], rest, value, path) if rest else value}
+
+
+def nearest(name: str, known: Any) -> str:
+    """The nearest of the known names as a question in brackets, or nothing where none is near."""
+    close = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _kind_of(content: Any) -> str:
+    return str(content.get("kind", "missing")) if isinstance(content, dict) else "missing"
+
+
+def _check_hashes(content: dict[str, Any], hashes: dict[str, str], where: str) -> None:
+    """A run.json repeats its run only with the networks that it was made with."""
+    for key, wanted in hashes.items():
+        name = content.get(key)
+        if not isinstance(name, str):
+            continue
+        found = weights_hash(load_any(name)[0])
+        if found != wanted:
+            raise SyndistillError(
+                f"{where} was made with another {key}: {name} has weights {found[:12]} now, {wanted[:12]} then; "
+                f"restore that file, or name the right one with --set {key}=PATH"
+            )

@@ -1,0 +1,73 @@
+"""What `syndistill info` says."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from syndistill.decoders.registry import decoder_names
+from syndistill.errors import SyndistillError
+from syndistill.models.contract import DecoderNetwork
+from syndistill.models.presets import PRESETS, build
+from syndistill.models.saving import weights_hash
+from syndistill.models.zoo import card, load_any, network_path, shipped_names
+from syndistill.recipes import RECIPES, recipe
+from syndistill.recipes.choose import nearest
+
+ROUNDS = (3, 9, 25)
+
+
+def overview() -> str:
+    """Everything that has a name, one line each."""
+    parts = ["shipped networks"]
+    parts += [f"  {name:<22} {_size(load_any(name)[0])}" for name in shipped_names()] or ["  none"]
+    parts.append("recipes")
+    parts += [f"  {name:<22} {_first_line(RECIPES[name].__doc__)}" for name in RECIPES]
+    parts.append("decoders")
+    parts += [f"  {name}" for name in decoder_names()]
+    parts.append("presets (at d=3)")
+    parts += [f"  {name:<22} {_size(build(name, 3))}" for name in PRESETS]
+    parts.append("Say more of one: syndistill info NAME")
+    return "\n".join(parts)
+
+
+def describe(name: str) -> str:
+    """A network, a recipe or a preset; where a network and a recipe share a name, both."""
+    parts: list[str] = []
+    if network_path(name) is not None:
+        network, metadata = load_any(name)
+        said = {"card": card(name)} if name in shipped_names() else {"metadata": metadata}
+        parts.append(f"network {name}\n" + _json(_network(network) | {"sha256": weights_hash(network)} | said))
+    if name in RECIPES:
+        verb = "train" if name.startswith("teacher") else "distill"
+        content = _json(recipe(name).model_dump(mode="json"))
+        parts.append(f"recipe {name} (syndistill {verb} {name} --out DIR)\n{content}")
+    if name in PRESETS:
+        parts.append(f"preset {name} at d=3\n" + _json(_network(build(name, 3))))
+    if not parts:
+        known = [*shipped_names(), *RECIPES, *PRESETS]
+        raise SyndistillError(
+            f"{name!r} is no shipped network, recipe or preset, nor a .safetensors file{nearest(name, known)}; "
+            "the list: syndistill info"
+        )
+    return "\n\n".join(parts)
+
+
+def _network(network: DecoderNetwork) -> dict[str, Any]:
+    return {
+        "config": network.config.model_dump(mode="json"),
+        "parameters": network.n_parameters(),
+        "multiply_adds_per_round": {f"r={r}": round(network.multiply_adds(r)) for r in ROUNDS},
+    }
+
+
+def _size(network: DecoderNetwork) -> str:
+    return f"{network.n_parameters():>11,} parameters {network.multiply_adds(ROUNDS[0]):>13,.0f} multiply-adds a round"
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().splitlines()[0]
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=1)

@@ -1,0 +1,91 @@
+"""A comparison as one picture: logical error rates with intervals, beside size and time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from syndistill.errors import SyndistillError
+from syndistill.evaluation.compare import Comparison
+from syndistill.evaluation.rows import Row
+
+HIGHLIGHT, NETWORK, REFERENCE, OPTIMUM = "#c2410c", "#1d4ed8", "#475569", "#15803d"
+
+
+def draw_comparison(
+    found: Comparison, path: Path, title: str, labels: Mapping[str, str], highlight: str, optimum: str = "optimal"
+) -> None:
+    """Horizontal points, best at the bottom; the optimum as a line. Written whole or not at all.
+
+    labels: what to call a decoder by its name. highlight, optimum: names of rows.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = sorted(found.rows, key=lambda row: -row.ler)
+    figure = Figure(figsize=(9.5, 1.7 + 0.52 * len(rows)), dpi=160, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes, columns = figure.subplots(1, 2, sharey=True, width_ratios=(2.6, 1))
+    for y, row in enumerate(reversed(rows)):
+        _point(axes, y, row, highlight, optimum)
+        _numbers(columns, y, row, _colour(row, highlight, optimum))
+    best = [row for row in rows if row.decoder == optimum]
+    for row in best:
+        axes.axvspan(100 * row.low, 100 * row.high, color=OPTIMUM, alpha=0.08, linewidth=0)
+        axes.axvline(100 * row.ler, color=OPTIMUM, linewidth=1.2, linestyle=(0, (5, 3)), zorder=1)
+    axes.set_yticks(range(len(rows)), [labels.get(row.decoder, row.decoder) for row in reversed(rows)])
+    for tick, row in zip(axes.get_yticklabels(), reversed(rows), strict=True):
+        tick.set_color(_colour(row, highlight, optimum))
+        tick.set_fontweight("bold" if row.decoder == highlight else "normal")
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set_xlabel(f"logical error rate, %   (95 % intervals, the same {rows[0].shots:,} shots for every decoder)")
+    axes.grid(axis="x", color="#e2e8f0", linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=18)
+    columns.axis("off")
+    for x, text in _COLUMNS:
+        columns.text(x, 1.01, text, transform=columns.transAxes, ha="right", fontsize=8.5, color="#64748b")
+    _save(figure, path)
+
+
+_COLUMNS = ((0.22, "LER, %"), (0.62, "parameters"), (1.0, "µs per shot"))
+
+
+def _point(axes, y: int, row: Row, highlight: str, optimum: str) -> None:  # type: ignore[no-untyped-def]
+    colour = _colour(row, highlight, optimum)
+    size = 8 if row.decoder == highlight else 6
+    error = [[100 * (row.ler - row.low)], [100 * (row.high - row.ler)]]
+    axes.errorbar(
+        100 * row.ler, y, xerr=error, fmt="o", color=colour, markersize=size, capsize=3.5, elinewidth=1.6, zorder=3
+    )
+
+
+def _numbers(columns, y: int, row: Row, colour: str) -> None:  # type: ignore[no-untyped-def]
+    parameters = "–" if row.parameters is None else f"{row.parameters:,}"
+    texts = (f"{100 * row.ler:.2f}", parameters, f"{row.us_per_shot:,.1f}")
+    for (x, _), text in zip(_COLUMNS, texts, strict=True):
+        across = columns.get_yaxis_transform()
+        columns.text(x, y, text, transform=across, ha="right", va="center", fontsize=9, color=colour)
+
+
+def _colour(row: Row, highlight: str, optimum: str) -> str:
+    if row.decoder == highlight:
+        return HIGHLIGHT
+    if row.decoder == optimum:
+        return OPTIMUM
+    return REFERENCE if row.parameters is None else NETWORK
+
+
+def _save(figure, path: Path) -> None:  # type: ignore[no-untyped-def]
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        figure.savefig(beside, format="png")
+        os.replace(beside, path)
+    except OSError as error:
+        raise SyndistillError(f"cannot write {path}: {error.strerror}; choose another folder") from None
+    finally:
+        beside.unlink(missing_ok=True)

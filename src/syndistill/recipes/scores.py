@@ -1,0 +1,153 @@
+"""The published d=3 scores: every decoder on the standard grid, from rows that add up.
+
+    python -m syndistill.recipes.scores --rows results/d3.jsonl --page docs/results.md
+
+Batches that the rows file holds already are not decoded again, so a killed call goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from syndistill.circuits.experiment import Experiment
+from syndistill.errors import SyndistillError
+from syndistill.evaluation.compare import Comparison
+from syndistill.evaluation.per_round import fit_per_round
+from syndistill.evaluation.rows import Pair, Row
+from syndistill.evaluation.subject import Subject
+from syndistill.recipes.console import progress_bars
+
+SEED = 31_415
+RIVAL = "pymatching-correlated"
+TEACHER, STUDENT, CONTROL = "teacher-d3", "student-d3", "student-d3-labels"
+NETWORKS = (TEACHER, STUDENT, CONTROL)
+LONG_ROUNDS = (3, 5, 9, 15, 25)
+
+
+class Block(NamedTuple):
+    """One experiment of the grid: who is judged, on how many shots."""
+
+    experiment: Experiment
+    decoders: tuple[str, ...]
+    shots: int
+
+
+def grid(shots: int, long_shots: int) -> Iterator[Block]:
+    """r=3 with every reference at two noise strengths; the rounds of the error-per-round fit at p=.004."""
+    for p in (0.002, 0.004):
+        for basis in ("z", "x"):
+            references = ("pymatching", RIVAL, "tesseract", "optimal")
+            yield Block(Experiment(3, 3, basis, "si1000", p), (*references, *NETWORKS), shots)
+    for rounds in LONG_ROUNDS[1:]:
+        for basis in ("z", "x"):
+            yield Block(Experiment(3, rounds, basis, "si1000", 0.004), ("pymatching", RIVAL, *NETWORKS), long_shots)
+
+
+def judge(blocks: list[Block], rows_file: Path) -> list[tuple[Block, Comparison]]:
+    found = []
+    with progress_bars() as bars:
+        for block in blocks:
+            subject = Subject.from_experiment(str(block.experiment))
+            bar = bars.counting(f"r={block.experiment.rounds} {block.experiment.basis} p={block.experiment.p}")
+            comparison = subject.compare(list(block.decoders), block.shots, SEED, rows_file=rows_file, progress=bar)
+            found.append((block, comparison))
+    return found
+
+
+def page(found: list[tuple[Block, Comparison]]) -> str:
+    """docs/results.md, from the rows alone."""
+    lines = ["# Scores of the shipped d=3 networks", ""]
+    lines += [
+        "SI1000 memory, all decoders on the same shots, 95 % Wilson intervals; made from the rows in `results/` by "
+        "`python -m syndistill.recipes.scores --rows results/d3.jsonl --page docs/results.md`."
+    ]
+    for block, comparison in found:
+        lines += ["", f"## {block.experiment}", ""]
+        lines += _table(comparison)
+    lines += ["", "## Logical error per round, p=.004, fit over r = " + ", ".join(map(str, LONG_ROUNDS)), ""]
+    lines += _per_round(found)
+    lines += ["", f"## Share of the Teacher's gain over {RIVAL} that a Student keeps, p=.004", ""]
+    lines += _gains(found)
+    return "\n".join(lines) + "\n"
+
+
+def _table(comparison: Comparison) -> list[str]:
+    optimal = next((r for r in comparison.rows if r.decoder == "optimal"), None)
+    head = "| decoder | parameters | shots | LER | 95 % | LER / optimum | NLL | NLL / optimum | ECE | T | us per shot |"
+    lines = [head, "|" + "---|" * 11]
+    for row in comparison.rows:
+        cells = [
+            row.decoder, "-" if row.parameters is None else f"{row.parameters:,}", f"{row.shots:,}", f"{row.ler:.5f}",
+            f"{row.low:.5f} - {row.high:.5f}",
+            "-" if optimal is None else f"{row.ler / optimal.ler:.3f}",
+            _number(row.nll, ".5f"),
+            "-" if optimal is None or row.nll is None or optimal.nll is None else f"{row.nll / optimal.nll:.3f}",
+            _number(row.ece, ".4f"), _number(row.best_temperature, ".3f"), f"{row.us_per_shot:.1f}",
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "| a against " + RIVAL + " | only a wrong | only it wrong | McNemar p |", "|---|---|---|---|"]
+    for pair in comparison.pairs:
+        if RIVAL in (pair.a, pair.b) and pair.a != pair.b:
+            one: Pair = pair if pair.b == RIVAL else pair.flipped()
+            lines.append(f"| {one.a} | {one.only_a_wrong} | {one.only_b_wrong} | {one.p_value:.1e} |")
+    return lines
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _rows(found: list[tuple[Block, Comparison]], basis: str, decoder: str) -> list[tuple[int, Row]]:
+    return [
+        (block.experiment.rounds, row)
+        for block, comparison in found
+        if block.experiment.basis == basis and block.experiment.p == 0.004
+        for row in comparison.rows
+        if row.decoder == decoder
+    ]
+
+
+def _per_round(found: list[tuple[Block, Comparison]]) -> list[str]:
+    lines = ["| basis | decoder | error per round % | 95 % | R^2 |", "|---|---|---|---|---|"]
+    for basis in ("z", "x"):
+        for decoder in ("pymatching", RIVAL, *NETWORKS):
+            rows = _rows(found, basis, decoder)
+            fit = fit_per_round([n for n, _ in rows], [r.errors for _, r in rows], [r.shots for _, r in rows])
+            cells = f"{100 * fit.epsilon:.3f} | {100 * fit.low:.3f} - {100 * fit.high:.3f} | {fit.r_squared:.4f}"
+            lines.append(f"| {basis} | {decoder} | {cells} |")
+    return lines
+
+
+def _gains(found: list[tuple[Block, Comparison]]) -> list[str]:
+    lines = [f"| basis | rounds | Teacher's gain | {STUDENT} keeps | {CONTROL} keeps |", "|---|---|---|---|---|"]
+    for basis in ("z", "x"):
+        lers = {d: {n: r.ler for n, r in _rows(found, basis, d)} for d in (RIVAL, *NETWORKS)}
+        for rounds in lers[RIVAL]:
+            gain = lers[RIVAL][rounds] - lers[TEACHER][rounds]
+            kept = [f"{(lers[RIVAL][rounds] - lers[d][rounds]) / gain:.0%}" for d in (STUDENT, CONTROL)]
+            lines.append(f"| {basis} | {rounds} | {gain:.5f} | " + " | ".join(kept) + " |")
+    return lines
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=Path, required=True, help="rows file, appended to")
+    parser.add_argument("--page", type=Path, required=True, help="Markdown page to write")
+    parser.add_argument("--shots", type=int, default=200_000, help="for r=3")
+    parser.add_argument("--long-shots", type=int, default=50_000, help="for longer experiments")
+    args = parser.parse_args(arguments)
+    try:
+        args.page.write_text(page(judge(list(grid(args.shots, args.long_shots)), args.rows)))
+    except SyndistillError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(args.page)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""Students' recipes: the baseline of final logits and labels, and the same Student from labels alone."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from syndistill.distill.objective import FinalTerm, LabelTerm, Terms
+from syndistill.distill.run import StudentData, StudentRun
+from syndistill.models.presets import preset
+from syndistill.training.config import Curriculum, DataConfig, OptimiserConfig, RoundsPhase, TrainingConfig
+
+ROUNDS = 9
+
+
+def baseline_d3() -> StudentRun:
+    """The shipped d=3 Student: a flat GRU below 20 k parameters, from the shipped Teacher's final logits and labels.
+
+    600 k shots of 9 rounds are asked of the Teacher once; each batch is cut to 1..9 rounds.
+    """
+    return StudentRun(
+        network=preset("flat-gru-20k", 3),
+        teacher="teacher-d3",
+        data=StudentData(
+            simulated=fixed_rounds(ROUNDS, ("x", "z"), p_min=0.001, p_max=0.006),
+            cached_shots=600_000,
+            cut_rounds=tuple(range(1, ROUNDS + 1)),
+        ),
+        terms=Terms(labels=LabelTerm(weight=1.0, where="last"), final=FinalTerm(weight=1.0, temperature=1.0)),
+        training=TrainingConfig(
+            steps=20_000,
+            batch_size=512,
+            seed=1,
+            log_every=100,
+            optimiser=OptimiserConfig(learning_rate=2e-3, warmup_steps=200, decay_steps=15_000, ema_decay=0.999),
+        ),
+    )
+
+
+def labels_d3() -> StudentRun:
+    """The baseline's Student with the same steps on the same shots, from labels alone."""
+    run = baseline_d3()
+    return run.model_copy(update={"terms": run.terms.model_copy(update={"final": FinalTerm(weight=0.0)})})
+
+
+def baseline_d3_joint() -> StudentRun:
+    """The baseline with a softmax over I, X, Z, Y; its Teacher comes from the recipe teacher-d3-joint."""
+    run = baseline_d3()
+    simulated = run.data.simulated.model_copy(update={"bases": ("both",)})
+    return run.model_copy(
+        update={
+            "network": preset("flat-gru-20k", 3, "joint4"),
+            "teacher": "runs/teacher-d3-joint/teacher.safetensors",
+            "data": run.data.model_copy(update={"simulated": simulated}),
+        }
+    )
+
+
+def baseline_tiny() -> StudentRun:
+    """Seconds on one core, from the Teacher of the recipe teacher-tiny (which the gate refuses unless told)."""
+    return StudentRun(
+        network=preset("flat-gru-5k", 3),
+        teacher="runs/teacher-tiny/teacher.safetensors",
+        data=StudentData(
+            simulated=fixed_rounds(3, ("x", "z"), p_min=0.002, p_max=0.006), cached_shots=8_192, cut_rounds=(1, 2, 3)
+        ),
+        training=TrainingConfig(
+            steps=300,
+            batch_size=128,
+            log_every=25,
+            optimiser=OptimiserConfig(learning_rate=3e-3, warmup_steps=20, decay_steps=200, ema_decay=0.99),
+        ),
+    )
+
+
+def fixed_rounds(rounds: int, bases: tuple[Literal["x", "z", "both"], ...], p_min: float, p_max: float) -> DataConfig:
+    """Simulated d=3 shots of one number of rounds, p log-uniform between the two."""
+    phases = (RoundsPhase(from_shots=0, rounds=(rounds,)),)
+    return DataConfig(
+        distance=3, noise="si1000", bases=bases, curriculum=Curriculum(p_min=p_min, p_max=p_max, rounds=phases)
+    )

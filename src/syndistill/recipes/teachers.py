@@ -1,0 +1,63 @@
+"""Teachers' recipes."""
+
+from __future__ import annotations
+
+from syndistill.models.presets import preset
+from syndistill.training.config import Curriculum, DataConfig, OptimiserConfig, RoundsPhase, TrainingConfig
+from syndistill.training.run import TeacherRun
+
+
+def teacher_d3() -> TeacherRun:
+    """The shipped d=3 Teacher: one network for X and Z memory, SI1000, p .001 to .006, up to 25 rounds."""
+    return TeacherRun(
+        network=preset("teacher-small", 3),
+        data=DataConfig(distance=3, noise="si1000", bases=("x", "z"), curriculum=_d3_curriculum()),
+        training=TrainingConfig(
+            steps=30_000,
+            batch_size=256,
+            seed=1,
+            precision="bf16",
+            compile=True,
+            threads=2,
+            optimiser=OptimiserConfig(learning_rate=1e-3, warmup_steps=300, decay_steps=10_000, ema_decay=0.998),
+        ),
+    )
+
+
+def teacher_d3_joint() -> TeacherRun:
+    """The same Teacher with a softmax over I, X, Z, Y, on shots that track both observables."""
+    run = teacher_d3()
+    return run.model_copy(
+        update={
+            "network": preset("teacher-small", 3, "joint4"),
+            "data": run.data.model_copy(update={"bases": ("both",)}),
+        }
+    )
+
+
+def teacher_tiny() -> TeacherRun:
+    """Under a minute on one core: shows that the road is open, and is no Teacher to learn from."""
+    phases = (RoundsPhase(from_shots=0, rounds=(3,)),)
+    return TeacherRun(
+        network=preset("teacher-tiny", 3),
+        data=DataConfig(distance=3, noise="si1000", curriculum=Curriculum(p_min=0.002, p_max=0.006, rounds=phases)),
+        training=TrainingConfig(
+            steps=500,
+            batch_size=128,
+            log_every=25,
+            optimiser=OptimiserConfig(learning_rate=3e-3, warmup_steps=50, decay_steps=250, ema_decay=0.99),
+        ),
+    )
+
+
+def _d3_curriculum() -> Curriculum:
+    return Curriculum(
+        p_min=0.001,
+        p_max=0.006,
+        rounds=(
+            RoundsPhase(from_shots=0, rounds=(3,)),
+            RoundsPhase(from_shots=600_000, rounds=(3, 5)),
+            RoundsPhase(from_shots=2_000_000, rounds=(3, 5, 9)),
+            RoundsPhase(from_shots=6_500_000, rounds=(3, 9, 25)),
+        ),
+    )

@@ -1,0 +1,138 @@
+"""Targets, adapters and feature losses, against values worked out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from syndistill.circuits.layout import Layout
+from syndistill.distill.features import Adapter, cosine, gram, needs_adapter, normalised_mse, seeded_adapter
+from syndistill.distill.statistics import TargetSpec, TargetStatistics, measure_targets
+from syndistill.distill.targets import FrozenTeacher
+from syndistill.distill.teacher import Answer, Teacher
+from syndistill.errors import SyndistillError
+
+
+class Given(Teacher):
+    """A Teacher whose feature is given."""
+
+    offers = frozenset({"final", "temporal"})
+    layout, output = Layout(3), "two_channel"
+
+    def __init__(self, feature):
+        self.feature = feature
+
+    def key(self):
+        return "given"
+
+    def answer(self, shots, want=()):
+        return Answer(torch.zeros(len(self.feature), 1, 1, 1), {"temporal": self.feature})
+
+
+def statistics_of(feature, components, every_rounds=1):
+    spec = TargetSpec("temporal", components, every_rounds)
+    return measure_targets(Given(feature), [None], {"temporal": spec})["temporal"]
+
+
+def test_targets_are_standardised_and_reduced():
+    # two channels, fully correlated after standardisation: (a, 10 a + 5); a third that never moves
+    a = torch.tensor([-1.0, 1.0, -1.0, 1.0])
+    feature = torch.stack([a, 10 * a + 5, torch.full_like(a, 3.0)], -1)[:, None, None, :]  # B 4, R 1, S 1, D 3
+    statistics = statistics_of(feature, 1)
+    torch.testing.assert_close(statistics.mean_D, torch.tensor([0.0, 5.0, 3.0]))
+    torch.testing.assert_close(statistics.std_D[:2], torch.tensor([1.0, 10.0]))
+    # correlation matrix [[1, 1], [1, 1]]: eigenvalue 2, direction (1, 1) / sqrt 2, positive by convention
+    torch.testing.assert_close(statistics.variance_P, torch.tensor([2.0]))
+    torch.testing.assert_close(statistics.directions_DP[:2, 0], torch.full((2,), math.sqrt(0.5)))
+    torch.testing.assert_close(statistics.target(feature)[:, 0, 0, 0], math.sqrt(2) * a)
+    torch.testing.assert_close(statistics.range_P, torch.tensor([1.25 * math.sqrt(2)]))
+    # what lies beyond the range is clipped
+    assert float(statistics.target(100 * feature).abs().max()) == pytest.approx(1.25 * math.sqrt(2))
+
+
+def test_the_number_of_components_can_follow_the_variance():
+    torch.manual_seed(0)
+    feature = torch.randn(4000, 1, 1, 2) @ torch.tensor([[1.0, 0.0, 1.0, 0.02], [0.0, 1.0, 0.02, 1.0]])
+    statistics = statistics_of(feature, 0)
+    assert len(statistics.variance_P) == 2
+    assert statistics.held > 0.99
+    with pytest.raises(SyndistillError, match="5 components asked of the signal temporal, which is 4 wide"):
+        statistics_of(feature, 5)
+    with pytest.raises(SyndistillError, match="is 3 wide, its statistics are of 4"):
+        statistics.target(feature[..., :3])
+
+
+def test_rounds_are_thinned():
+    feature = torch.randn(8, 5, 2, 3)
+    statistics = statistics_of(feature, 3, every_rounds=2)
+    assert statistics.target(feature).shape == (8, 3, 2, 3)
+    torch.testing.assert_close(statistics.target(feature)[:, 1], statistics.target(feature[:, 2:3])[:, 0])
+
+
+def test_codes_are_half_a_step_off_at_most(tmp_path, small, taught):
+    teacher = FrozenTeacher(small("transformer", seed=7))
+    shots = taught(n_shots=256).shots
+    statistics = measure_targets(teacher, [shots], {"spatial": TargetSpec("spatial", 4, 1)})["spatial"]
+    other = teacher.answer(taught(n_shots=256, seed=99).shots, ["spatial"]).signals["spatial"]
+    live = statistics.target(other)
+    gap_P = (statistics.decode(statistics.encode(live)) - live).abs().flatten(0, -2).amax(0)
+    assert (gap_P <= statistics.range_P / 254 * 1.0001).all()
+    # so the error's variance is far below the target's
+    assert ((statistics.range_P / 254) ** 2 / statistics.variance_P).max() < 0.01
+    statistics.save(tmp_path / "s.safetensors")
+    again = TargetStatistics.load(tmp_path / "s.safetensors")
+    assert again.sha256 == statistics.sha256
+    assert again.spec == statistics.spec
+    moved = TargetStatistics(**{**vars(statistics), "mean_D": statistics.mean_D + 1e-6})
+    assert moved.sha256 != statistics.sha256
+
+
+def test_the_losses_by_hand():
+    x, target = torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.tensor([[0.0, 2.0], [1.0, 4.0]])
+    # squares: (1, 0), (4, 16); means (2.5, 8); over variances 2 + 5
+    assert float(normalised_mse(x, target, torch.tensor([2.0, 5.0]))) == pytest.approx(10.5 / 7)
+    # predicting the mean of a target of that variance costs 1.0
+    torch.manual_seed(0)
+    noise = torch.randn(100_000, 2) * torch.tensor([3.0, 0.5])
+    assert float(normalised_mse(torch.zeros(2), noise, torch.tensor([9.0, 0.25]))) == pytest.approx(1.0, abs=0.02)
+    # cosines: 4 / (sqrt 5 * 2), 3 / (3 * sqrt 17)
+    assert float(cosine(x, target)) == pytest.approx(1 - (4 / (2 * math.sqrt(5)) + 1 / math.sqrt(17)) / 2)
+    assert float(cosine(3 * target, target)) == pytest.approx(0.0, abs=1e-6)
+    # Gram matrices of two stabilisers: [[1, 0], [0, 1]] / sqrt 2 and [[1, 1], [1, 1]] / 2
+    apart, together = torch.eye(2)[None, None], torch.ones(1, 1, 2, 1)
+    expected = 2 * (math.sqrt(0.5) - 0.5) ** 2 + 2 * 0.25
+    assert float(gram(apart, together)) == pytest.approx(expected)
+    rotation = torch.linalg.qr(torch.randn(5, 5))[0]
+    features = torch.randn(3, 2, 8, 5)
+    assert float(gram(7 * features @ rotation, features)) == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("student", "target", "weights"),
+    [((8, 6), (8, 4), (4, 6)), ((6,), (8, 4), (32, 6)), ((8, 6), (4,), (4, 48)), ((6,), (4,), (4, 6))],
+)
+def test_adapters_map_any_state_to_any_target(student, target, weights):
+    adapter = seeded_adapter("spatial", 3, student, target)
+    assert adapter.map.weight.shape == weights
+    assert adapter(torch.randn(2, 3, *student)).shape == (2, 3, *target)
+    with pytest.raises(SyndistillError, match="belongs to another Student"):
+        adapter(torch.randn(2, 3, *student[:-1], student[-1] + 1))
+
+
+def test_adapters_start_from_seeds_of_their_own():
+    state = torch.random.get_rng_state()
+    a, b = (seeded_adapter(name, 1, (6,), (8, 4)).map.weight for name in ("spatial", "temporal"))
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert not torch.equal(a, b)
+    assert torch.equal(a, seeded_adapter("spatial", 1, (6,), (8, 4)).map.weight)
+    assert not torch.equal(a, seeded_adapter("spatial", 2, (6,), (8, 4)).map.weight)
+    with pytest.raises(SyndistillError, match="another number of stabilisers"):
+        Adapter((8, 6), (24, 6))
+
+
+def test_only_the_gram_loss_of_stabilisers_needs_no_adapter():
+    assert not needs_adapter("gram", (8, 6), (8, 4))
+    assert needs_adapter("gram", (6,), (8, 4))
+    assert needs_adapter("cosine", (8, 6), (8, 4))
+    with pytest.raises(SyndistillError, match="this Teacher's state is flat"):
+        needs_adapter("gram", (8, 6), (4,))

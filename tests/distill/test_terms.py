@@ -1,0 +1,189 @@
+"""The terms of stage 1: what they reach, what they weigh, and that weight 0 is not there."""
+
+import copy
+import json
+import math
+
+import pytest
+import torch
+
+from syndistill.distill.run import train_student
+from syndistill.distill.stage import prepare_stage, stage_statistics
+from syndistill.distill.student_data import LiveSource, simulated, statistics_shots
+from syndistill.distill.targets import FrozenTeacher
+from syndistill.distill.terms import Terms
+from syndistill.distill.weighting import measure_gate
+from syndistill.errors import SyndistillError
+from syndistill.models.saving import load_network, weights_hash
+from syndistill.models.tensors_file import load_tensors
+from syndistill.models.zoo import load_any
+from syndistill.training.run import fresh_network
+
+FEATURE = {"weight": 1.0, "components": 4}
+
+
+def staged(run, folder):
+    """(network, teacher, stage, a batch) of a run that asks the Teacher live."""
+    folder.mkdir(parents=True, exist_ok=True)
+    teacher = FrozenTeacher(load_any(run.teacher)[0])
+    network = fresh_network(run.network, 1)
+    shots = statistics_shots(run.data.simulated, 5)
+    statistics = stage_statistics(run.terms, teacher, shots, folder)
+    source = LiveSource(simulated(run.data, 32, 1), run.data.cut_rounds, run.terms.needs_every_end)
+    device = torch.device("cpu")
+    stage = prepare_stage(
+        run.terms, network, teacher, statistics, None, source, shots, folder, run.training.seed, device, {}
+    )
+    return network, teacher, stage, source.chunk(0)[0]
+
+
+def only(**terms):
+    return Terms(**({"labels": {"weight": 0.0}, "final": {"weight": 0.0}} | terms))
+
+
+@pytest.mark.parametrize("family", ["flat_gru", "conv_gru", "transformer"])
+@pytest.mark.parametrize("name", ["readout", "spatial", "temporal"])
+@pytest.mark.parametrize("loss", ["normalised_mse", "cosine", "gram"])
+def test_each_term_reaches_the_student_and_never_the_teacher(tmp_path, stage1_run, family, name, loss):
+    if name == "readout":
+        terms = only(readout={"weight": 1.0})
+    else:
+        terms = only(**{name: FEATURE | {"share": None, "loss": loss}})
+    network, teacher, stage, batch = staged(stage1_run(family, terms=terms), tmp_path)
+    before = copy.deepcopy(teacher.network.state_dict())
+    value, values = stage.objective(network, batch)
+    value.backward()
+    assert set(values) == {"ler_last", name}
+    assert float(value.detach()) > 0
+    reached = [n for n, p in network.named_parameters() if p.grad is not None and p.grad.abs().max() > 0]
+    assert len(reached) > 2
+    assert any("decide" in n or "line_readout" in n for n in reached) == (name == "readout")
+    assert all(p.grad is None for p in teacher.network.parameters())
+    assert all(torch.equal(before[n], x) for n, x in teacher.network.state_dict().items())
+
+
+def test_spatial_and_temporal_have_other_targets(tmp_path, stage1_run):
+    network, _, stage, batch = staged(stage1_run(), tmp_path)
+    lesson = stage.objective.lessons.of(batch)
+    assert lesson.features["spatial"].shape == lesson.features["temporal"].shape
+    assert (lesson.features["spatial"] - lesson.features["temporal"]).abs().mean() > 0.1
+    assert stage.sources == {"spatial": "temporal", "temporal": "temporal"}  # a flat Student has one inside
+    _, _, of_conv, _ = staged(stage1_run("conv_gru"), tmp_path / "conv")
+    assert of_conv.sources == {"spatial": "spatial", "temporal": "temporal"}
+    with pytest.raises(SyndistillError, match="no layers inside a round"):
+        staged(stage1_run(terms=Terms(spatial=FEATURE | {"student_layer": 0})), tmp_path / "layer")
+
+
+def student_of(folder):
+    return load_network(folder / "student.safetensors")[0].state_dict()
+
+
+@pytest.mark.parametrize("cached_shots", [0, 4096])
+def test_terms_of_weight_0_leave_the_baseline_bit_for_bit(tmp_path, stage1_run, cached_shots):
+    off = {"weight": 0.0, "components": 3, "loss": "cosine"}
+    run = stage1_run(terms=Terms(), cached_shots=cached_shots)
+    baseline = run.model_copy(update={"kind": "baseline"})
+    zero = stage1_run(
+        terms=Terms(readout={"weight": 0.0, "gated": True}, spatial=off, temporal=off), cached_shots=cached_shots
+    )
+    train_student(baseline, tmp_path / "baseline", tmp_path / "cache")
+    train_student(zero, tmp_path / "zero", tmp_path / "cache")
+    expected, found = student_of(tmp_path / "baseline"), student_of(tmp_path / "zero")
+    assert all(torch.equal(expected[n], found[n]) for n in expected)
+    assert not (tmp_path / "cache" / "signals").exists()
+    assert {p.name for p in (tmp_path / "zero").iterdir()} == {p.name for p in (tmp_path / "baseline").iterdir()}
+    # and one that is on does change them
+    on = stage1_run(terms=Terms(temporal=FEATURE), cached_shots=cached_shots)
+    train_student(on, tmp_path / "on", tmp_path / "cache")
+    assert any(not torch.equal(expected[n], x) for n, x in student_of(tmp_path / "on").items())
+
+
+def test_adding_a_signal_changes_no_other_weight(tmp_path, stage1_run):
+    alone = staged(stage1_run(terms=Terms(temporal=FEATURE)), tmp_path / "alone")[2]
+    both = staged(stage1_run(terms=Terms(temporal=FEATURE, spatial=FEATURE)), tmp_path / "both")[2]
+    read = staged(stage1_run(terms=Terms(temporal=FEATURE, readout={"weight": 5.0})), tmp_path / "read")[2]
+    weight = {t.name: t.weight for t in alone.objective.terms}
+    assert weight["temporal"] != 1.0
+    assert {t.name: t.weight for t in both.objective.terms}.items() >= weight.items()
+    # with readout the ends before the last are there too, in one larger product: the last bits may differ
+    for term in read.objective.terms:
+        assert term.weight == pytest.approx(weight.get(term.name, 5.0), rel=1e-4)
+    one, other = (stage.adapters["temporal"].map.weight for stage in (alone, both))
+    assert torch.equal(one, other)
+
+
+def test_a_share_is_the_share_of_the_gradient(tmp_path, stage1_run):
+    run = stage1_run(terms=Terms(temporal=FEATURE | {"share": 0.3}, spatial=FEATURE | {"share": 0.1, "weight": 2.0}))
+    network, _, stage, batch = staged(run, tmp_path)
+    stage.objective(network, batch)
+    shares = stage.objective(network, batch)[1]
+    # measured on a mean of four batches, one of which this is
+    assert float(shares["share.temporal"]) == pytest.approx(0.3, rel=0.5)
+    assert float(shares["share.spatial"]) == pytest.approx(0.2, rel=0.5)
+    kept = json.loads((tmp_path / "weights.json").read_text())
+    assert kept["scales"].keys() == {"temporal", "spatial"}
+    # what is kept is used again, not measured again
+    (tmp_path / "weights.json").write_text(json.dumps(kept | {"scales": {"temporal": 7.0, "spatial": 8.0}}))
+    weights = {t.name: t.weight for t in staged(run, tmp_path)[2].objective.terms}
+    assert (weights["temporal"], weights["spatial"]) == (7.0, 16.0)
+    (tmp_path / "weights.json").write_text("{")
+    with pytest.raises(SyndistillError, match="weights.json is damaged"):
+        staged(run, tmp_path)
+    with pytest.raises(SyndistillError, match="which all have weight 0"):
+        staged(stage1_run(terms=only(temporal=FEATURE)), tmp_path / "alone")
+
+
+def test_a_fading_weight_is_a_function_of_the_step(tmp_path, stage1_run):
+    _, _, stage, _ = staged(stage1_run(terms=Terms(temporal=FEATURE | {"fade_steps": 4, "share": None})), tmp_path)
+    (term,) = [t for t in stage.objective.terms if t.name == "temporal"]
+    assert [term.weight_at(step) for step in (0, 1, 3, 4, 9)] == [1.0, 0.75, 0.25, 0.0, 0.0]
+
+
+def test_the_gate_weighs_ends_by_what_the_teacher_knows(taught):
+    class Doubtful:
+        """Certain of the truth after round 1, half way after round 2, ignorant after round 3."""
+
+        def logits(self, shots):
+            sure = 2 * shots.labels_BKLO.float() - 1
+            return sure * torch.tensor([30.0, 1.0, 0.0])[:, None, None]
+
+    shots = taught(rounds=3, n_shots=4000).shots
+    gate = measure_gate(Doubtful(), [shots])
+    p_K = shots.labels_BKLO.double().mean((0, 3)).numpy()  # (K, L)
+    entropy = [sum(-x * math.log(x) - (1 - x) * math.log(1 - x) for x in lines) / 3 for lines in p_K]
+    gain = [max(0.0, entropy[0]), max(0.0, entropy[1] - math.log(1 + math.exp(-1))), 0.0]
+    mean = sum(gain) / 3
+    assert gate == {k + 1: pytest.approx(g / mean, rel=1e-4) for k, g in enumerate(gain)}
+
+
+def test_a_gated_readout_is_the_weighted_mean(tmp_path, stage1_run):
+    from syndistill.distill.losses import posterior_divergence
+    from syndistill.distill.objective import StudentObjective
+
+    run = stage1_run(terms=only(readout={"weight": 1.0, "gated": True}))
+    teacher = FrozenTeacher(load_any(run.teacher)[0])
+    network = fresh_network(run.network, 1)
+    batch = LiveSource(simulated(run.data, 32, 1), ()).chunk(0)[0]
+    gate = {1: 0.0, 2: 0.5, 3: 2.5}
+    loss, _ = StudentObjective(run.terms, teacher, gate=gate)(network, batch)
+    kl_BKL = posterior_divergence(network(batch.shots).logits_BKLC, teacher.logits(batch.shots))
+    expected = (0.5 * kl_BKL[:, 1].mean() + 2.5 * kl_BKL[:, 2].mean()) / 3
+    torch.testing.assert_close(loss, expected)
+    with pytest.raises(SyndistillError, match="needs the gate's weights"):
+        StudentObjective(run.terms, teacher)
+
+
+def test_only_the_student_ships(tmp_path, stage1_run):
+    run = stage1_run()
+    path = train_student(run, tmp_path / "run", tmp_path / "cache")
+    shipped, metadata = load_tensors(path)
+    fresh = fresh_network(run.network, 0)
+    assert shipped.keys() == fresh.state_dict().keys()
+    assert metadata["metadata"]["run"] == run.model_dump(mode="json")
+    adapters, said = load_tensors(tmp_path / "run" / "adapters.safetensors")
+    assert {n.split(".")[0] for n in adapters} == {"spatial", "temporal"}
+    assert said["sources"] == {"spatial": "temporal", "temporal": "temporal"}
+    logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    names = {"labels", "final", "readout", "spatial", "temporal"}
+    assert names | {f"share.{name}" for name in names} <= logged[-1].keys()
+    assert weights_hash(load_network(path)[0]) != weights_hash(fresh)

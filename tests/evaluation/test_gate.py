@@ -1,0 +1,117 @@
+"""The Teacher gate: refuses what matching beats and what is not calibrated, on shots of its own."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from syndistill.decoders.optimal import OptimalDecoder
+from syndistill.errors import SyndistillError
+from syndistill.evaluation import gate
+from syndistill.evaluation.calibration import calibrated, log_odds
+from syndistill.evaluation.gate import GateReport, GateResult, judge_teacher
+from syndistill.models.presets import build
+from syndistill.models.saving import weights_hash
+
+GOOD = GateResult(
+    experiment="e", shots=1000, teacher_ler=0.04, matching_ler=0.05, only_teacher_wrong=10, only_matching_wrong=30,
+    p_value=0.001, best_temperature=1.0, nll=0.1, ece=0.01,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def fresh():
+    torch.manual_seed(0)
+    return build("teacher-tiny", 3)
+
+
+class Sharpened(OptimalDecoder):
+    """The exact posterior with its log-odds times `factor`: the same decisions, another confidence."""
+
+    def __init__(self, dem, factor):
+        super().__init__(dem, name="Teacher")
+        self.factor = factor
+
+    def _probabilities(self, shots):
+        return np.asarray(calibrated(log_odds(super()._probabilities(shots)), 1 / self.factor))
+
+
+def judged_as(monkeypatch, network, factor):
+    """The gate's report of a network that answers with the (sharpened) optimum; 2 rounds, so that it is quick."""
+    monkeypatch.setattr(gate, "network_decoder", lambda _, dem, *__: Sharpened(dem, factor))
+    return judge_teacher(network, p=0.006, rounds=(2,), bases=("z",), shots=20_000)
+
+
+def test_the_optimum_passes(monkeypatch, fresh):
+    """At p = .006 matching makes some 20 % more errors than the optimum: p < .05 fails at 6 standard deviations."""
+    report = judged_as(monkeypatch, fresh, 1.0)
+    (result,) = report.results
+    assert report.passed
+    assert report.faults == []
+    assert report.teacher == weights_hash(fresh)
+    assert result.teacher_ler < result.matching_ler
+    assert result.only_matching_wrong - result.only_teacher_wrong == round(
+        20_000 * (result.matching_ler - result.teacher_ler)
+    )
+    assert 0.9 < result.best_temperature < 1.1
+
+
+@pytest.mark.parametrize("factor", [0.6, 1.6])
+def test_right_decisions_with_wrong_confidence_are_refused(monkeypatch, fresh, factor):
+    report = judged_as(monkeypatch, fresh, factor)
+    assert not report.passed
+    (fault,) = report.faults
+    assert "best temperature" in fault
+    assert report.results[0].best_temperature == pytest.approx(factor, rel=0.1)
+
+
+def test_an_untrained_network_is_refused(fresh):
+    calls = []
+    report = judge_teacher(fresh, rounds=(1, 2), shots=500, progress=lambda *seen: calls.append(seen))
+    assert [result.experiment for result in report.results] == [
+        f"d=3,rounds={r},basis={basis},noise=si1000,p=0.004" for basis in ("x", "z") for r in (1, 2)
+    ]
+    assert not report.passed
+    assert sum("plain matching" in fault for fault in report.faults) == 4
+    assert calls[-1] == (4 * 2 * 500, 4 * 2 * 500)
+    assert judge_teacher(fresh, rounds=(1, 2), shots=500) == report
+
+
+def test_joint4_is_judged_on_two_observables():
+    torch.manual_seed(0)
+    report = judge_teacher(build("teacher-tiny", 3, "joint4"), rounds=(2,), shots=500)
+    assert [result.experiment for result in report.results] == ["d=3,rounds=2,basis=both,noise=si1000,p=0.004"]
+    with pytest.raises(SyndistillError, match="joint4"):
+        judge_teacher(build("teacher-tiny", 3, "joint4"), bases=("z",), rounds=(2,), shots=500)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, None),
+        ({"best_temperature": 0.79}, "temperature"),
+        ({"best_temperature": 1.26}, "temperature"),
+        ({"p_value": 0.06}, "matching"),
+        ({"only_teacher_wrong": 30, "p_value": 0.01}, "matching"),
+    ],
+)
+def test_each_condition_alone_refuses(changes, said):
+    report = GateReport(teacher="t", results=(GOOD, GOOD.model_copy(update=changes)))
+    assert report.passed == (said is None)
+    assert all(said in fault for fault in report.faults)
+    assert len(report.faults) == (said is not None)
+
+
+def test_the_report_is_kept_and_its_verdict_made_anew(tmp_path):
+    report = GateReport(teacher="t", results=(GOOD, GOOD.model_copy(update={"best_temperature": 2.0})))
+    path = tmp_path / "gate.json"
+    path.write_text(json.dumps(report.to_json()))
+    assert json.loads(path.read_text())["passed"] is False
+    assert GateReport.load(path) == report
+    path.write_text(json.dumps(report.to_json() | {"passed": True}))
+    assert not GateReport.load(path).passed
+    for damaged in ("", "[]", "{}", path.read_text()[:-9]):
+        path.write_text(damaged)
+        with pytest.raises(SyndistillError, match="damaged"):
+            GateReport.load(path)

@@ -1,0 +1,39 @@
+"""A Teacher that has learned nothing, a Student's run of seconds, and a gate of few shots."""
+
+import pytest
+import torch
+
+from syndistill.distill.run import StudentRun
+from syndistill.evaluation.gate import judge_teacher
+from syndistill.models.presets import build
+from syndistill.models.saving import save_network
+from syndistill.recipes import gated
+from syndistill.recipes.choose import chosen_run
+
+
+@pytest.fixture
+def teacher_path(tmp_path):
+    torch.manual_seed(0)
+    path = tmp_path / "teacher.safetensors"
+    save_network(path, build("teacher-tiny", 3), {})
+    return path
+
+
+@pytest.fixture
+def student_run(teacher_path):
+    """Live, 4 steps."""
+    sets = [f"teacher={teacher_path}", "data.cached_shots=0", "training.steps=4", "training.batch_size=16"]
+    return chosen_run(StudentRun, "baseline-tiny", sets)
+
+
+@pytest.fixture
+def gate_calls(monkeypatch):
+    """The gate on 300 shots; the list grows by one with each judgement."""
+    calls = []
+
+    def judge(network, **options):
+        calls.append(options)
+        return judge_teacher(network, **options | {"shots": 300})
+
+    monkeypatch.setattr(gated, "judge_teacher", judge)
+    return calls

@@ -1,0 +1,66 @@
+"""Naming a run and changing its settings."""
+
+import json
+
+import pytest
+import torch
+
+from syndistill.distill.run import StudentRun
+from syndistill.errors import SyndistillError
+from syndistill.models.presets import build
+from syndistill.models.saving import save_network, weights_hash
+from syndistill.recipes import recipe
+from syndistill.recipes.choose import chosen_run
+from syndistill.training.run import TeacherRun
+
+
+def test_settings_are_changed_and_nothing_else():
+    changes = ["training.steps=7", "network.width=24", "data.noise=uniform", 'data.bases=["z"]']
+    run = chosen_run(TeacherRun, "teacher-tiny", changes)
+    assert (run.training.steps, run.network.width, run.data.noise, run.data.bases) == (7, 24, "uniform", ("z",))
+    plain = recipe("teacher-tiny").model_dump()
+    for path in ("training.steps", "network.width", "data.noise", "data.bases"):
+        group, key = path.split(".")
+        plain[group][key] = getattr(getattr(run, group), key)
+    assert run.model_dump() == plain
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "change", "said"),
+    [
+        (TeacherRun, "teacher-tiny", "training.step=7", "did you mean 'steps'"),
+        (TeacherRun, "teacher-tiny", "trainin.steps=7", "did you mean 'training'"),
+        (TeacherRun, "teacher-tiny", "training.steps.more=7", "no settings below"),
+        (TeacherRun, "teacher-tiny", "training.steps", "not key.path=value"),
+        (TeacherRun, "teacher-tiny", "training.steps=many", "training.steps"),
+        (TeacherRun, "teacher-tiny", "training.steps=0", "greater than 0"),
+        (TeacherRun, "teacher-tiny", "network.family=lstm", "family 'lstm' is unknown"),
+        (StudentRun, "baseline-tiny", "terms.final.weight=-1", "terms.final.weight"),
+        (TeacherRun, "teacher-tyni", None, "did you mean 'teacher-tiny'"),
+        (TeacherRun, "baseline-tiny", None, "use syndistill distill"),
+        (StudentRun, "teacher-tiny", None, "use syndistill train"),
+        (TeacherRun, "nowhere/run.json", None, "cannot read"),
+    ],
+)
+def test_wrong_names_and_settings_say_what_is_wrong(kind, name, change, said):
+    with pytest.raises(SyndistillError, match=said):
+        chosen_run(kind, name, [] if change is None else [change])
+
+
+def test_a_run_json_needs_the_teacher_that_it_was_made_with(tmp_path):
+    torch.manual_seed(0)
+    path = tmp_path / "teacher.safetensors"
+    network = build("teacher-tiny", 3)
+    save_network(path, network, {})
+    run = recipe("baseline-tiny").model_copy(update={"teacher": str(path)})
+    content = {"format": 1, "config": run.model_dump(mode="json"), "hashes": {"teacher": weights_hash(network)}}
+    run_json = tmp_path / "run.json"
+    run_json.write_text(json.dumps(content))
+    assert chosen_run(StudentRun, str(run_json), []) == run
+    other = tmp_path / "other.safetensors"
+    save_network(other, build("teacher-tiny", 3), {})
+    with pytest.raises(SyndistillError, match="another teacher"):
+        chosen_run(StudentRun, str(run_json), [f"teacher={other}"])
+    run_json.write_text(json.dumps(content | {"config": content["config"] | {"kind": "stage9"}}))
+    with pytest.raises(SyndistillError, match="stage9"):
+        chosen_run(StudentRun, str(run_json), [])

@@ -1,0 +1,40 @@
+"""Recipes are complete, and say what their names promise."""
+
+import json
+
+import pytest
+
+from syndistill.distill.run import StudentRun
+from syndistill.errors import SyndistillError
+from syndistill.models.presets import build
+from syndistill.recipes import RECIPES, recipe
+from syndistill.training.run import TeacherRun, validated
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_survives_json_and_fits_together(name):
+    run = recipe(name)
+    text = run.model_dump_json()
+    assert validated(type(run), json.loads(text), name) == run
+    data = run.data.simulated if isinstance(run, StudentRun) else run.data
+    assert data.distance == run.network.distance
+    assert (data.bases == ("both",)) == (run.network.output == "joint4")
+    assert RECIPES[name].__doc__
+    assert isinstance(run, TeacherRun) == name.startswith("teacher")
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if isinstance(recipe(name), StudentRun)])
+def test_students_have_at_most_20_k_parameters(name):
+    assert build(recipe(name).network).n_parameters() <= 20_000
+
+
+def test_labels_alone_differs_from_the_baseline_in_one_weight():
+    baseline, labels = (recipe(name).model_dump() for name in ("baseline-d3", "labels-d3"))
+    assert baseline["terms"]["final"]["weight"] == 1
+    baseline["terms"]["final"]["weight"] = 0.0
+    assert baseline == labels
+
+
+def test_an_unknown_recipe_is_an_error():
+    with pytest.raises(SyndistillError, match="teacher-d3"):
+        recipe("teacher-d5")
