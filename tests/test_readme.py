@@ -76,7 +76,7 @@ def problems(markdown: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def readme() -> str:
-    return README.read_text(encoding="utf-8") if README.exists() else ""
+    return README.read_text(encoding="utf-8")
 
 
 def test_commands_of_the_readme_parse(monkeypatch: pytest.MonkeyPatch) -> None:

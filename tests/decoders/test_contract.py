@@ -6,7 +6,8 @@ import stim
 from scipy.stats import binomtest
 
 from syndistill.decoders.contract import decisions
-from syndistill.decoders.registry import build_decoder, decoder_names
+from syndistill.decoders.network import network_lookup
+from syndistill.decoders.registry import build_decoder, decoder_names, register_lookup
 from syndistill.errors import SyndistillError
 from syndistill.sampling.stored import StoredShots
 
@@ -35,7 +36,10 @@ def shots(circuit):
     return StoredShots.sample(circuit, 4000, seed=11)
 
 
-@pytest.fixture(scope="module", params=decoder_names())
+register_lookup(network_lookup())
+
+
+@pytest.fixture(scope="module", params=[*decoder_names(), "teacher-d3"])
 def name(request):
     return request.param
 
@@ -113,6 +117,8 @@ TWO_OBSERVABLES = stim.DetectorErrorModel("""
 
 def test_two_observables(name):
     """Every syndrome here has one explanation that is likelier than all others together."""
+    if name == "teacher-d3":
+        pytest.skip("this model is no surface code; tests/decoders/test_network.py has two observables for networks")
     decoder = build_decoder(name, TWO_OBSERVABLES)
     events_BN = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0], [1, 1, 1]], bool)
     shots = StoredShots.from_bits(events_BN, np.zeros((5, 2), bool), TWO_OBSERVABLES)

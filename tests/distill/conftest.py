@@ -85,7 +85,8 @@ def training(steps=4, seed=1, **changes):
 
 def student_data(bases=("x", "z"), cached_shots=4096, cut_rounds=(1, 2, 3)):
     phases = (RoundsPhase(from_shots=0, rounds=(3,)),)
-    simulated = DataConfig(distance=3, bases=bases, curriculum=Curriculum(p_min=0.004, p_max=0.01, rounds=phases))
+    curriculum = Curriculum(p_min=0.004, p_max=0.01, rounds=phases, rates_per_chunk=1)
+    simulated = DataConfig(distance=3, bases=bases, curriculum=curriculum)
     return StudentData(simulated=simulated, cached_shots=cached_shots, cut_rounds=cut_rounds)
 
 
@@ -115,7 +116,7 @@ def stage1_run_fixture(teacher_file):
 def few_statistics(monkeypatch):
     """Statistics from 256 shots: seconds matter here, their precision does not."""
     monkeypatch.setattr("syndistill.distill.student_data.STATISTICS_SHOTS", 256)
-    monkeypatch.setattr("syndistill.distill.student_data.STATISTICS_RATES", 2)
+    monkeypatch.setattr("syndistill.distill.student_data.STATISTICS_RATES", 1)
 
 
 @pytest.fixture(autouse=True)

@@ -96,7 +96,12 @@ def test_the_manifest_says_shapes_and_statistics(tmp_path, setting):
 def test_the_teacher_is_asked_once_for_all_and_only_for_what_is_lacking(tmp_path, setting, monkeypatch):
     asked = []
     answer = setting.teacher.answer
-    monkeypatch.setattr(setting.teacher, "answer", lambda shots, want=(): asked.append(set(want)) or answer(shots, want))
+
+    def noted(shots, want=()):
+        asked.append(set(want))
+        return answer(shots, want)
+
+    monkeypatch.setattr(setting.teacher, "answer", noted)
     folder = setting.write(tmp_path / "cache", setting.features)
     assert all(want == {"spatial", "temporal"} for want in asked)
     once = len(asked)
@@ -171,7 +176,7 @@ def test_a_full_disk_is_a_clear_error_and_leaves_nothing_half_written(tmp_path, 
     folder = tmp_path / "cache"
     with monkeypatch.context() as patch:
         patch.setattr(tensors_file, "save_file", full)
-        with pytest.raises(SyndistillError, match="cannot write .*No space left on device") as caught:
+        with pytest.raises(SyndistillError, match=r"cannot write .*No space left on device") as caught:
             setting.write(folder, setting.signals)
     assert "\n" not in str(caught.value)
     left = {p.name for p in folder.rglob("*") if p.is_file()}

@@ -58,7 +58,7 @@ def test_one_of_ones_own_distils_and_is_refused_where_it_has_nothing_to_say(tmp_
     run = stage1_run(terms=Terms(readout={"weight": 1.0}))
     path = train_student(run, tmp_path / "run", teacher=LabelTeacher())
     assert path.is_file()
-    with pytest.raises(SyndistillError, match="stage1 needs the signal spatial.0, temporal"):
+    with pytest.raises(SyndistillError, match=r"stage1 needs the signal spatial.0, temporal"):
         train_student(stage1_run(), tmp_path / "other", teacher=LabelTeacher())
     assert not (tmp_path / "other").exists()
 
@@ -73,7 +73,7 @@ def test_a_black_box_gives_the_final_posterior_alone(tmp_path, stage1_run, taugh
     assert values["final"] > 0
     run = stage1_run(terms=Terms(), cached_shots=cached_shots)
     if cached_shots:
-        with pytest.raises(SyndistillError, match="cannot be cut to fewer rounds; set data.cut_rounds"):
+        with pytest.raises(SyndistillError, match=r"cannot be cut to fewer rounds; set data.cut_rounds"):
             train_student(run, tmp_path / "cut", teacher=box)
         run = run.model_copy(update={"data": run.data.model_copy(update={"cut_rounds": ()})})
     train_student(run, tmp_path / "run", teacher=box)

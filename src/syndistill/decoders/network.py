@@ -26,8 +26,8 @@ BATCH = 1024  # of a forward; larger ones leave the cache
 class NetworkDecoder(Decoder):
     """Teacher or Student on one circuit; geometry from the detectors' coordinates.
 
-    The experiment's line is read from the circuit's observable. Raises SyndistillError for a circuit of
-    another distance, of a shape that is no surface code, or with observables that are no lines.
+    The line that the circuit's observable is decides how line 0's answer is turned. Raises SyndistillError for a
+    circuit of another distance, of a shape that is no surface code, or with observables that are no lines.
     """
 
     gives_probabilities = True
@@ -60,14 +60,26 @@ class NetworkDecoder(Decoder):
         return np.concatenate(parts)
 
     def _of(self, shots: Shots) -> NDArray[np.float64]:
-        logits_BLC = self.network(shots).logits_BKLC[:, -1].double()
-        lines = [line for line in self.placement.lines if line is not None]
-        if logits_BLC.shape[-1] == 4:
-            classes = torch.softmax(logits_BLC[:, lines[0]], -1)  # I, X, Z, Y; X flips the Z observable
-            flips = torch.stack([classes[:, 2] + classes[:, 3], classes[:, 1] + classes[:, 3]], -1)
-            return flips.clamp(0, 1).numpy()
-        columns = [logits_BLC[:, line, channel] for channel, line in enumerate(lines)]
-        return torch.sigmoid(torch.stack(columns, -1)).numpy()
+        """Line 0 is asked, which every Student has learned; another line's flip differs from it by the parity of the
+        final stabiliser values between the two, which the shot itself says."""
+        logits_BC = self.network(shots).logits_BKLC[:, -1, 0].double()
+        if logits_BC.shape[-1] == 4:
+            classes = torch.softmax(logits_BC, -1)  # I, X, Z, Y; X flips the Z observable
+            flips_BO = torch.stack([classes[:, 2] + classes[:, 3], classes[:, 1] + classes[:, 3]], -1).clamp(0, 1)
+        else:
+            flips_BO = torch.sigmoid(logits_BC)
+        return torch.where(self._parity(shots), 1 - flips_BO, flips_BO).numpy()
+
+    def _parity(self, shots: Shots) -> torch.Tensor:
+        """bool (B, O): whether the asked line's flip is the opposite of line 0's."""
+        final_BS = torch.cat([shots.events_BRS, shots.last_BKS], 1).sum(1) % 2
+        basis = self.placement.basis
+        columns = [
+            self.placement.layout.line_matrix(b)[:, line]
+            for b, line in zip(("x", "z") if basis == "both" else (basis,), self.placement.lines, strict=True)
+        ]
+        between_SO = torch.from_numpy(np.stack(columns, -1)).long()
+        return (final_BS.long() @ between_SO) % 2 == 1
 
 
 def network_decoder(

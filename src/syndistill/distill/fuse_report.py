@@ -60,14 +60,19 @@ def wrong_B(logits_BC: torch.Tensor, labels_BO: torch.Tensor) -> torch.Tensor:
 
 
 def calibration_error(logits_BC: torch.Tensor, labels_BO: torch.Tensor) -> float:
-    """ECE over 15 bins of equal mass of the predicted probability: of a flip, or for joint4 of each class."""
+    """ECE over 15 bins of equal mass of the predicted probability: of a flip, or for joint4 of each class.
+
+    Equal predictions stay in one bin, so that the order of the shots does not matter.
+    """
     if logits_BC.shape[-1] == 4:
         p, hit = torch.softmax(logits_BC.double(), -1), torch.nn.functional.one_hot(joint_class(labels_BO), 4)
     else:
         p, hit = torch.sigmoid(logits_BC.double()), labels_BO
-    order = p.flatten().argsort()
-    gaps = (p - hit).flatten()[order].tensor_split(BINS)
-    return float(sum(gap.sum().abs() for gap in gaps) / len(order))
+    _, which, counts = torch.unique(p.flatten(), return_inverse=True, return_counts=True)
+    middle = (counts.cumsum(0) - counts / 2) / p.numel()
+    bins = (middle * BINS).long().clamp(max=BINS - 1)[which]
+    gaps = torch.zeros(BINS, dtype=torch.float64).index_add(0, bins, (p - hit).flatten())
+    return float(gaps.abs().sum() / p.numel())
 
 
 def fuse_report(

@@ -41,11 +41,22 @@ def stage_statistics(
     }
     paths = {name: folder / f"targets-{name}.safetensors" for name in specs}
     if all(path.exists() for path in paths.values()):
-        return {name: TargetStatistics.load(path) for name, path in paths.items()}
+        kept = {name: TargetStatistics.load(path) for name, path in paths.items()}
+        for name, statistics in kept.items():
+            if statistics.spec != specs[name]:
+                raise SyndistillError(
+                    f"{paths[name]} are statistics of {_said(statistics.spec)}, this run asks for "
+                    f"{_said(specs[name])}; start the stage in a fresh folder"
+                )
+        return kept
     measured = measure_targets(teacher, shots, specs)
     for name, statistics in measured.items():
         statistics.save(paths[name])
     return measured
+
+
+def _said(spec: TargetSpec) -> str:
+    return f"{spec.signal} reduced to {spec.components or 'as many as needed'}, every {spec.every_rounds} rounds"
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,13 @@ from collections.abc import Callable
 
 from syndistill.distill.run import StudentRun
 from syndistill.errors import SyndistillError
-from syndistill.recipes.students import baseline_d3, baseline_d3_joint, baseline_tiny, labels_d3
+from syndistill.recipes.students import (
+    baseline_d3,
+    baseline_d3_joint,
+    baseline_d3_longer,
+    baseline_tiny,
+    labels_d3,
+)
 from syndistill.recipes.teachers import teacher_d3, teacher_d3_joint, teacher_tiny
 from syndistill.training.run import TeacherRun
 
@@ -15,6 +21,7 @@ RECIPES: dict[str, Callable[[], TeacherRun | StudentRun]] = {
     "teacher-d3-joint": teacher_d3_joint,
     "teacher-tiny": teacher_tiny,
     "baseline-d3": baseline_d3,
+    "baseline-d3-longer": baseline_d3_longer,
     "labels-d3": labels_d3,
     "baseline-d3-joint": baseline_d3_joint,
     "baseline-tiny": baseline_tiny,

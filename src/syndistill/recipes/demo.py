@@ -57,8 +57,8 @@ class Budget(NamedTuple):
     judged_shots: int
 
 
-FULL = Budget(gate_shots=20_000, cached_shots=400_000, steps=12_000, batch_size=512, judged_shots=200_000)
-QUICK = Budget(gate_shots=2_000, cached_shots=8_192, steps=100, batch_size=256, judged_shots=2_000)
+FULL = Budget(gate_shots=20_000, cached_shots=300_000, steps=12_000, batch_size=512, judged_shots=200_000)
+QUICK = Budget(gate_shots=5_000, cached_shots=8_192, steps=100, batch_size=256, judged_shots=2_000)
 
 
 def student_run(teacher: str, budget: Budget, final_weight: float) -> StudentRun:

@@ -23,17 +23,21 @@ from syndistill.recipes.console import progress_bars
 
 SEED = 31_415
 RIVAL = "pymatching-correlated"
-TEACHER, STUDENT, CONTROL = "teacher-d3", "student-d3", "student-d3-labels"
-NETWORKS = (TEACHER, STUDENT, CONTROL)
+TEACHER = "teacher-d3"
+# The shipped Student, and two that had equal steps (20 k) on the same road: distilled, and from labels alone.
+STUDENTS = ("student-d3", "results/networks/baseline-20k.safetensors", "results/networks/labels-20k.safetensors")
+NETWORKS = (TEACHER, *STUDENTS)
 LONG_ROUNDS = (3, 5, 9, 15, 25)
 
 
 class Block(NamedTuple):
-    """One experiment of the grid: who is judged, on how many shots."""
+    """One experiment of the grid: who is judged on how many shots. Students meet the rival and each other, on the
+    same shots as the rest, so that a new Student does not have everything decoded again."""
 
     experiment: Experiment
     decoders: tuple[str, ...]
     shots: int
+    students: tuple[str, ...] = (RIVAL, *STUDENTS)
 
 
 def grid(shots: int, long_shots: int) -> Iterator[Block]:
@@ -41,10 +45,10 @@ def grid(shots: int, long_shots: int) -> Iterator[Block]:
     for p in (0.002, 0.004):
         for basis in ("z", "x"):
             references = ("pymatching", RIVAL, "tesseract", "optimal")
-            yield Block(Experiment(3, 3, basis, "si1000", p), (*references, *NETWORKS), shots)
+            yield Block(Experiment(3, 3, basis, "si1000", p), (*references, TEACHER), shots)
     for rounds in LONG_ROUNDS[1:]:
         for basis in ("z", "x"):
-            yield Block(Experiment(3, rounds, basis, "si1000", 0.004), ("pymatching", RIVAL, *NETWORKS), long_shots)
+            yield Block(Experiment(3, rounds, basis, "si1000", 0.004), ("pymatching", RIVAL, TEACHER), long_shots)
 
 
 def judge(blocks: list[Block], rows_file: Path) -> list[tuple[Block, Comparison]]:
@@ -53,8 +57,13 @@ def judge(blocks: list[Block], rows_file: Path) -> list[tuple[Block, Comparison]
         for block in blocks:
             subject = Subject.from_experiment(str(block.experiment))
             bar = bars.counting(f"r={block.experiment.rounds} {block.experiment.basis} p={block.experiment.p}")
-            comparison = subject.compare(list(block.decoders), block.shots, SEED, rows_file=rows_file, progress=bar)
-            found.append((block, comparison))
+            rows: dict[str, Row] = {}
+            pairs: dict[str, Pair] = {}
+            for names in (block.decoders, block.students):
+                part = subject.compare(list(names), block.shots, SEED, rows_file=rows_file, progress=bar)
+                rows |= {row.decoder: row for row in part.rows}
+                pairs |= {pair.key: pair for pair in part.pairs}
+            found.append((block, Comparison(list(rows.values()), list(pairs.values()))))
     return found
 
 
@@ -81,7 +90,7 @@ def _table(comparison: Comparison) -> list[str]:
     lines = [head, "|" + "---|" * 11]
     for row in comparison.rows:
         cells = [
-            row.decoder, "-" if row.parameters is None else f"{row.parameters:,}", f"{row.shots:,}", f"{row.ler:.5f}",
+            _short(row.decoder), "-" if row.parameters is None else f"{row.parameters:,}", f"{row.shots:,}", f"{row.ler:.5f}",
             f"{row.low:.5f} - {row.high:.5f}",
             "-" if optimal is None else f"{row.ler / optimal.ler:.3f}",
             _number(row.nll, ".5f"),
@@ -93,8 +102,12 @@ def _table(comparison: Comparison) -> list[str]:
     for pair in comparison.pairs:
         if RIVAL in (pair.a, pair.b) and pair.a != pair.b:
             one: Pair = pair if pair.b == RIVAL else pair.flipped()
-            lines.append(f"| {one.a} | {one.only_a_wrong} | {one.only_b_wrong} | {one.p_value:.1e} |")
+            lines.append(f"| {_short(one.a)} | {one.only_a_wrong} | {one.only_b_wrong} | {one.p_value:.1e} |")
     return lines
+
+
+def _short(decoder: str) -> str:
+    return Path(decoder).stem
 
 
 def _number(value: float | None, form: str) -> str:
@@ -118,17 +131,18 @@ def _per_round(found: list[tuple[Block, Comparison]]) -> list[str]:
             rows = _rows(found, basis, decoder)
             fit = fit_per_round([n for n, _ in rows], [r.errors for _, r in rows], [r.shots for _, r in rows])
             cells = f"{100 * fit.epsilon:.3f} | {100 * fit.low:.3f} - {100 * fit.high:.3f} | {fit.r_squared:.4f}"
-            lines.append(f"| {basis} | {decoder} | {cells} |")
+            lines.append(f"| {basis} | {_short(decoder)} | {cells} |")
     return lines
 
 
 def _gains(found: list[tuple[Block, Comparison]]) -> list[str]:
-    lines = [f"| basis | rounds | Teacher's gain | {STUDENT} keeps | {CONTROL} keeps |", "|---|---|---|---|---|"]
+    head = " | ".join(f"{_short(name)} keeps" for name in STUDENTS)
+    lines = [f"| basis | rounds | Teacher's gain | {head} |", "|" + "---|" * (3 + len(STUDENTS))]
     for basis in ("z", "x"):
         lers = {d: {n: r.ler for n, r in _rows(found, basis, d)} for d in (RIVAL, *NETWORKS)}
         for rounds in lers[RIVAL]:
             gain = lers[RIVAL][rounds] - lers[TEACHER][rounds]
-            kept = [f"{(lers[RIVAL][rounds] - lers[d][rounds]) / gain:.0%}" for d in (STUDENT, CONTROL)]
+            kept = [f"{(lers[RIVAL][rounds] - lers[d][rounds]) / gain:.0%}" for d in STUDENTS]
             lines.append(f"| {basis} | {rounds} | {gain:.5f} | " + " | ".join(kept) + " |")
     return lines
 

@@ -1,0 +1,241 @@
+"""The whole road, tiny: every family and output form, resumed, repeated, and refused where it must be."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+
+from syndistill.distill.road import STAGES, Baseline, Fuse, RoadRun, Stage1, Stage2, walk_road
+from syndistill.distill.run import StudentRun, train_student
+from syndistill.distill.terms import Terms
+from syndistill.errors import SyndistillError
+from syndistill.models.presets import config_from
+from syndistill.models.saving import load_network, save_network
+from syndistill.models.tensors_file import load_tensors
+from syndistill.training.run import validated
+
+FEATURE = {"weight": 1.0, "components": 4}
+
+
+@pytest.fixture
+def road(teacher_file, stage1_run):
+    def make(family="flat_gru", output="two_channel", teacher=None, **changes):
+        of_stage1 = stage1_run(family, output)
+        training = of_stage1.training
+        return RoadRun(
+            network=of_stage1.network,
+            teacher=teacher or teacher_file(output),
+            data=of_stage1.data,
+            **{
+                "no_kd": training,
+                "baseline": Baseline(training=training),
+                "stage1": Stage1(training=training, spatial=FEATURE, temporal=FEATURE),
+                "fuse": Fuse(training=training, fit_shots=512, report_shots=512),
+                "stage2": Stage2(training=training, temporal=FEATURE | {"fade_steps": 3}),
+            }
+            | changes,
+        )
+
+    return make
+
+
+@pytest.mark.parametrize("output", ["two_channel", "joint4"])
+@pytest.mark.parametrize("family", ["flat_gru", "conv_gru", "transformer"])
+def test_the_road_of_every_family_and_output(tmp_path, road, family, output):
+    said = []
+    run = road(family, output)
+    result = json.loads(walk_road(run, tmp_path / "road", say=said.append).read_text())
+    assert tuple(result["stages"]) == STAGES
+    fresh = None
+    for stage, path in result["stages"].items():
+        folder = Path(path).parent
+        assert (folder / "run.json").is_file()
+        if stage == "fuse":
+            continue
+        network, metadata = load_network(Path(path))
+        fresh = fresh or network.state_dict().keys()
+        assert network.state_dict().keys() == load_tensors(Path(path))[0].keys() == fresh
+        assert metadata["run"]["kind"] == ("baseline" if stage == "no_kd" else stage)
+    report = json.loads(Path(result["fuse_report"]).read_text())
+    warned = any("WARNING" in line for line in said)
+    metadata = load_network(Path(result["stages"]["stage2"]))[1]
+    assert warned == (not report["better"]) == (not metadata["fused_better_than_calibrated_final"])
+    assert json.loads((tmp_path / "road/stage2/weights.json").read_text())["fusion"]["better"] == report["better"]
+    # one cache, no second one anywhere
+    assert [p.parent.name for p in (tmp_path / "road").rglob("begun.json")] == []
+    assert len(list((tmp_path / "road").rglob("shard-*"))) == len(run.data.simulated.bases) * 4  # logits + 3 signals
+    logged = json.loads((tmp_path / "road/stage2/metrics.jsonl").read_text().splitlines()[-1])
+    assert {"fused", "labels", "temporal"} <= logged.keys()
+    assert not {"final", "readout", "spatial"} & logged.keys()
+
+
+def test_finished_stages_are_not_run_again(tmp_path, road):
+    run = road()
+
+    def killed_at(name):
+        def bar(stage, _):
+            if stage == name:
+                raise KeyboardInterrupt
+            return nullcontext()
+
+        return bar
+
+    with pytest.raises(KeyboardInterrupt):
+        walk_road(run, tmp_path / "road", bar=killed_at("fuse"))
+    first = {p: p.read_bytes() for p in (tmp_path / "road").glob("*/student.safetensors")}
+    assert {p.parent.name for p in first} == {"no_kd", "baseline", "stage1"}
+    started, said = [], []
+
+    def noted(stage, _):
+        started.append(stage)
+        return nullcontext()
+
+    walk_road(run, tmp_path / "road", bar=noted, say=said.append)
+    assert started == ["fuse", "stage2"]
+    assert [line for line in said if line.endswith("is finished")] == [
+        f"{stage} is finished" for stage in ("no_kd", "baseline", "stage1")
+    ]
+    assert all(p.read_bytes() == content for p, content in first.items())
+    with pytest.raises(SyndistillError, match="finished run"):
+        walk_road(run, tmp_path / "road")
+    with pytest.raises(SyndistillError, match=r"another configuration|finished run"):
+        walk_road(run.model_copy(update={"no_kd": None}), tmp_path / "road")
+
+
+def test_a_stage_repeated_from_its_run_json_is_the_same_to_the_bit(tmp_path, road):
+    run = road("conv_gru", no_kd=None, stage1=Stage1(
+        training=road().baseline.training, spatial=FEATURE, temporal=FEATURE, start="baseline"
+    ))  # fmt: skip
+    walk_road(run, tmp_path / "road")
+    for stage in ("baseline", "stage1", "stage2"):
+        config = json.loads((tmp_path / "road" / stage / "run.json").read_text())["config"]
+        again = validated(StudentRun, config, "run.json")
+        train_student(again, tmp_path / stage, tmp_path / f"cache-{stage}")  # a cache of its own
+        (expected, _), (found, _) = (
+            load_tensors(folder / "student.safetensors") for folder in (tmp_path / "road" / stage, tmp_path / stage)
+        )
+        assert [n for n in expected if not torch.equal(expected[n], found[n])] == []
+
+
+KILLED = """
+import json, sys, time
+from pathlib import Path
+from syndistill.distill import student_data
+student_data.STATISTICS_SHOTS = 256
+student_data.STATISTICS_RATES = 1
+from syndistill.distill.run import StudentRun, train_student
+run = StudentRun.model_validate(json.loads(sys.argv[1]))
+train_student(run, Path(sys.argv[2]), Path(sys.argv[3]), lambda *_: time.sleep(0.05))
+"""
+
+
+def slow_run(run, steps):
+    training = run.training.model_copy(update={"steps": steps, "checkpoint_minutes": 0.0})
+    return run.model_copy(update={"training": training})
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_kill_9_and_resume_is_the_stage_never_stopped(tmp_path, road, stage1_run, stage):
+    if stage == "stage1":
+        run = slow_run(stage1_run("conv_gru"), 40)
+    else:
+        walk_road(road(no_kd=None), tmp_path / "road")
+        run = slow_run(road(no_kd=None).student_run("stage2", tmp_path / "road"), 40)
+    whole, killed, cache = tmp_path / "whole", tmp_path / "killed", tmp_path / "cache"
+    train_student(run, whole, cache)
+    process = subprocess.Popen([sys.executable, "-c", KILLED, run.model_dump_json(), str(killed), str(cache)])
+    deadline = time.monotonic() + 90
+    while not (killed / "state.safetensors").exists():
+        assert process.poll() is None, "it ended by itself"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    time.sleep(0.3)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "it was done before it was killed"
+    assert 0 < load_tensors(killed / "state.safetensors")[1]["step"] < 40
+    train_student(run, killed, cache)
+    for name in ("state.safetensors", "student.safetensors", "adapters.safetensors"):
+        (expected, _), (found, _) = (load_tensors(folder / name) for folder in (whole, killed))
+        assert expected.keys() == found.keys()
+        assert [n for n in expected if not torch.equal(expected[n], found[n])] == []
+    names = load_tensors(whole / "state.safetensors")[0]
+    assert any(name.startswith("weights.extra.") for name in names)
+    assert (whole / "weights.json").read_text() == (killed / "weights.json").read_text()
+
+
+def test_stage_2_takes_up_the_same_student_only(tmp_path, road, teacher_file):
+    run = road(no_kd=None)
+    walk_road(run, tmp_path / "road")
+    stage2 = run.student_run("stage2", tmp_path / "road")
+
+    def refused(message, **changes):
+        with pytest.raises(SyndistillError, match=message):
+            train_student(stage2.model_copy(update=changes), tmp_path / "new", tmp_path / "road/cache")
+        assert not (tmp_path / "new").exists()
+
+    wider = {"family": "flat_gru", "distance": 3, "width": 11, "readout_width": 8}
+    refused("another configuration than this run's", network=config_from(wider))
+    refused("no Student after its baseline or stage 1", start_from=teacher_file())
+    refused("there is no file|neither a shipped", start_from=str(tmp_path / "none.safetensors"))
+    student, metadata = load_network(tmp_path / "road/stage1/student.safetensors")
+    save_network(tmp_path / "foreign.safetensors", student, metadata | {"teacher_hash": "0" * 64})
+    refused("the Student of another Teacher", start_from=str(tmp_path / "foreign.safetensors"))
+    refused("fused from another Teacher", teacher=teacher_file(seed=8))
+    refused("holds no fusion", fusion=stage2.start_from)
+    # from the baseline it may go: a stage can be run alone from any earlier checkpoint
+    train_student(
+        stage2.model_copy(update={"start_from": str(tmp_path / "road/baseline/student.safetensors")}),
+        tmp_path / "new",
+        tmp_path / "road/cache",
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "baseline"}, "a baseline learns from labels and final alone"),
+        ({"terms": Terms(fused={"weight": 1.0})}, "for kind=stage2"),
+        ({"kind": "stage2"}, "needs terms.fused.weight above 0 and start_from"),
+        ({"fusion": "fusion.safetensors"}, "belong together"),
+        ({"terms": Terms(), "kind": "stage3"}, "kind"),
+    ],
+)
+def test_stages_that_make_no_sense_are_refused(stage1_run, changes, message):
+    content = stage1_run().model_dump(mode="json")
+    content |= {k: v.model_dump(mode="json") if isinstance(v, Terms) else v for k, v in changes.items()}
+    with pytest.raises(SyndistillError, match=message):
+        validated(StudentRun, content, "this run")
+
+
+def test_one_key_switches_a_signal(tmp_path, road):
+    content = road(no_kd=None).model_dump(mode="json")
+    content["stage1"]["spatial"]["weight"] = 0
+    run = validated(RoadRun, content, "recipe")
+    assert run.student_run("stage1", tmp_path).terms.features.keys() == {"temporal"}
+    content["stage1"]["spatial"]["wait"] = 0
+    with pytest.raises(SyndistillError, match=r"stage1\.spatial\.wait"):
+        validated(RoadRun, content, "recipe")
+
+
+def test_an_adapter_of_another_width_is_refused(tmp_path, stage1_run):
+    run = stage1_run()
+    train_student(run, tmp_path / "run", tmp_path / "cache")
+    (tmp_path / "run/student.safetensors").unlink()
+    other = stage1_run(terms=Terms(spatial=FEATURE | {"components": 6, "layer": 0}))
+    train_student(other, tmp_path / "other", tmp_path / "cache")
+    kept = tmp_path / "run/targets-spatial.safetensors"
+    own = kept.read_bytes()
+    kept.write_bytes((tmp_path / "other/targets-spatial.safetensors").read_bytes())
+    with pytest.raises(SyndistillError, match=r"statistics of spatial.0 reduced to 6, every 1 rounds, this run asks"):
+        train_student(run, tmp_path / "run", tmp_path / "cache")
+    kept.write_bytes(own)
+    state = tmp_path / "run/state.safetensors"
+    state.write_bytes((tmp_path / "other/state.safetensors").read_bytes())  # adapters of another width
+    with pytest.raises(SyndistillError, match="is of another network than this run's"):
+        train_student(run, tmp_path / "run", tmp_path / "cache")
