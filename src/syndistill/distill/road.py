@@ -74,7 +74,7 @@ class RoadRun(Strict):
     """A shipped network's name or a path."""
     data: StudentData
     no_kd: TrainingConfig | None = None
-    """The same Student from labels alone, to compare with; None: leave it out."""
+    """The same Student from labels alone, on fresh shots, to compare with; None: leave it out."""
     baseline: Baseline
     stage1: Stage1
     fuse: Fuse
@@ -90,7 +90,9 @@ class RoadRun(Strict):
         if stage == "no_kd":
             assert self.no_kd is not None
             terms = Terms(labels=self.baseline.labels, final=FinalTerm(weight=0.0))
-            return StudentRun(**base, terms=terms, training=self.no_kd)
+            # Labels are free, so this control repeats no shot.
+            fresh = self.data.model_copy(update={"cached_shots": 0})
+            return StudentRun(**base | {"data": fresh}, terms=terms, training=self.no_kd)
         if stage == "baseline":
             return StudentRun(**base, terms=_terms(self.baseline), training=self.baseline.training)
         if stage == "stage1":

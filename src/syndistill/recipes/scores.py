@@ -90,7 +90,7 @@ def _table(comparison: Comparison) -> list[str]:
     lines = [head, "|" + "---|" * 11]
     for row in comparison.rows:
         cells = [
-            _short(row.decoder), "-" if row.parameters is None else f"{row.parameters:,}", f"{row.shots:,}", f"{row.ler:.5f}",
+            _short(row.decoder), _number(row.parameters, ","), f"{row.shots:,}", f"{row.ler:.5f}",
             f"{row.low:.5f} - {row.high:.5f}",
             "-" if optimal is None else f"{row.ler / optimal.ler:.3f}",
             _number(row.nll, ".5f"),

@@ -15,7 +15,7 @@ ROUNDS = 9
 def baseline_d3() -> StudentRun:
     """The shipped d=3 Student: a flat GRU below 20 k parameters, from the shipped Teacher's final logits and labels.
 
-    196,608 shots of 9 rounds are asked of the Teacher once; each batch is cut to 3, 5, 7 or 9 rounds. p is uniform here: a
+    196,608 shots of 9 rounds are asked of the Teacher once; each batch is cut to 3, 5, 7 or 9 rounds. p is uniform: a
     Student has no calibration goal at small p, and shots at large p say more.
     """
     return StudentRun(
