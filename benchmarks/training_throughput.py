@@ -111,8 +111,8 @@ def main() -> None:
     print(f"teacher-small d={args.distance} r={args.rounds} batch {args.batch}, "
           f"{args.processes} process(es) of {args.threads} thread(s), bf16{', eager' if args.eager else ', compiled'}")
     print(f"  {measured['shots_per_second']:.0f} shots/s, {flops / 1e6:.1f} MFLOP a shot (products, forward + backward)")
-    print(f"  achieved {achieved / 1e9:.0f} GFLOP/s = {achieved / fp32:.0%} of the fp32 matmul rate {fp32 / 1e9:.0f} "
-          f"GFLOP/s ({before / 1e9:.0f} before, {after / 1e9:.0f} after), {achieved / bf16:.0%} of the bf16 one")
+    print(f"  achieved {achieved / 1e9:.0f} GFLOP/s = {achieved / fp32:.0%} of the fp32 matmul rate, "
+          f"{achieved / bf16:.0%} of the bf16 one (fp32 {before / 1e9:.0f} GFLOP/s before, {after / 1e9:.0f} after)")
     print(f"  peak memory {measured['peak_gib_per_process']:.1f} GiB a process")
 
 
