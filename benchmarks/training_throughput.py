@@ -110,7 +110,7 @@ def main() -> None:
     fp32 = (before + after) / 2
     print(f"teacher-small d={args.distance} r={args.rounds} batch {args.batch}, "
           f"{args.processes} process(es) of {args.threads} thread(s), bf16{', eager' if args.eager else ', compiled'}")
-    print(f"  {measured['shots_per_second']:.0f} shots/s, {flops / 1e6:.1f} MFLOP a shot (products, forward + backward)")
+    print(f"  {measured['shots_per_second']:.0f} shots/s, {flops / 1e6:.1f} MFLOP a shot (products, both ways)")
     print(f"  achieved {achieved / 1e9:.0f} GFLOP/s = {achieved / fp32:.0%} of the fp32 matmul rate, "
           f"{achieved / bf16:.0%} of the bf16 one (fp32 {before / 1e9:.0f} GFLOP/s before, {after / 1e9:.0f} after)")
     print(f"  peak memory {measured['peak_gib_per_process']:.1f} GiB a process")
