@@ -63,7 +63,7 @@ class TargetStatistics:
         return (target_xP * (CODES / self.range_P)).round().to(torch.int8)
 
     def decode(self, codes_xP: torch.Tensor) -> torch.Tensor:
-        return codes_xP * self.step_P
+        return codes_xP.float().mul_(self.step_P)
 
     @property
     def step_P(self) -> torch.Tensor:

@@ -72,7 +72,7 @@ def page(found: list[tuple[Block, Comparison]]) -> str:
     lines = ["# Scores of the shipped d=3 networks", ""]
     lines += [
         "SI1000 memory, all decoders on the same shots, 95 % Wilson intervals; made from the rows in `results/` by "
-        "`python -m syndistill.recipes.scores --rows results/d3.jsonl --page docs/results.md`."
+        "`python -m syndistill.recipes.scores --rows results/d3.jsonl --page docs/results.md --long-shots 20000`."
     ]
     for block, comparison in found:
         lines += ["", f"## {block.experiment}", ""]
@@ -142,7 +142,8 @@ def _gains(found: list[tuple[Block, Comparison]]) -> list[str]:
         lers = {d: {n: r.ler for n, r in _rows(found, basis, d)} for d in (RIVAL, *NETWORKS)}
         for rounds in lers[RIVAL]:
             gain = lers[RIVAL][rounds] - lers[TEACHER][rounds]
-            kept = [f"{(lers[RIVAL][rounds] - lers[d][rounds]) / gain:.0%}" for d in STUDENTS]
+            # Where the Teacher gains nothing there is nothing to keep.
+            kept = [f"{(lers[RIVAL][rounds] - lers[d][rounds]) / gain:.0%}" if gain > 0 else "-" for d in STUDENTS]
             lines.append(f"| {basis} | {rounds} | {gain:.5f} | " + " | ".join(kept) + " |")
     return lines
 
