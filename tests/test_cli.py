@@ -14,7 +14,7 @@ from syndistill.evaluation.gate import judge_teacher
 from syndistill.models.presets import build
 from syndistill.models.saving import load_network, save_network, weights_hash
 from syndistill.models.tensors_file import load_tensors, save_tensors
-from syndistill.recipes import console, gated
+from syndistill.recipes import console, gated, recipe
 
 EXPERIMENT = "d=3,rounds=2,basis=z,noise=si1000,p=0.004"
 TRAIN = ["train", "teacher-tiny", "--set", "training.steps=6", "--set", "training.batch_size=16",
@@ -344,5 +344,6 @@ def test_info_lists_and_describes(capsys, networks):
     assert set(told["multiply_adds_per_round"]) == {"r=3", "r=9", "r=25"}
     assert told["sha256"] == hash_of(networks / "good.safetensors")
     assert told["metadata"] == {"note": "untrained"}
-    assert '"steps": 20000' in run(capsys, "info", "labels-d3")[1]
+    steps = recipe("labels-d3").training.steps
+    assert f'"steps": {steps}' in run(capsys, "info", "labels-d3")[1]
     assert "multiply_adds_per_round" in run(capsys, "info", "conv-gru-5k")[1]

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from syndistill.distill.losses import posterior_divergence
-from syndistill.distill.objective import StudentObjective
+from syndistill.distill.objective import StudentObjective, gradient_shares
 from syndistill.distill.run import train_student
 from syndistill.distill.stage import prepare_stage, stage_statistics
 from syndistill.distill.student_data import LiveSource, simulated, statistics_shots
 from syndistill.distill.targets import FrozenTeacher
 from syndistill.distill.terms import Terms
-from syndistill.distill.weighting import measure_gate
+from syndistill.distill.weighting import BATCHES, measure_gate
 from syndistill.errors import SyndistillError
 from syndistill.models.saving import load_network, weights_hash
 from syndistill.models.tensors_file import load_tensors
@@ -119,12 +119,16 @@ def test_adding_a_signal_changes_no_other_weight(tmp_path, stage1_run):
 
 def test_a_share_is_the_share_of_the_gradient(tmp_path, stage1_run):
     run = stage1_run(terms=Terms(temporal=FEATURE | {"share": 0.3}, spatial=FEATURE | {"share": 0.1, "weight": 2.0}))
-    network, _, stage, batch = staged(run, tmp_path)
-    stage.objective(network, batch)
-    shares = stage.objective(network, batch)[1]
-    # measured on a mean of four batches, one of which this is
-    assert float(shares["share.temporal"]) == pytest.approx(0.3, rel=0.5)
-    assert float(shares["share.spatial"]) == pytest.approx(0.2, rel=0.5)
+    network, _, stage, _ = staged(run, tmp_path)
+    objective = stage.objective
+    sums = {"temporal": 0.0, "spatial": 0.0}
+    source = LiveSource(simulated(run.data, 32, 1), run.data.cut_rounds, run.terms.needs_every_end)
+    for taught in source.chunk(0)[:BATCHES]:  # those that the scales were measured on
+        _, losses = objective.losses(network, taught)
+        shares = gradient_shares(network, {t.name: t.weight * losses[t.name] for t in objective.terms})
+        sums = {name: total + float(shares[name]) / BATCHES for name, total in sums.items()}
+    assert sums["temporal"] == pytest.approx(0.3, rel=1e-3)
+    assert sums["spatial"] == pytest.approx(0.2, rel=1e-3)  # share times weight
     kept = json.loads((tmp_path / "weights.json").read_text())
     assert kept["scales"].keys() == {"temporal", "spatial"}
     # what is kept is used again, not measured again
