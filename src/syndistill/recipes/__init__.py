@@ -13,13 +13,14 @@ from syndistill.recipes.students import (
     baseline_tiny,
     labels_d3,
 )
-from syndistill.recipes.teachers import teacher_d3, teacher_d3_joint, teacher_tiny
+from syndistill.recipes.teachers import sycamore_d3, teacher_d3, teacher_d3_joint, teacher_tiny
 from syndistill.training.run import TeacherRun
 
 RECIPES: dict[str, Callable[[], TeacherRun | StudentRun]] = {
     "teacher-d3": teacher_d3,
     "teacher-d3-joint": teacher_d3_joint,
     "teacher-tiny": teacher_tiny,
+    "sycamore-d3": sycamore_d3,
     "baseline-d3": baseline_d3,
     "baseline-d3-longer": baseline_d3_longer,
     "labels-d3": labels_d3,

@@ -13,6 +13,7 @@ from syndistill.models.saving import weights_hash
 from syndistill.models.zoo import card, load_any, network_path, shipped_names
 from syndistill.recipes import RECIPES, recipe
 from syndistill.recipes.choose import nearest
+from syndistill.training.run import TeacherRun
 
 ROUNDS = (3, 9, 25)
 
@@ -39,8 +40,9 @@ def describe(name: str) -> str:
         said = {"card": card(name)} if name in shipped_names() else {"metadata": metadata}
         parts.append(f"network {name}\n" + _json(_network(network) | {"sha256": weights_hash(network)} | said))
     if name in RECIPES:
-        verb = "train" if name.startswith("teacher") else "distill"
-        content = _json(recipe(name).model_dump(mode="json"))
+        run = recipe(name)
+        verb = "train" if isinstance(run, TeacherRun) else "distill"
+        content = _json(run.model_dump(mode="json"))
         parts.append(f"recipe {name} (syndistill {verb} {name} --out DIR)\n{content}")
     if name in PRESETS:
         parts.append(f"preset {name} at d=3\n" + _json(_network(build(name, 3))))

@@ -20,10 +20,10 @@ from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import Comparison
 from syndistill.evaluation.per_round import fit_per_round
 from syndistill.evaluation.subject import Subject
-from syndistill.models.presets import preset
 from syndistill.recipes.console import progress_bars
+from syndistill.recipes.teachers import sycamore_d3
 from syndistill.sampling.recorded import find_recordings
-from syndistill.training.config import Curriculum, OptimiserConfig, RecordedData, RoundsPhase, TrainingConfig
+from syndistill.training.config import RecordedData
 from syndistill.training.run import TEACHER_FILE, TeacherRun, train_teacher
 from syndistill.training.run_folder import write_json
 
@@ -31,30 +31,6 @@ REFERENCES = (
     "pymatching@circuit", "pymatching@pij", "pymatching-correlated@circuit", "pymatching-correlated@pij"
 )  # fmt: skip
 UNTUNED = "teacher-d3"
-
-
-def sycamore_d3(folder: str = "sycamore_x_even") -> TeacherRun:
-    """The shipped d=3 Teacher tuned to one centre of the Sycamore chip (samples of its p_ij models, X basis)."""
-    rounds = (RoundsPhase(from_shots=0, rounds=(3, 5, 7, 9, 11, 13)),)
-    return TeacherRun(
-        network=preset("teacher-small", 3),
-        start_from=UNTUNED,
-        data=RecordedData(
-            folder=folder,
-            distance=3,
-            basis="x",
-            center=(3, 5),
-            model="pij",
-            curriculum=Curriculum(p_min=0.001, p_max=0.001, rounds=rounds),
-        ),
-        training=TrainingConfig(
-            steps=1_500,
-            batch_size=256,
-            seed=1,
-            precision="bf16",
-            optimiser=OptimiserConfig(learning_rate=5e-4, warmup_steps=100, decay_steps=1_000, ema_decay=0.99),
-        ),
-    )
 
 
 def judge(data: Path, run: TeacherRun, network: str, shots: int | None) -> list[tuple[int, Comparison]]:

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from syndistill.models.presets import preset
-from syndistill.training.config import Curriculum, DataConfig, OptimiserConfig, RoundsPhase, TrainingConfig
+from syndistill.training.config import (
+    Curriculum,
+    DataConfig,
+    OptimiserConfig,
+    RecordedData,
+    RoundsPhase,
+    TrainingConfig,
+)
 from syndistill.training.run import TeacherRun
 
 
@@ -50,6 +57,30 @@ def teacher_tiny() -> TeacherRun:
             batch_size=128,
             log_every=25,
             optimiser=OptimiserConfig(learning_rate=3e-3, warmup_steps=50, decay_steps=250, ema_decay=0.99),
+        ),
+    )
+
+
+def sycamore_d3(folder: str = "sycamore_x_even") -> TeacherRun:
+    """The shipped d=3 Teacher tuned to one centre of the Sycamore chip (samples of its p_ij models, X basis)."""
+    rounds = (RoundsPhase(from_shots=0, rounds=(3, 5, 7, 9, 11, 13)),)
+    return TeacherRun(
+        network=preset("teacher-small", 3),
+        start_from="teacher-d3",
+        data=RecordedData(
+            folder=folder,
+            distance=3,
+            basis="x",
+            center=(3, 5),
+            model="pij",
+            curriculum=Curriculum(p_min=0.001, p_max=0.001, rounds=rounds),
+        ),
+        training=TrainingConfig(
+            steps=1_500,
+            batch_size=256,
+            seed=1,
+            precision="bf16",
+            optimiser=OptimiserConfig(learning_rate=5e-4, warmup_steps=100, decay_steps=1_000, ema_decay=0.99),
         ),
     )
 
