@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from syndistill.distill.fusion import Fusion, FusionConfig
 from syndistill.distill.lessons import Lessons
 from syndistill.distill.run import train_student
 from syndistill.distill.statistics import TargetSpec, measure_targets
-from syndistill.distill.targets import FrozenTeacher, TaughtShots, cut
+from syndistill.distill.targets import FrozenTeacher, TaughtShots, cut, draw_ends
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.zoo import load_any
@@ -227,3 +228,23 @@ def test_a_cut_keeps_the_ends_before_where_asked(taught, teacher):
     assert short.shots.ends == (1, 2)
     assert torch.equal(short.teacher_BKLC, full.teacher_BKLC[:, :2])
     assert torch.equal(short.shots.labels_BKLO, batch.shots.labels_BKLO[:, :2])
+
+
+def test_ends_are_drawn_and_the_last_is_kept(taught, teacher):
+    batch = taught(rounds=5)
+    full = TaughtShots(batch.shots, teacher.logits(batch.shots), {"fused": torch.randn(32, 5, 3, 1)})
+    seen = set()
+    for number in range(40):
+        drawn = draw_ends(replace(full, number=number), 2, seed=1)
+        assert drawn.shots.ends[-1] == 5
+        assert len(drawn.shots.ends) == 2
+        kept = [end - 1 for end in drawn.shots.ends]
+        assert torch.equal(drawn.teacher_BKLC, full.teacher_BKLC[:, kept])
+        assert torch.equal(drawn.signals["fused"], full.signals["fused"][:, kept])
+        assert torch.equal(drawn.shots.labels_BKLO, batch.shots.labels_BKLO[:, kept])
+        torch.testing.assert_close(teacher.logits(drawn.shots), drawn.teacher_BKLC, rtol=1e-4, atol=1e-5)
+        seen |= set(drawn.shots.ends)
+    assert seen == {1, 2, 3, 4, 5}
+    again = draw_ends(replace(full, number=7), 2, seed=1).shots.ends
+    assert again == draw_ends(replace(full, number=7), 2, seed=1).shots.ends
+    assert draw_ends(full, 5, seed=1) is full

@@ -94,7 +94,8 @@ def test_the_losses_by_hand():
     # predicting the mean of a target of that variance costs 1.0
     torch.manual_seed(0)
     noise = torch.randn(100_000, 2) * torch.tensor([3.0, 0.5])
-    assert float(normalised_mse(torch.zeros(2), noise, torch.tensor([9.0, 0.25]))) == pytest.approx(1.0, abs=0.02)
+    variance = torch.tensor([9.0, 0.25])
+    assert float(normalised_mse(torch.zeros_like(noise), noise, variance)) == pytest.approx(1.0, abs=0.02)
     # cosines: 4 / (sqrt 5 * 2), 3 / (3 * sqrt 17)
     assert float(cosine(x, target)) == pytest.approx(1 - (4 / (2 * math.sqrt(5)) + 1 / math.sqrt(17)) / 2)
     assert float(cosine(3 * target, target)) == pytest.approx(0.0, abs=1e-6)

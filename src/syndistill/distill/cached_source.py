@@ -17,7 +17,7 @@ from syndistill.circuits.layout import Layout
 from syndistill.distill.cache_signals import CachedSignal, check_parts
 from syndistill.distill.manifest import CacheKey, file_sha256, matching_manifest
 from syndistill.distill.packing import unpack_shots
-from syndistill.distill.targets import TaughtShots
+from syndistill.distill.targets import TaughtShots, draw_ends
 from syndistill.errors import SyndistillError
 from syndistill.models.tensors_file import load_tensors
 
@@ -54,7 +54,7 @@ class CachedSource:
 
     cut_rounds: when not empty, each batch is cut to an experiment of so many rounds, drawn from it (every
     history of R rounds holds a t-round experiment for each t <= R); only the last end is kept, unless every_end.
-    signals: what to read beside the logits.
+    signals: what to read beside the logits. ends: where more are kept, how many a batch (0: all).
     """
 
     batches_per_chunk = 16
@@ -68,8 +68,9 @@ class CachedSource:
         cut_rounds: tuple[int, ...] = (),
         signals: Sequence[CachedSignal] = (),
         every_end: bool = False,
+        ends: int = 0,
     ) -> None:
-        self.batch_size, self.seed, self.cut_rounds = batch_size, seed, cut_rounds
+        self.batch_size, self.seed, self.cut_rounds, self.ends = batch_size, seed, cut_rounds, ends
         self.every_end = every_end or not cut_rounds
         self.groups = _load(folder, key, tuple(signals))
         self.batches_per_epoch = sum(len(g) // batch_size for g in self.groups)
@@ -96,7 +97,8 @@ class CachedSource:
         if self.cut_rounds:
             fitting = [r for r in self.cut_rounds if r <= rounds]
             rounds = int(np.random.default_rng([self.seed, 1, number]).choice(fitting))
-        return group.batch(rows, number, rounds, self.every_end)
+        taught = group.batch(rows, number, rounds, self.every_end)
+        return draw_ends(taught, self.ends, self.seed) if self.ends else taught
 
     def _order(self, epoch: int) -> list[tuple[int, np.ndarray]]:
         rng = np.random.default_rng([self.seed, 0, epoch])

@@ -178,7 +178,7 @@ def _source(
     every_end = run.terms.needs_every_end
     if not run.data.cached_shots:
         fresh = simulated(run.data, run.training.batch_size, run.training.seed)
-        return LiveSource(fresh, run.data.cut_rounds, every_end)
+        return LiveSource(fresh, run.data.cut_rounds, every_end, run.data.ends if every_end else 0)
     signals: list[CachedSignal] = [feature_signal(name, s) for name, s in statistics.items()]
     if fusion is not None:
         signals.append(fused_signal(fusion, teacher.key()))

@@ -17,7 +17,7 @@ from syndistill.distill.cache import add_signals, announce, write_cache
 from syndistill.distill.cache_signals import CachedSignal, is_written
 from syndistill.distill.cached_source import CachedSource
 from syndistill.distill.manifest import MANIFEST, CacheKey, matching_manifest
-from syndistill.distill.targets import TaughtShots, cut
+from syndistill.distill.targets import TaughtShots, cut, draw_ends
 from syndistill.distill.teacher import Teacher
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import SimulatedSource
@@ -40,25 +40,29 @@ class StudentData(Strict):
     cut_rounds: tuple[int, ...] = ()
     """Each batch becomes an experiment of one of these numbers of rounds; terms of the last end look at its end (empty:
     batches stay as they are)."""
+    ends: int = Field(default=2, ge=0)
+    """How many ends of each batch the terms of every end look at: the last one and others drawn, for each is a readout
+    to pay for; 0: all."""
     cache_seed: int = Field(default=CACHE_SEED, ge=0)
 
 
 class LiveSource:
     """Fresh shots, the Teacher to be asked by the objective."""
 
-    def __init__(self, source: SimulatedSource, cut_rounds: tuple[int, ...], every_end: bool = False) -> None:
-        self.source, self.cut_rounds, self.every_end = source, cut_rounds, every_end
+    def __init__(
+        self, source: SimulatedSource, cut_rounds: tuple[int, ...], every_end: bool = False, ends: int = 0
+    ) -> None:
+        self.source, self.cut_rounds, self.every_end, self.ends = source, cut_rounds, every_end, ends
         self.batches_per_chunk = source.batches_per_chunk
 
     def chunk(self, index: int) -> list[TaughtShots]:
         rng = np.random.default_rng([self.source.seed, 1, index])
         first = index * self.batches_per_chunk
         taught = [TaughtShots(shots, None, number=first + i) for i, shots in enumerate(self.source.chunk(index))]
-        if not self.cut_rounds:
-            return taught
-        return [
-            cut(t, int(rng.choice([r for r in self.cut_rounds if r <= t.shots.rounds])), self.every_end) for t in taught
-        ]
+        if self.cut_rounds:
+            drawn = [int(rng.choice([r for r in self.cut_rounds if r <= t.shots.rounds])) for t in taught]
+            taught = [cut(t, rounds, self.every_end) for t, rounds in zip(taught, drawn, strict=True)]
+        return [draw_ends(t, self.ends, self.source.seed) for t in taught] if self.ends else taught
 
 
 def simulated(data: StudentData, batch_size: int, seed: int) -> SimulatedSource:
@@ -109,7 +113,8 @@ def cached_source(
         write_cache(folder, key, teacher, source, n_chunks, progress, lacking)
     matching_manifest(folder, key)
     add_signals(folder, teacher, lacking, progress if begun else None)
-    return CachedSource(folder, key, training.batch_size, training.seed, data.cut_rounds, signals, every_end)
+    ends = data.ends if every_end else 0
+    return CachedSource(folder, key, training.batch_size, training.seed, data.cut_rounds, signals, every_end, ends)
 
 
 def _channels(data: StudentData, teacher: Teacher) -> int:

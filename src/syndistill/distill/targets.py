@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 
 from syndistill.distill.teacher import FrozenTeacher, Teacher
 from syndistill.sampling.shots import Shots
 
-__all__ = ["FrozenTeacher", "TaughtShots", "Teacher", "cut"]
+__all__ = ["FrozenTeacher", "TaughtShots", "Teacher", "cut", "draw_ends"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,3 +57,22 @@ def cut(taught: TaughtShots, rounds: int, every_end: bool = False) -> TaughtShot
     )
     teacher_BKLC = None if taught.teacher_BKLC is None else taught.teacher_BKLC[:, kept]
     return replace(taught, shots=shorter, teacher_BKLC=teacher_BKLC)
+
+
+def draw_ends(taught: TaughtShots, count: int, seed: int) -> TaughtShots:
+    """`count` of the ends: the last one, and others drawn by (seed, number of the batch). All where there are no more.
+
+    Every end costs the Student a readout; over the batches every end has its turn.
+    """
+    shots, n = taught.shots, len(taught.shots.ends)
+    if n <= count:
+        return taught
+    rng = np.random.default_rng([seed, 2, taught.number])
+    kept = [*sorted(rng.choice(n - 1, count - 1, replace=False).tolist()), n - 1]
+    labels = None if shots.labels_BKLO is None else shots.labels_BKLO[:, kept]
+    fewer = replace(
+        shots, last_BKS=shots.last_BKS[:, kept], labels_BKLO=labels, ends=tuple(shots.ends[k] for k in kept)
+    )
+    of_ends = {"fused": taught.signals["fused"][:, kept]} if "fused" in taught.signals else {}
+    teacher_BKLC = None if taught.teacher_BKLC is None else taught.teacher_BKLC[:, kept]
+    return replace(taught, shots=fewer, teacher_BKLC=teacher_BKLC, signals=taught.signals | of_ends)

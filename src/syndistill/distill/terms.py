@@ -53,9 +53,9 @@ class FeatureTerm(Strict):
     """Gradient norm that weight 1 has at the start of the stage, as a share of the main terms' norm over the same
     weights; measured once, then fixed. None: weight 1 is the plain loss."""
     loss: FeatureLossName = "normalised_mse"
-    components: int = Field(default=16, ge=0)
+    components: int = Field(default=8, ge=0)
     """Principal directions of the target; 0: as many as hold 95 % of its variance."""
-    every_rounds: int = Field(default=1, gt=0)
+    every_rounds: int = Field(default=2, gt=0)
     """Rounds 1, 1 + every_rounds, ... are compared."""
     fade_steps: int = Field(default=0, ge=0)
     """The weight falls linearly to 0 over so many steps; 0: it stays."""
