@@ -172,6 +172,9 @@ def test_the_fuse_stage(tmp_path, teacher_file, taught, output, mode):
     report = json.loads((tmp_path / "fuse" / "fuse_report.json").read_text())
     assert set(report["paths"]) == {"transformer", "state", "final", "calibrated final", "z_fuse"}
     assert said["better"] == report["better"]
+    every = report["every_end_and_line"]["nll_fused_minus_calibrated"]
+    assert every["low"] < every["value"] < every["high"]
+    assert report["better"] == (every["high"] < 0)
     np.testing.assert_allclose(list(report["weights"].values()), fusion.weights_P.numpy())
     assert (mode == "mean") == np.allclose(fusion.weights_P.numpy(), 1 / 3)
     assert not any(p.requires_grad for p in fusion.parameters())

@@ -91,7 +91,7 @@ def fuse_report(
         raise SyndistillError(f"{len(labels_BO)} shots: a report needs more")
     calibrated_BC = final_BC / temperature
     rows = dict(paths) | {"final": final_BC, CALIBRATED: calibrated_BC, FUSED: fused_BC}
-    difference = _mean(nll_B(fused_BC, labels_BO) - nll_B(calibrated_BC, labels_BO))
+    difference = mean_interval(nll_B(fused_BC, labels_BO) - nll_B(calibrated_BC, labels_BO))
     return {
         "shots": len(labels_BO),
         "weights": dict(weights),
@@ -108,14 +108,14 @@ def _scores(logits_BC: torch.Tensor, labels_BO: torch.Tensor, final_BC: torch.Te
     ler = binomtest(errors, shots).proportion_ci(method="wilson")
     return {
         "ler": Interval(errors / shots, float(ler.low), float(ler.high))._asdict(),
-        "nll": _mean(nll_B(logits_BC, labels_BO))._asdict(),
+        "nll": mean_interval(nll_B(logits_BC, labels_BO))._asdict(),
         "ece": calibration_error(logits_BC, labels_BO),
         "best_temperature": best_temperature(logits_BC, labels_BO),
         "agreement_with_final": float((decisions(logits_BC) == decisions(final_BC)).all(-1).double().mean()),
     }
 
 
-def _mean(values_B: torch.Tensor) -> Interval:
+def mean_interval(values_B: torch.Tensor) -> Interval:
     """With a normal interval."""
     mean = float(values_B.mean())
     half = TWO_SIDED_95 * float(values_B.std()) / math.sqrt(len(values_B))
