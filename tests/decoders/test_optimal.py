@@ -5,40 +5,15 @@ import itertools
 import numpy as np
 import pytest
 import stim
-from scipy.linalg import hadamard
 from scipy.stats import binomtest
 
 from syndistill.circuits.experiment import Experiment
-from syndistill.decoders.optimal import ExactPosterior, OptimalDecoder, posterior_table, walsh_hadamard
+from syndistill.decoders import optimal
+from syndistill.decoders.matching import MatchingDecoder
+from syndistill.decoders.optimal import ExactPosterior, OptimalDecoder, posterior_table
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.calibration import nll
 from syndistill.sampling.stored import StoredShots, dem_of_circuit
-
-
-@pytest.mark.parametrize("n", range(10))
-def test_walsh_hadamard_small(n):
-    values = np.random.default_rng(n).normal(size=1 << n)
-    expected = hadamard(1 << n) @ values if n else values.copy()
-    walsh_hadamard(values)
-    np.testing.assert_allclose(values, expected, atol=1e-11)
-
-
-def test_walsh_hadamard_large_is_its_own_inverse():
-    values = np.random.default_rng(0).normal(size=1 << 19)
-    transformed = values.copy()
-    walsh_hadamard(transformed)
-    assert transformed[0] == pytest.approx(values.sum(), abs=1e-8)
-    for row in (1, 1 << 18, 0b1010101010101010101):
-        signs = 1 - 2.0 * (np.bitwise_count(np.arange(values.size) & row) % 2)
-        assert transformed[row] == pytest.approx(float(signs @ values), abs=1e-8)
-    walsh_hadamard(transformed)
-    np.testing.assert_allclose(transformed / values.size, values, atol=1e-12)
-
-
-def test_walsh_hadamard_refuses_other_arrays():
-    for bad in (np.zeros(3), np.zeros(4, np.float32), np.zeros(8)[::2], np.zeros((2, 2))):
-        with pytest.raises(ValueError, match="contiguous float64"):
-            walsh_hadamard(bad)
 
 
 def enumerate_joint(mechanisms, n_detectors, n_observables):
@@ -87,11 +62,11 @@ def test_lookup_equals_enumeration():
     shots = StoredShots.from_bits(events_BN, np.zeros((32, 2), bool), dem)
     conditional_BK = (joint_KM / joint_KM.sum(axis=0)).T[(events_BN << np.arange(5)).sum(axis=1)]
     flipped_BO = np.stack([conditional_BK[:, 1] + conditional_BK[:, 3], conditional_BK[:, 2] + conditional_BK[:, 3]], 1)
-    decoder = OptimalDecoder(dem)
-    np.testing.assert_allclose(decoder.posterior.class_probabilities(shots.detectors_packed), conditional_BK, rtol=1e-9)
+    decoder, posterior = OptimalDecoder(dem), posterior_table(dem)
+    np.testing.assert_allclose(posterior.class_probabilities(shots.detectors_packed), conditional_BK, rtol=1e-9)
     np.testing.assert_allclose(decoder.decode(shots), flipped_BO, rtol=1e-9)
     np.testing.assert_allclose(
-        decoder.posterior.log_odds(shots.detectors_packed), np.log(flipped_BO / (1 - flipped_BO)), rtol=1e-8, atol=1e-9
+        posterior.log_odds(shots.detectors_packed), np.log(flipped_BO / (1 - flipped_BO)), rtol=1e-8, atol=1e-9
     )
 
 
@@ -110,10 +85,45 @@ def test_separators_are_joined():
     np.testing.assert_allclose(split.joint_KM[:, :4], joined.joint_KM, atol=1e-15)
 
 
+def test_the_posterior_over_many_rounds_is_the_table_where_both_exist(monkeypatch):
+    circuit = Experiment(3, 2, "x", "si1000", 0.004).circuit()
+    shots = StoredShots.sample(circuit, 5_000, seed=3)
+    table = OptimalDecoder(shots.dem)
+    monkeypatch.setattr(optimal, "MAX_BITS", 4)
+    np.testing.assert_allclose(OptimalDecoder(shots.dem).decode(shots), table.decode(shots), atol=1e-6)
+
+
+def test_many_rounds_are_below_correlated_matching():
+    """d=3, 9 rounds: no table could hold its 2^72 patterns. 4,000 shots: false alarm below 1e-6 at the true gap."""
+    circuit = Experiment(3, 9, "z", "si1000", 0.004).circuit()
+    shots = StoredShots.sample(circuit, 4_000, seed=2)
+    best = OptimalDecoder(shots.dem).decode(shots)
+    wrong = (best > 0.5) != shots.observables()
+    assert best.mean() == pytest.approx(shots.observables().mean(), abs=5 * 0.5 / 4_000**0.5)
+    assert wrong.mean() < ((MatchingDecoder(shots.dem).decode(shots) > 0.5) != shots.observables()).mean()
+    # what it expects of itself is what happens
+    expected = np.minimum(best, 1 - best).mean()
+    assert wrong.mean() == pytest.approx(expected, abs=5 * (expected / 4_000) ** 0.5)
+
+
+def test_many_rounds_need_times_and_narrow_slices():
+    without = stim.DetectorErrorModel("error(0.1) D0 L0\ndetector D30")
+    with pytest.raises(SyndistillError, match="coordinates"):
+        OptimalDecoder(without)
+    d5 = Experiment(5, 2, "z", "si1000", 0.004).circuit().detector_error_model()
+    with pytest.raises(SyndistillError, match="smaller code"):
+        OptimalDecoder(d5)
+    far = stim.DetectorErrorModel(
+        "error(0.1) D0 D20 L0\n" + "\n".join(f"detector(0, 0, {t}) D{t}" for t in range(30))
+    )
+    with pytest.raises(SyndistillError, match="neighbouring slices"):
+        OptimalDecoder(far)
+
+
 def test_too_large_or_nothing_to_decode():
     big = stim.DetectorErrorModel("error(0.1) D0 L0\ndetector D25")
     with pytest.raises(SyndistillError, match="26 detectors and 1 observables"):
-        OptimalDecoder(big)
+        posterior_table(big)
     with pytest.raises(SyndistillError, match="1 observable or more"):
         OptimalDecoder(stim.DetectorErrorModel("error(0.1) D0"))
 
@@ -122,7 +132,7 @@ def test_published_optimum_of_si1000():
     """d=3, r=3, p=.004: LER .04178 and NLL .11758 in memory Z.  Sampled errors agree (false alarm below 1e-6)."""
     circuit = Experiment(3, 3, "z", "si1000", 0.004).circuit()
     decoder = OptimalDecoder(dem_of_circuit(circuit))
-    (least_ler,), (least_nll,) = decoder.posterior.optimum()
+    (least_ler,), (least_nll,) = posterior_table(dem_of_circuit(circuit)).optimum()
     assert least_ler == pytest.approx(0.04178, abs=1e-5)
     assert least_nll == pytest.approx(0.11758, abs=1e-5)
     shots = StoredShots.sample(circuit, 100_000, seed=1)

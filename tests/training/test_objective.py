@@ -10,7 +10,16 @@ from syndistill.errors import SyndistillError
 from syndistill.models.contract import Outputs
 from syndistill.models.presets import build
 from syndistill.sampling.simulate import simulate
-from syndistill.training.objective import GroundTruth, joint_class, label_loss, next_event_loss, wrong_at_last_end
+from syndistill.training.config import Curriculum, DataConfig, RoundsPhase, TrainingConfig
+from syndistill.training.objective import (
+    GroundTruth,
+    joint_class,
+    label_loss,
+    next_event_loss,
+    posterior_loss,
+    wrong_at_last_end,
+)
+from syndistill.training.run import simulated_source
 
 
 def shots_of(basis, rounds=3):
@@ -87,3 +96,36 @@ def test_what_is_missing_is_said():
     unlabelled = type(shots)(shots.layout, "x", shots.events_BRS, shots.last_BKS, None, shots.ends)
     with pytest.raises(SyndistillError, match="carry no labels"):
         GroundTruth()(build("teacher-tiny", 3), unlabelled)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_loss_of_a_certain_posterior_is_that_of_the_label(channels):
+    """Probability 1 for one pattern is a label."""
+    generator = torch.Generator().manual_seed(1)
+    observables = 1 if channels == 1 else 2
+    logits = torch.randn(5, 2, 3, channels, generator=generator)
+    labels = torch.randint(0, 2, (5, 2, 3, observables), generator=generator, dtype=torch.uint8)
+    pattern_BKL = (labels.long() << torch.arange(observables)).sum(-1)
+    certain = torch.nn.functional.one_hot(pattern_BKL, 1 << observables).float()
+    torch.testing.assert_close(posterior_loss(logits, certain), label_loss(logits, labels))
+
+
+def test_loss_of_a_posterior_is_the_mean_over_its_labels():
+    logits = torch.tensor([[[[0.7, -1.2, 0.1, 2.0]]]])
+    posterior = torch.tensor([[[[0.1, 0.2, 0.3, 0.4]]]])
+    each = [label_loss(logits, torch.tensor([[[[p & 1, p >> 1]]]], dtype=torch.uint8)) for p in range(4)]
+    expected = sum(posterior[0, 0, 0, p] * each[p] for p in range(4))
+    torch.testing.assert_close(posterior_loss(logits, posterior), expected)
+
+
+def test_exact_labels_are_what_a_run_with_them_learns_from():
+    data = DataConfig(
+        distance=3,
+        labels="exact",
+        curriculum=Curriculum(p_min=0.004, p_max=0.006, rounds=(RoundsPhase(from_shots=0, rounds=(2,)),)),
+    )
+    shots = simulated_source(data, TrainingConfig(steps=1, batch_size=8)).chunk(0)[0]
+    network = build("teacher-tiny", 3)
+    _, values = GroundTruth(0.0)(network, shots)
+    expected = posterior_loss(network(shots).logits_BKLC, shots.posterior_BKLP).mean()
+    torch.testing.assert_close(values["nll"], expected.detach())

@@ -1,14 +1,16 @@
-"""The exact posterior of a small detector error model, from two Walsh-Hadamard transforms.
+"""The exact posterior of a detector error model: no decoder of its shots has a lower error rate, or a lower NLL.
 
-The mechanisms of an error model are independent, so P(detectors, observables) is a convolution over bit vectors.  Put
-log(1 - 2 p_i) at index mask_i of a zero vector w of length 2^n; with H the Walsh-Hadamard transform the characters are
-chi = exp((sum(w) - H w) / 2), and P = H chi / 2^n.
+Two ways: a table of all patterns by Walsh-Hadamard transforms (`sampling.walsh_hadamard`) for up to 26 bits in all, and
+a message passed from slice to slice (`sampling.slice_chain`) for few detectors a slice and any number of rounds.
 
-Legend: B shots, K joint observable patterns (2^O), M detector patterns (2^N), O observables.  Detector i is bit i of a
-detector pattern, observable j is bit j of an observable pattern.
+Legend: B shots, K joint observable patterns (2^O), M detector patterns (2^N), N detectors, O observables, T slices.
+Detector i is bit i of a detector pattern, observable j is bit j of an observable pattern.
 """
 
 from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import stim
@@ -16,73 +18,25 @@ from numpy.typing import NDArray
 
 from syndistill.decoders.contract import Decoder, reference_id
 from syndistill.errors import SyndistillError
+from syndistill.sampling.slice_chain import MAX_SLICE_BITS, flips, slice_chain
 from syndistill.sampling.stored import StoredShots
+from syndistill.sampling.walsh_hadamard import xor_distribution
 
 MAX_BITS = 26
-"""Detectors plus observables: the table holds 2^26 float64, 0.5 GiB."""
+"""Detectors plus observables of a table: it holds 2^26 float64, 0.5 GiB."""
 
-_LEVELS = 4  # butterfly levels per pass over memory, done as one 16 x 16 matrix product
-_CHUNK = 1 << 16  # values handled at a time, so that the temporary stays in cache
-_LOG_OF_ZERO = -1e3  # stands for log(1 - 2 p) at p = 1/2: exp(-1e3) is 0, and no inf - inf arises
+_CHUNK = 1 << 16  # patterns added up at a time
 
-
-def walsh_hadamard(values: NDArray[np.float64]) -> None:
-    """Replaces values, contiguous float64 of length 2^n, by H values, H_ij = (-1)^popcount(i & j), in place."""
-    n = values.size.bit_length() - 1
-    if values.ndim != 1 or values.size != 1 << n or values.dtype != np.float64 or not values.flags.c_contiguous:
-        raise ValueError(f"not a contiguous float64 vector of length 2^n: {values.dtype} {values.shape}")
-    for low in range(0, n, _LEVELS):
-        side = 1 << min(_LEVELS, n - low)
-        blocks = values.reshape(-1, side, 1 << low)
-        kernel = _hadamard(side)
-        outer, _, inner = blocks.shape
-        columns = min(inner, max(1, _CHUNK // side))
-        rows = max(1, _CHUNK // (side * columns))
-        for o in range(0, outer, rows):
-            for i in range(0, inner, columns):
-                tile = blocks[o : o + rows, :, i : i + columns]
-                if inner == 1:  # one large product in place of many with a single column
-                    tile[:, :, 0] = tile[:, :, 0] @ kernel
-                else:
-                    tile[...] = kernel @ tile
-
-
-def _hadamard(side: int) -> NDArray[np.float64]:
-    matrix: NDArray[np.float64] = np.ones((1, 1))
-    while len(matrix) < side:
-        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
-    return matrix
-
-
-def _log_characters(dem: stim.DetectorErrorModel) -> tuple[NDArray[np.float64], int]:
-    """w of the module's text, and the pattern that is certain to be flipped: a mechanism of p > 1/2 is a certain flip
-    followed by one of 1 - p."""
-    n_detectors = dem.num_detectors
-    weights = np.zeros(1 << (n_detectors + dem.num_observables))
-    certain = 0
-    for instruction in dem.flattened():
-        if instruction.type != "error":
-            continue
-        mask = 0
-        for target in instruction.targets_copy():
-            if target.is_relative_detector_id():
-                mask ^= 1 << target.val
-            elif target.is_logical_observable_id():
-                mask ^= 1 << (n_detectors + target.val)
-        p = instruction.args_copy()[0]
-        if p > 0.5:
-            certain ^= mask
-            p = 1.0 - p
-        weights[mask] += np.log1p(-2.0 * p) if p < 0.5 else _LOG_OF_ZERO
-    return weights, certain
+Classes = Callable[[StoredShots], NDArray[np.float64]]
+"""P(observable pattern | detectors), (B, K)."""
 
 
 class ExactPosterior:
     """P(detectors, observables) of a detector error model as a table.
 
     Attributes:
-        joint_KM: float64 (2^O, 2^N), sums to 1.
-        resolution: probabilities below it are rounding noise and are lifted to it, which bounds log-odds to about +-36.
+        joint_KM: float64 (2^O, 2^N), sums to 1; values below 2.2e-16 of the largest are rounding noise and are
+            lifted to it, which bounds log-odds to about +-36.
     """
 
     def __init__(self, dem: stim.DetectorErrorModel) -> None:
@@ -91,22 +45,14 @@ class ExactPosterior:
         n_bits = self.n_detectors + self.n_observables
         if n_bits > MAX_BITS or self.n_observables == 0:
             raise SyndistillError(
-                f"optimal: the model has {self.n_detectors} detectors and {self.n_observables} observables, the exact "
-                f"posterior takes 1 observable or more and {MAX_BITS} bits in all (d=3, rounds=3): take fewer rounds"
+                f"optimal: the model has {self.n_detectors} detectors and {self.n_observables} observables, the table "
+                f"of all patterns takes 1 observable or more and {MAX_BITS} bits (d=3, rounds=3): take fewer rounds"
             )
-        table, certain = _log_characters(dem)
-        total = table.sum()
-        walsh_hadamard(table)
-        np.subtract(total, table, out=table)
-        table *= 0.5
-        np.exp(table, out=table)
-        walsh_hadamard(table)
-        table *= 2.0**-n_bits
-        if certain:
-            table = table[np.arange(table.size) ^ certain]
-        self.resolution = float(np.finfo(np.float64).eps * table.max())
-        np.maximum(table, self.resolution, out=table)
-        table /= table.sum()
+        n = self.n_detectors
+        mechanisms = []
+        for p, detectors, observables in flips(dem):
+            mechanisms.append((sum(1 << d for d in detectors) | observables << n, p))
+        table = xor_distribution(mechanisms, n_bits)
         self.joint_KM = table.reshape(1 << self.n_observables, 1 << self.n_detectors)
 
     def _pattern_B(self, detectors_packed: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -148,17 +94,59 @@ def posterior_table(dem: stim.DetectorErrorModel) -> ExactPosterior:
 
 
 class OptimalDecoder(Decoder):
-    """Looks the exact posterior up: on this model no decoder has a lower error rate per observable, or a lower NLL."""
+    """Answers with the exact posterior: on this model nothing has a lower error rate per observable, or a lower NLL."""
 
     gives_probabilities = True
 
     def __init__(self, dem: stim.DetectorErrorModel, *, name: str | None = None) -> None:
-        self.posterior = posterior_table(dem)
         self.name = name or "optimal"
         self.n_detectors = dem.num_detectors
         self.n_observables = dem.num_observables
         self.content_id = reference_id("optimal", "1", "", dem)
+        if self.n_detectors + self.n_observables <= MAX_BITS:
+            self._classes = _by_table(posterior_table(dem))
+        else:
+            self._classes = _by_slices(dem)
 
     def _probabilities(self, shots: StoredShots) -> NDArray[np.float64]:
-        class_BK = self.posterior.class_probabilities(shots.detectors_packed)
-        return np.clip(class_BK @ self.posterior._flips_KO().astype(np.float64), 0.0, 1.0)
+        class_BK = self._classes(shots)
+        patterns_K = np.arange(1 << self.n_observables)
+        flips_KO = patterns_K[:, None] >> np.arange(self.n_observables) & 1
+        return np.clip(class_BK @ flips_KO.astype(np.float64), 0.0, 1.0)
+
+
+def _by_table(posterior: ExactPosterior) -> Classes:
+    return lambda shots: posterior.class_probabilities(shots.detectors_packed)
+
+
+def _by_slices(dem: stim.DetectorErrorModel) -> Classes:
+    """Slices are the detectors of equal time, the third coordinate."""
+    coords = dem.get_detector_coordinates()
+    if any(len(coords.get(n, [])) < 3 for n in range(dem.num_detectors)):
+        raise SyndistillError(
+            f"optimal: a model of {dem.num_detectors} detectors, more than a table's {MAX_BITS} bits, needs detector "
+            "coordinates (x, y, t), to go from slice to slice; add them, or take fewer rounds"
+        )
+    times = sorted({coords[n][2] for n in coords})
+    slice_N = np.array([times.index(coords[n][2]) for n in range(dem.num_detectors)])
+    seen: Counter[int] = Counter()
+    bit_N = np.zeros_like(slice_N)
+    for n, t in enumerate(slice_N.tolist()):
+        bit_N[n] = seen[t]
+        seen[t] += 1
+    if max(seen.values()) > MAX_SLICE_BITS:
+        raise SyndistillError(
+            f"optimal: the model has {dem.num_detectors} detectors and {dem.num_observables} observables, and up to "
+            f"{max(seen.values())} detectors at one time; the exact posterior takes {MAX_BITS} bits in all, or "
+            f"{MAX_SLICE_BITS} detectors at a time: take a smaller code"
+        )
+    chain = slice_chain(dem, slice_N, bit_N, max(seen.values()))
+
+    def classes(shots: StoredShots) -> NDArray[np.float64]:
+        patterns_BT = np.zeros((shots.n_shots, len(times)), np.int64)
+        events_BN = shots.detectors()
+        for n in range(shots.n_detectors):
+            patterns_BT[:, slice_N[n]] |= events_BN[:, n].astype(np.int64) << bit_N[n]
+        return chain.posterior(patterns_BT)
+
+    return classes

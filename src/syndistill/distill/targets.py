@@ -69,10 +69,7 @@ def draw_ends(taught: TaughtShots, count: int, seed: int) -> TaughtShots:
         return taught
     rng = np.random.default_rng([seed, 2, taught.number])
     kept = [*sorted(rng.choice(n - 1, count - 1, replace=False).tolist()), n - 1]
-    labels = None if shots.labels_BKLO is None else shots.labels_BKLO[:, kept]
-    fewer = replace(
-        shots, last_BKS=shots.last_BKS[:, kept], labels_BKLO=labels, ends=tuple(shots.ends[k] for k in kept)
-    )
+    fewer = shots.at_ends(kept)
     of_ends = {"fused": taught.signals["fused"][:, kept]} if "fused" in taught.signals else {}
     teacher_BKLC = None if taught.teacher_BKLC is None else taught.teacher_BKLC[:, kept]
     return replace(taught, shots=fewer, teacher_BKLC=teacher_BKLC, signals=taught.signals | of_ends)

@@ -5,6 +5,7 @@ Axes: B shots, R measured rounds, S stabilisers, K ends, L lines, O observables.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +14,8 @@ import torch
 from syndistill.circuits.layout import Layout
 from syndistill.circuits.placement import Placement
 from syndistill.errors import SyndistillError
+
+Change = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +27,8 @@ class Shots:
         rounds; 0 where undefined (off-basis).
     labels_BKLO: uint8, whether each line's observable flipped, for the same ends; O is 1 for bases x and
         z, 2 (x line, z line) for "both". None when unknown.
+    posterior_BKLP: float32, the exact probability of each joint pattern of a line's observables (P = 2^O, bit
+        o = observable o), for the same ends; None unless asked for (`sampling.exact_labels`).
     ends: 1..R in simulation, (R,) for stored and recorded shots.
     """
 
@@ -33,6 +38,7 @@ class Shots:
     last_BKS: torch.Tensor
     labels_BKLO: torch.Tensor | None
     ends: tuple[int, ...]
+    posterior_BKLP: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         b, r, s = self.events_BRS.shape
@@ -53,32 +59,46 @@ class Shots:
 
     def take(self, index: slice | torch.Tensor) -> Shots:
         """The chosen shots."""
-        labels = None if self.labels_BKLO is None else self.labels_BKLO[index]
-        return replace(
-            self, events_BRS=self.events_BRS[index], last_BKS=self.last_BKS[index], labels_BKLO=labels
-        )
+        return self._each(lambda tensor: tensor[index], lambda tensor: tensor[index])
 
     def only_last_end(self) -> Shots:
         """The same shots without the alternative ends."""
-        labels = None if self.labels_BKLO is None else self.labels_BKLO[:, -1:]
-        return replace(self, last_BKS=self.last_BKS[:, -1:], labels_BKLO=labels, ends=self.ends[-1:])
+        return self.at_ends([len(self.ends) - 1])
+
+    def at_ends(self, kept: list[int]) -> Shots:
+        """The same shots with the ends at these positions alone."""
+        ends = tuple(self.ends[k] for k in kept)
+        return self._each(lambda events_BRS: events_BRS, lambda tensor: tensor[:, kept], ends)
 
     def to(self, device: torch.device | str) -> Shots:
-        labels = None if self.labels_BKLO is None else self.labels_BKLO.to(device)
+        return self._each(lambda tensor: tensor.to(device), lambda tensor: tensor.to(device))
+
+    def _each(self, of_rounds: Change, of_ends: Change, ends: tuple[int, ...] | None = None) -> Shots:
+        labels, posterior = self.labels_BKLO, self.posterior_BKLP
         return replace(
-            self, events_BRS=self.events_BRS.to(device), last_BKS=self.last_BKS.to(device), labels_BKLO=labels
+            self,
+            events_BRS=of_rounds(self.events_BRS),
+            last_BKS=of_ends(self.last_BKS),
+            labels_BKLO=None if labels is None else of_ends(labels),
+            posterior_BKLP=None if posterior is None else of_ends(posterior),
+            ends=self.ends if ends is None else ends,
         )
 
 
 def concatenate(parts: list[Shots]) -> Shots:
     """Shots of equal basis, rounds and ends, one after the other."""
-    labels = [p.labels_BKLO for p in parts]
     return replace(
         parts[0],
         events_BRS=torch.cat([p.events_BRS for p in parts]),
         last_BKS=torch.cat([p.last_BKS for p in parts]),
-        labels_BKLO=None if any(x is None for x in labels) else torch.cat([x for x in labels if x is not None]),
+        labels_BKLO=_joined([p.labels_BKLO for p in parts]),
+        posterior_BKLP=_joined([p.posterior_BKLP for p in parts]),
     )
+
+
+def _joined(parts: list[torch.Tensor | None]) -> torch.Tensor | None:
+    there = [part for part in parts if part is not None]
+    return torch.cat(there) if len(there) == len(parts) else None
 
 
 def shots_from_detectors(

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from syndistill.circuits.experiment import Experiment
+from syndistill.sampling.exact_labels import with_exact_labels
 from syndistill.sampling.seeds import derived_seed
 from syndistill.sampling.shots import Shots, concatenate
 from syndistill.sampling.simulate import simulate
@@ -49,10 +50,11 @@ class SimulatedSource:
         seed: int,
         batches_per_chunk: int = 16,
         role: str = "train",
+        exact_labels: bool = False,
     ) -> None:
         self.distance, self.noise, self.bases, self.schedule = distance, noise, bases, schedule
         self.batch_size, self.seed, self.role = batch_size, seed, role
-        self.batches_per_chunk = batches_per_chunk
+        self.batches_per_chunk, self.exact_labels = batches_per_chunk, exact_labels
 
     def chunk(self, index: int) -> list[Shots]:
         rng = np.random.default_rng([self.seed, index])
@@ -77,7 +79,9 @@ class SimulatedSource:
         parts = []
         for r, p in enumerate(rates):
             seed = derived_seed(self.role, self.seed, index, b, r)
-            parts.append(simulate(Experiment(self.distance, rounds, basis, self.noise, p), n_each, seed))
+            experiment = Experiment(self.distance, rounds, basis, self.noise, p)
+            shots = simulate(experiment, n_each, seed)
+            parts.append(with_exact_labels(shots, experiment) if self.exact_labels else shots)
         return concatenate(parts).take(_permutation(rng, n_each * len(rates)))
 
 

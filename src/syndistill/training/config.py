@@ -112,4 +112,6 @@ class DataConfig(Strict):
     distance: int
     noise: str = "si1000"
     bases: tuple[Literal["x", "z", "both"], ...] = ("x", "z")
+    labels: Literal["sampled", "exact"] = "sampled"
+    """exact: the exact posterior in place of the drawn label (sampling.exact_labels), for distance 3."""
     curriculum: Curriculum

@@ -1,6 +1,6 @@
 """Objectives: (model, shots) -> loss and named values. Here the Teacher's; a Student's are in `distill`.
 
-Axes: B shots, K ends, L lines, C logit channels, O observables, R rounds, S stabilisers.
+Axes: B shots, K ends, L lines, C logit channels, O observables, P their joint patterns, R rounds, S stabilisers.
 """
 
 from __future__ import annotations
@@ -28,6 +28,23 @@ def label_loss(logits_BKLC: torch.Tensor, labels_BKLO: torch.Tensor) -> torch.Te
     return F.binary_cross_entropy_with_logits(logits, labels_BKLO.float(), reduction="none").mean(-1)
 
 
+def posterior_loss(logits_BKLC: torch.Tensor, posterior_BKLP: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy with the exact posterior in nats, (B, K, L): the mean of `label_loss` over the draw of the label.
+
+    Its least value is the posterior's entropy.
+    """
+    logits = logits_BKLC.float()
+    if logits.shape[-1] == 4:
+        # I, X, Z, Y as patterns: bit 0 is the x line, flipped by Z and Y, bit 1 the z line, flipped by X and Y.
+        return F.cross_entropy(
+            logits.movedim(-1, 1), posterior_BKLP[..., [0, 2, 1, 3]].movedim(-1, 1), reduction="none"
+        )
+    flipped = [posterior_BKLP[..., p] for p in range(posterior_BKLP.shape[-1])]
+    marginals = [flipped[1]] if len(flipped) == 2 else [flipped[1] + flipped[3], flipped[2] + flipped[3]]
+    target_BKLO = torch.stack(marginals, -1).clamp(0.0, 1.0)
+    return F.binary_cross_entropy_with_logits(logits, target_BKLO, reduction="none").mean(-1)
+
+
 def next_event_loss(outputs: Outputs, shots: Shots) -> torch.Tensor:
     """Cross-entropy of the prediction of the next round's events; zero for one-round shots."""
     if outputs.next_BRS is None:
@@ -48,7 +65,10 @@ def wrong_at_last_end(outputs: Outputs, shots: Shots) -> torch.Tensor:
 
 
 class GroundTruth:
-    """Cross-entropy with the label of every line after every round, plus next-stabiliser prediction."""
+    """Cross-entropy with the label of every line after every round, plus next-stabiliser prediction.
+
+    Where shots carry the exact posterior of the label, it stands for the drawn one.
+    """
 
     def __init__(self, next_event_weight: float = 0.02) -> None:
         self.next_event_weight = next_event_weight
@@ -57,7 +77,10 @@ class GroundTruth:
         if shots.labels_BKLO is None:
             raise SyndistillError("these shots carry no labels; ground truth needs some")
         outputs: Outputs = model(shots)
-        nll_BKL = label_loss(outputs.logits_BKLC, shots.labels_BKLO)
+        if shots.posterior_BKLP is None:
+            nll_BKL = label_loss(outputs.logits_BKLC, shots.labels_BKLO)
+        else:
+            nll_BKL = posterior_loss(outputs.logits_BKLC, shots.posterior_BKLP)
         loss = nll_BKL.mean()
         values = {
             "nll": loss.detach(),

@@ -60,7 +60,13 @@ def fresh_network(config: NetworkConfig, seed: int) -> DecoderNetwork:
 
 def simulated_source(data: DataConfig, training: TrainingConfig) -> SimulatedSource:
     return SimulatedSource(
-        data.distance, data.noise, data.bases, data.curriculum, training.batch_size, training.seed
+        data.distance,
+        data.noise,
+        data.bases,
+        data.curriculum,
+        training.batch_size,
+        training.seed,
+        exact_labels=data.labels == "exact",
     )
 
 

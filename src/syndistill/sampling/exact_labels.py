@@ -1,0 +1,103 @@
+"""The exact posterior of every line after every round: labels without the luck of the draw, for d=3.
+
+A sampled label is a coin thrown with this posterior's odds; learning from the odds has the same minimum and less
+noise (Rao-Blackwell). Nothing beyond the error model is used that a sampled label does not use too.
+
+Axes: B shots, R rounds, K ends, S stabilisers, L lines, O observables, P joint observable patterns (2^O).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from syndistill.circuits.experiment import Experiment
+from syndistill.circuits.placement import place_circuit
+from syndistill.errors import SyndistillError
+from syndistill.sampling.shots import Shots
+from syndistill.sampling.slice_chain import Block, SliceChain, slice_chain
+
+_AT_A_TIME = 512
+_SHORT = 6
+
+
+class ExactEnds:
+    """Exact posteriors of a simulated experiment after each of its rounds, for any number of rounds.
+
+    The blocks of a t-round experiment are those of any other but for the first and the last few, so that chains of up
+    to _SHORT rounds give every longer one; and all ends share the messages of the rounds before.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        if experiment.distance != 3:
+            raise SyndistillError(
+                f"exact labels: distance {experiment.distance} has too many patterns a slice; they exist for distance 3"
+            )
+        known: dict[Block, NDArray[np.float32]] = {}
+        self.short = [_chain(replace(experiment, rounds=t), known) for t in range(1, _SHORT + 1)]
+        blocks = self.short[-1].tables
+        if blocks[2] is not blocks[3] or blocks[2] is not blocks[4]:
+            raise SyndistillError(f"exact labels: noise {experiment.noise} is not the same in every round")
+        self.lines = tuple(line or 0 for line in place_circuit(experiment.circuit()).lines)
+
+    def tables(self, rounds: int) -> tuple[NDArray[np.float32], ...]:
+        """The blocks of the experiment of so many rounds."""
+        if rounds <= _SHORT:
+            return self.short[rounds - 1].tables
+        blocks = self.short[-1].tables
+        return blocks[:2] + (blocks[2],) * (rounds - _SHORT) + blocks[2:]
+
+    def posterior(self, events_BRS: torch.Tensor, last_BKS: torch.Tensor) -> NDArray[np.float32]:
+        """P(pattern of the experiment's observables), float32 (B, K, P), for ends 1..R."""
+        seen_BR, last_BK = _patterns(events_BRS), _patterns(last_BKS)
+        parts = [slice(i, i + _AT_A_TIME) for i in range(0, len(seen_BR), _AT_A_TIME)]
+        return np.concatenate([self._some(seen_BR[part], last_BK[part]) for part in parts])
+
+    def _some(self, seen_BR: NDArray[np.int64], last_BK: NDArray[np.int64]) -> NDArray[np.float32]:
+        chain, longest = self.short[0], self.tables(seen_BR.shape[1])
+        messages, ends = [chain.start(len(seen_BR))], []
+        for t in range(seen_BR.shape[1]):
+            messages.append(chain.step(messages[t], seen_BR[:, t], longest[t]))
+            tables = self.tables(t + 1)
+            common = next((n for n, table in enumerate(tables) if table is not longest[n]), len(tables))
+            message = messages[common]
+            for n in range(common, t + 1):
+                message = chain.step(message, seen_BR[:, n], tables[n])
+            ends.append(chain.close(message, last_BK[:, t]))
+        return np.stack(ends, axis=1).astype(np.float32)
+
+
+def with_exact_labels(shots: Shots, experiment: Experiment) -> Shots:
+    """The same shots, simulated from this experiment with all ends, with `posterior_BKLP`."""
+    if shots.labels_BKLO is None or shots.ends != tuple(range(1, experiment.rounds + 1)):
+        raise SyndistillError("exact labels need simulated shots with the labels of every end")
+    exact = _exact_ends(replace(experiment, rounds=1))
+    posterior_BKP = torch.from_numpy(exact.posterior(shots.events_BRS, shots.last_BKS))
+    labels_BKLO = shots.labels_BKLO
+    reference_BK1O = torch.stack([labels_BKLO[:, :, line, o] for o, line in enumerate(exact.lines)], -1)[:, :, None]
+    # A line's label differs from the experiment's by a stabiliser value, which the shot shows: no luck in it.
+    weights_O = 1 << torch.arange(len(exact.lines))
+    turned_BKL = ((labels_BKLO ^ reference_BK1O).long() * weights_O).sum(-1)
+    pattern_BKLP = turned_BKL[..., None] ^ torch.arange(posterior_BKP.shape[-1])
+    wide = posterior_BKP[:, :, None].expand(pattern_BKLP.shape)
+    return replace(shots, posterior_BKLP=torch.gather(wide, -1, pattern_BKLP))
+
+
+@lru_cache(maxsize=256)
+def _exact_ends(one_round: Experiment) -> ExactEnds:
+    return ExactEnds(one_round)
+
+
+def _chain(experiment: Experiment, known: dict[Block, NDArray[np.float32]]) -> SliceChain:
+    circuit = experiment.circuit()
+    placed, dem = place_circuit(circuit), circuit.detector_error_model()
+    return slice_chain(dem, placed.slice_N, placed.stabiliser_N, placed.layout.n_stabilisers, known)
+
+
+def _patterns(bits: torch.Tensor) -> NDArray[np.int64]:
+    weights = 1 << torch.arange(bits.shape[-1])
+    return np.asarray((bits.long() * weights).sum(-1).numpy())
