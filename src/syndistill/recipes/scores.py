@@ -48,7 +48,8 @@ def grid(shots: int, long_shots: int) -> Iterator[Block]:
             yield Block(Experiment(3, 3, basis, "si1000", p), (*references, TEACHER), shots)
     for rounds in LONG_ROUNDS[1:]:
         for basis in ("z", "x"):
-            yield Block(Experiment(3, rounds, basis, "si1000", 0.004), ("pymatching", RIVAL, TEACHER), long_shots)
+            decoders = ("pymatching", RIVAL, "optimal", TEACHER)
+            yield Block(Experiment(3, rounds, basis, "si1000", 0.004), decoders, long_shots)
 
 
 def judge(blocks: list[Block], rows_file: Path) -> list[tuple[Block, Comparison]]:
@@ -127,7 +128,7 @@ def _rows(found: list[tuple[Block, Comparison]], basis: str, decoder: str) -> li
 def _per_round(found: list[tuple[Block, Comparison]]) -> list[str]:
     lines = ["| basis | decoder | error per round % | 95 % | R^2 |", "|---|---|---|---|---|"]
     for basis in ("z", "x"):
-        for decoder in ("pymatching", RIVAL, *NETWORKS):
+        for decoder in ("pymatching", RIVAL, "optimal", *NETWORKS):
             rows = _rows(found, basis, decoder)
             fit = fit_per_round([n for n, _ in rows], [r.errors for _, r in rows], [r.shots for _, r in rows])
             cells = f"{100 * fit.epsilon:.3f} | {100 * fit.low:.3f} - {100 * fit.high:.3f} | {fit.r_squared:.4f}"

@@ -28,7 +28,8 @@ from syndistill.training.run import TEACHER_FILE, TeacherRun, train_teacher
 from syndistill.training.run_folder import write_json
 
 REFERENCES = (
-    "pymatching@circuit", "pymatching@pij", "pymatching-correlated@circuit", "pymatching-correlated@pij"
+    "pymatching@circuit", "pymatching@pij", "pymatching-correlated@circuit", "pymatching-correlated@pij",
+    "optimal@circuit", "optimal@pij",
 )  # fmt: skip
 UNTUNED = "teacher-d3"
 

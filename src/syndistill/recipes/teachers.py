@@ -17,20 +17,22 @@ from syndistill.training.run import TeacherRun
 def teacher_d3() -> TeacherRun:
     """The d=3 Teacher: one network for X and Z memory, SI1000, p .001 to .006, up to 25 rounds.
 
-    The road of the shipped one (its card has the four legs it was trained in) as a single run, three times as
-    long: the shipped one's curve was still falling. Best under torchrun with two processes of one thread.
+    The road of the shipped one (its card has the five legs it was trained in) as a single run, with exact labels from
+    the start; this single run itself was never made. Best under torchrun with two processes of one thread.
     """
     return TeacherRun(
         network=preset("teacher-small", 3),
-        data=DataConfig(distance=3, noise="si1000", bases=("x", "z"), curriculum=_d3_curriculum()),
+        data=DataConfig(
+            distance=3, noise="si1000", bases=("x", "z"), labels="exact", curriculum=_d3_curriculum()
+        ),
         training=TrainingConfig(
-            steps=24_000,
-            batch_size=512,
+            steps=16_000,
+            batch_size=256,
             seed=1,
             precision="bf16",
             compile=True,
             threads=1,
-            optimiser=OptimiserConfig(learning_rate=1e-3, warmup_steps=300, decay_steps=18_000, ema_decay=0.998),
+            optimiser=OptimiserConfig(learning_rate=1e-3, warmup_steps=300, decay_steps=12_000, ema_decay=0.998),
         ),
     )
 
@@ -91,8 +93,8 @@ def _d3_curriculum() -> Curriculum:
         p_max=0.006,
         rounds=(
             RoundsPhase(from_shots=0, rounds=(3,)),
-            RoundsPhase(from_shots=600_000, rounds=(3, 5)),
-            RoundsPhase(from_shots=3_000_000, rounds=(3, 5, 9)),
-            RoundsPhase(from_shots=10_000_000, rounds=(3, 3, 5, 9, 25)),
+            RoundsPhase(from_shots=500_000, rounds=(3, 5)),
+            RoundsPhase(from_shots=1_200_000, rounds=(3, 5, 9)),
+            RoundsPhase(from_shots=2_200_000, rounds=(3, 3, 5, 9, 15, 25, 25)),
         ),
     )
