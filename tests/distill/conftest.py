@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from syndistill.circuits.experiment import Experiment
+from syndistill.distill.road import Baseline, Fuse, RoadRun, Stage1, Stage2
 from syndistill.distill.run import StudentData, StudentRun
 from syndistill.distill.targets import FrozenTeacher, TaughtShots
 from syndistill.distill.terms import Terms
@@ -108,6 +109,30 @@ def stage1_run_fixture(teacher_file):
 
     def make(family="flat_gru", output="two_channel", **changes):
         return stage1_run(teacher_file(output), family, output, **changes)
+
+    return make
+
+
+@pytest.fixture
+def road(teacher_file, stage1_run):
+    """Every signal, 4 steps a stage; arguments as of `stage1_run`, then whole sections."""
+
+    def make(family="flat_gru", output="two_channel", teacher=None, **changes):
+        of_stage1 = stage1_run(family, output)
+        training, feature = of_stage1.training, {"weight": 1.0, "components": 4}
+        return RoadRun(
+            network=of_stage1.network,
+            teacher=teacher or teacher_file(output),
+            **{
+                "data": of_stage1.data,
+                "no_kd": training,
+                "baseline": Baseline(training=training),
+                "stage1": Stage1(training=training, spatial=feature, temporal=feature),
+                "fuse": Fuse(training=training, fit_shots=512, report_shots=512),
+                "stage2": Stage2(training=training, temporal=feature | {"fade_steps": 3}),
+            }
+            | changes,
+        )
 
     return make
 

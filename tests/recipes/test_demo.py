@@ -1,13 +1,17 @@
 """The demo, in seconds: a Teacher that has learned nothing, few shots, references without the 12 s table."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from syndistill.evaluation.compare import Comparison
-from syndistill.recipes import demo
+from syndistill.recipes import console, demo
 
-TINY = demo.Budget(gate_shots=300, cached_shots=4096, steps=5, batch_size=64, judged_shots=600)
+TINY = demo.Budget(
+    gate_shots=300, cached_shots=4096, probe_steps=4, fused_shots=256, steps=6, batch_size=64, judged_shots=600
+)
+STUDENTS = ("labels alone, 6 steps", "baseline, 6 steps", "stage 1, 3 steps", "stage 2, 6 steps")
 
 
 @pytest.fixture(autouse=True)
@@ -23,19 +27,57 @@ def test_it_distils_judges_draws_and_does_not_repeat_itself(tmp_path, teacher_pa
     assert "error: the gate refuses the Teacher" in capsys.readouterr().err
     assert demo.main([*arguments, "--accept-any-teacher"]) == 0
     table = capsys.readouterr().out
-    for name in ("Teacher", "Student", "Student, labels alone", "pymatching-correlated"):
+    for name in ("Teacher", "pymatching-correlated", *(f"Student: {student}" for student in STUDENTS)):
         assert name in table
     assert "The Student does not beat correlated PyMatching" in table
     assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
     result = json.loads((out / "comparison.json").read_text())
     assert {row["shots"] for row in result["rows"]} == {600}
     assert len({row["shots_sha256"] for row in result["rows"]}) == 1
+    assert len({row["decoder_id"] for row in result["rows"]}) == 7
+    steps = {stage: said_of(out, stage)["training"]["steps"] for stage in ("no_kd", "baseline", "stage1", "stage2")}
+    assert steps == {"no_kd": 6, "baseline": 6, "stage1": 3, "stage2": 3}
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
     assert demo.main([*arguments, "--accept-any-teacher"]) == 0
     again = capsys.readouterr()
     assert again.out == table
     assert "nothing is trained" in again.err
     assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
+
+
+def said_of(out, stage):
+    return json.loads((out / "road" / stage / "run.json").read_text())["config"]
+
+
+def test_an_interrupted_demo_goes_on(tmp_path, teacher_path, capsys, monkeypatch):
+    arguments = ["--quick", "--out", str(tmp_path / "demo"), "--teacher", str(teacher_path), "--accept-any-teacher"]
+    real = console.Bars.stage
+
+    def interrupting(self, name, batch_size):
+        if name == "stage1":
+            raise KeyboardInterrupt
+        return real(self, name, batch_size)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(console.Bars, "stage", interrupting)
+        assert demo.main(arguments) == 130
+    assert "interrupted: the same command goes on" in capsys.readouterr().err
+    baseline = tmp_path / "demo/road/baseline/student.safetensors"
+    before = baseline.read_bytes()
+    monkeypatch.setattr(demo, "QUICK", TINY._replace(steps=8))
+    assert demo.main(arguments) == 2
+    assert "another configuration" in capsys.readouterr().err
+    monkeypatch.setattr(demo, "QUICK", TINY)
+    assert demo.main(arguments) == 0
+    assert baseline.read_bytes() == before
+
+
+def test_the_full_demo_is_the_road_with_equal_steps(teacher_path):
+    road = demo.road_of(str(teacher_path), demo.FULL)
+    steps = {stage: road.stage_run(stage, Path()).training.steps for stage in road.stages if stage != "fuse"}
+    assert steps["no_kd"] == steps["baseline"] == steps["stage1"] + steps["stage2"]
+    assert road.stage1.features.keys() == {"spatial", "temporal"}
+    assert (road.stage1.readout.weight, road.stage2.fused.weight) == (1, 1)
 
 
 def test_a_finished_demo_with_other_settings_is_refused(tmp_path, teacher_path, capsys, monkeypatch):
@@ -60,11 +102,15 @@ def test_the_verdict_counts_the_gain_kept():
         def __init__(self, **values):
             self.__dict__ |= values
 
-    rows = [
-        One(decoder=name, ler=ler)
-        for name, ler in [("pymatching-correlated", 0.05), ("Teacher", 0.04), ("Student", 0.042)]
-    ]
-    pairs = [One(a="Student", b="pymatching-correlated", p_value=1e-9)]
-    said = demo.verdict(Comparison(rows, pairs))
-    assert "beats correlated PyMatching: LER 0.0420 against 0.0500" in said
-    assert "80% of the Teacher's gain" in said
+    lers = {"pymatching-correlated": 0.05, "Teacher": 0.04, "Student: baseline": 0.045, "Student: stage 2": 0.042}
+    students = {"baseline": "Student: baseline", "stage2": "Student: stage 2"}
+    pairs = [One(a="Student: stage 2", b="pymatching-correlated", p_value=1e-9)]
+
+    def said(lers):
+        return demo.verdict(Comparison([One(decoder=name, ler=ler) for name, ler in lers.items()], pairs), students)
+
+    assert "beats correlated PyMatching: LER 0.0420 against 0.0500" in said(lers)
+    assert "Teacher's gain over it: baseline 50%; stage 2 80%." in said(lers)
+    assert "does not beat" in said(lers | {"Student: stage 2": 0.051})
+    assert "baseline 50%; stage 2 nothing." in said(lers | {"Student: stage 2": 0.051})
+    assert "Kept" not in said(lers | {"Teacher": 0.05})

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from syndistill.distill.road import RoadRun
 from syndistill.distill.run import StudentRun
 from syndistill.errors import SyndistillError
 from syndistill.models.presets import build
@@ -17,7 +18,7 @@ def test_a_recipe_survives_json_and_fits_together(name):
     run = recipe(name)
     text = run.model_dump_json()
     assert validated(type(run), json.loads(text), name) == run
-    data = run.data.simulated if isinstance(run, StudentRun) else run.data
+    data = run.data.simulated if isinstance(run, StudentRun | RoadRun) else run.data
     assert data.distance == run.network.distance
     if not isinstance(data, RecordedData):
         assert (data.bases == ("both",)) == (run.network.output == "joint4")
@@ -25,7 +26,7 @@ def test_a_recipe_survives_json_and_fits_together(name):
     assert isinstance(run, TeacherRun) == name.startswith(("teacher", "sycamore"))
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if isinstance(recipe(name), StudentRun)])
+@pytest.mark.parametrize("name", [name for name in RECIPES if isinstance(recipe(name), StudentRun | RoadRun)])
 def test_students_have_at_most_20_k_parameters(name):
     assert build(recipe(name).network).n_parameters() <= 20_000
 

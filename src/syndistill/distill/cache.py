@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from syndistill.circuits.layout import Layout
-from syndistill.distill.cache_signals import CachedSignal, finish, is_written, write_part
+from syndistill.distill.cache_signals import CachedSignal, begin, finish, is_written, write_part
 from syndistill.distill.cached_source import CachedSource
-from syndistill.distill.manifest import FORMAT, MANIFEST, CacheKey, file_sha256, read_manifest
+from syndistill.distill.manifest import BEGUN, FORMAT, MANIFEST, CacheKey, file_sha256, read_manifest
 from syndistill.distill.packing import bytes_per_shot, pack_shots, unpack_shots
 from syndistill.distill.targets import cut
 from syndistill.distill.teacher import Answer, Teacher
@@ -51,6 +51,8 @@ def write_cache(
     holds a cache of something else, or can't be written; what is whole then stays, and nobody takes it for a cache.
     """
     _begin(folder, key)
+    for signal in signals:
+        begin(folder, signal)
     shards: list[dict[str, Any]] = []
     for index in range(n_chunks):
         wanted = _by_kind(source.chunk(index)) if not _written(folder, index) else None
@@ -58,7 +60,7 @@ def write_cache(
         if progress is not None:
             progress(index + 1, n_chunks)
     write_json(folder / MANIFEST, {"format": FORMAT, "key": key.model_dump(), "shards": shards})
-    (folder / "begun.json").unlink()
+    (folder / BEGUN).unlink()
 
 
 def _begin(folder: Path, key: CacheKey) -> None:
@@ -66,7 +68,7 @@ def _begin(folder: Path, key: CacheKey) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SyndistillError(f"cannot make the cache {folder}: {error.strerror}; name another folder") from None
-    begun = folder / "begun.json"
+    begun = folder / BEGUN
     if begun.exists() and json.loads(begun.read_text()) != key.model_dump():
         raise SyndistillError(f"{folder} holds a half-written cache of something else; delete it or name another")
     if not begun.exists():
@@ -137,6 +139,8 @@ def add_signals(
     lacking = [signal for signal in signals if not is_written(folder, signal)]
     if not lacking:
         return
+    for signal in lacking:
+        begin(folder, signal)
     shards = read_manifest(folder)["shards"]
     for done, shard in enumerate(shards):
         name = shard["name"]

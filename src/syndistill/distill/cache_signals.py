@@ -17,7 +17,7 @@ import torch
 
 from syndistill.circuits.layout import Layout
 from syndistill.distill.fusion import Fusion
-from syndistill.distill.statistics import TargetStatistics
+from syndistill.distill.statistics import TargetSpec, TargetStatistics
 from syndistill.distill.teacher import Answer
 from syndistill.errors import SyndistillError
 from syndistill.models.tensors_file import load_tensors, save_tensors
@@ -79,6 +79,22 @@ def is_written(cache: Path, signal: CachedSignal) -> bool:
     return (signal.folder(cache) / MANIFEST).is_file()
 
 
+def begin(cache: Path, signal: CachedSignal) -> None:
+    """The statistics, before the first code: a later run measures none that the cache knows."""
+    path = signal.folder(cache) / STATISTICS
+    if signal.statistics is not None and not path.exists():
+        signal.statistics.save(path)
+
+
+def known_statistics(cache: Path, name: str, spec: TargetSpec) -> TargetStatistics | None:
+    """Of a signal that the cache holds, or was begun to hold, made to this spec."""
+    for path in sorted(cache.glob(f"{SIGNALS}/{name}-*/{STATISTICS}")):
+        found = TargetStatistics.load(path)
+        if found.spec == spec and path.parent.name == f"{name}-{found.sha256[:12]}":
+            return found
+    return None
+
+
 def write_part(cache: Path, shard: str, signal: CachedSignal, tensor: torch.Tensor) -> None:
     save_tensors(signal.folder(cache) / shard, {"values": tensor}, {"content": signal.content})
 
@@ -86,8 +102,6 @@ def write_part(cache: Path, shard: str, signal: CachedSignal, tensor: torch.Tens
 def finish(cache: Path, signal: CachedSignal, shards: list[dict[str, Any]], sha256: Callable[[Path], str]) -> None:
     """The manifest, once every shard has its part."""
     folder = signal.folder(cache)
-    if signal.statistics is not None:
-        signal.statistics.save(folder / STATISTICS)
     parts = [{"name": s["name"], "of": s["sha256"], "sha256": sha256(folder / s["name"])} for s in shards]
     with_shape = load_tensors(folder / shards[0]["name"])[0]["values"]
     content = {

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from syndistill.distill.fuse_report import best_temperature, fuse_report, mean_interval, nll_B
 from syndistill.distill.fusion import Fusion, FusionConfig, fit_weights, save_fusion
 from syndistill.distill.probes import PROBES, ProbeObjective, probe_width
-from syndistill.distill.student_data import Say, longest_rounds, statistics_shots
+from syndistill.distill.student_data import Say, longest_rounds, require_sampled_labels, statistics_shots
 from syndistill.distill.teacher import FrozenTeacher, Teacher
 from syndistill.errors import SyndistillError
 from syndistill.models.zoo import load_any
@@ -43,6 +43,21 @@ class FuseRun(Strict):
     """On which z_fuse is judged; nothing was fitted to them."""
     training: TrainingConfig
 
+    @model_validator(mode="after")
+    def _sampled_labels(self) -> FuseRun:
+        require_sampled_labels(self.data)
+        return self
+
+
+def check_fuse(run: FuseRun, teacher: Teacher) -> None:
+    """All that can be refused before a file is written."""
+    teacher.require({"readout"} | {run.fusion.signal(path) for path in run.fusion.paths}, "the fuse stage")
+    if teacher.layout.distance != run.data.distance:
+        raise SyndistillError(
+            f"the Teacher {run.teacher} is of distance {teacher.layout.distance}, data.distance is "
+            f"{run.data.distance}; give them the same"
+        )
+
 
 def train_fusion(
     run: FuseRun,
@@ -53,17 +68,13 @@ def train_fusion(
 ) -> Path:
     """Train (or go on) in `folder`; returns the fusion's path. fuse_report.json says what z_fuse is worth."""
     teacher = teacher or FrozenTeacher(load_any(run.teacher)[0])
-    teacher.require({"readout"} | {run.fusion.signal(path) for path in run.fusion.paths}, "the fuse stage")
-    if teacher.layout.distance != run.data.distance:
-        raise SyndistillError(
-            f"the Teacher {run.teacher} is of distance {teacher.layout.distance}, data.distance is "
-            f"{run.data.distance}; give them the same"
-        )
+    check_fuse(run, teacher)
     open_run(folder, run, {"teacher": teacher.key()}, FUSION_FILE)
     seed = run.training.seed
     fusion = _fresh_fusion(run, teacher)
     if fusion.probes:
         _train_probes(run, fusion, teacher, folder, progress)
+    say(f"fitting z_fuse on {run.fit_shots:,} shots, judging it on {run.report_shots:,} others")
     fit = _Measured.of(fusion, teacher, statistics_shots(run.data, seed + 1, run.fit_shots, "probe"))
     if run.fusion.mode == "nll":
         fusion.weights_P.copy_(fit.fitted_weights())

@@ -11,6 +11,8 @@ from syndistill.errors import SyndistillError
 from syndistill.training.config import Strict
 
 MANIFEST = "manifest.json"
+BEGUN = "begun.json"
+"""The key of a cache that is being written."""
 FORMAT = 1
 
 
@@ -40,6 +42,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if manifest.get("format") != FORMAT:
         raise SyndistillError(f"{path} is of format {manifest.get('format')}, this version reads {FORMAT}")
     return manifest
+
+
+def is_of(folder: Path, key: CacheKey) -> bool:
+    """Whether the folder holds a cache of this key, finished or being written."""
+    if (folder / MANIFEST).is_file():
+        return bool(read_manifest(folder)["key"] == key.model_dump())
+    begun = folder / BEGUN
+    return begun.is_file() and json.loads(begun.read_text()) == key.model_dump()
 
 
 def matching_manifest(folder: Path, key: CacheKey) -> dict[str, Any]:

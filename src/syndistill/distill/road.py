@@ -1,18 +1,25 @@
-"""The whole road for one Student: baseline -> stage 1 -> fuse -> stage 2, each in a folder of its own."""
+"""The whole road for one Student: baseline -> stage 1 -> fuse -> stage 2, each in a folder of its own.
+
+The fuse stage needs no Student and is walked first: one pass of the Teacher over the cached shots then answers all.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
 
-from syndistill.distill.fuse import FUSION_FILE, REPORT_FILE, FuseRun, train_fusion
+from syndistill.distill.fuse import FUSION_FILE, REPORT_FILE, FuseRun, check_fuse, train_fusion
 from syndistill.distill.fusion import FusionConfig
+from syndistill.distill.one_pass import check_cache, fill_cache
 from syndistill.distill.run import STUDENT_FILE, StudentRun, check_fit, student_hashes, train_student
+from syndistill.distill.stage import check_student_signals
 from syndistill.distill.student_data import Count, Say, StudentData
 from syndistill.distill.teacher import FrozenTeacher, Teacher
 from syndistill.distill.terms import FeatureTerm, FinalTerm, FusedTerm, LabelTerm, ReadoutTerm, SpatialTerm, Terms
@@ -20,12 +27,13 @@ from syndistill.errors import SyndistillError
 from syndistill.models.zoo import load_any
 from syndistill.training.config import Strict, TrainingConfig
 from syndistill.training.loop import Progress
-from syndistill.training.run import AnyNetworkConfig
+from syndistill.training.run import AnyNetworkConfig, fresh_network
 from syndistill.training.run_folder import open_run, read_run, write_json
 
 ROAD_FILE = "road.json"
 Stage = Literal["no_kd", "baseline", "stage1", "fuse", "stage2"]
 STAGES: tuple[Stage, ...] = ("no_kd", "baseline", "stage1", "fuse", "stage2")
+STUDENTS: tuple[Stage, ...] = tuple(stage for stage in STAGES if stage != "fuse")
 Bar = Callable[[str, int], AbstractContextManager[Progress | None]]
 """(stage, batch size) -> a context that gives the progress report of that stage."""
 
@@ -57,11 +65,12 @@ class Fuse(Strict):
 
 
 class Stage2(Terms):
-    """Mainly z_fuse, from the stage-1 checkpoint; feature terms are off, or fade."""
+    """Mainly z_fuse, from an earlier stage's checkpoint; feature terms are off, or fade."""
 
     labels: LabelTerm = LabelTerm(weight=0.2)
     final: FinalTerm = FinalTerm(weight=0.0)
     fused: FusedTerm = FusedTerm(weight=1.0)
+    start: Literal["baseline", "stage1"] = "stage1"
     training: TrainingConfig
 
 
@@ -80,9 +89,28 @@ class RoadRun(Strict):
     fuse: Fuse
     stage2: Stage2
 
+    @model_validator(mode="after")
+    def _every_stage_fits(self) -> RoadRun:
+        for stage in self.stages:
+            try:
+                self.stage_run(stage, Path())
+            except ValidationError as error:
+                raise ValueError(f"{stage}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+        return self
+
     @property
     def stages(self) -> tuple[Stage, ...]:
         return tuple(stage for stage in STAGES if stage != "no_kd" or self.no_kd is not None)
+
+    def earlier(self, stage: Stage) -> tuple[Stage, ...]:
+        """The stages whose results a stage takes up."""
+        if stage == "stage1":
+            return ("baseline",) if self.stage1.start == "baseline" else ()
+        return (self.stage2.start, "fuse") if stage == "stage2" else ()
+
+    def stage_run(self, stage: Stage, folder: Path) -> StudentRun | FuseRun:
+        """One stage as a run of its own."""
+        return self.fuse_run() if stage == "fuse" else self.student_run(stage, folder)
 
     def student_run(self, stage: Stage, folder: Path) -> StudentRun:
         """The run of one stage, its inputs where the road in `folder` leaves them."""
@@ -105,7 +133,7 @@ class RoadRun(Strict):
             kind="stage2",
             terms=_terms(self.stage2),
             training=self.stage2.training,
-            start_from=str(folder / "stage1" / STUDENT_FILE),
+            start_from=str(folder / self.stage2.start / STUDENT_FILE),
             fusion=str(folder / "fuse" / FUSION_FILE),
         )
 
@@ -124,6 +152,25 @@ def _terms(section: Terms) -> Terms:
     return Terms(**{name: getattr(section, name) for name in Terms.model_fields})
 
 
+def result_file(stage: Stage, folder: Path) -> Path:
+    """Where a road in `folder` leaves what a stage made."""
+    return folder / stage / (FUSION_FILE if stage == "fuse" else STUDENT_FILE)
+
+
+def check_road(run: RoadRun, teacher: Teacher, cache: Path) -> None:
+    """All that can be refused before the first stage begins."""
+    check_fit(run.network, teacher, run.teacher)
+    network = fresh_network(run.network, 0)
+    for stage in run.stages:
+        wanted = run.stage_run(stage, Path())
+        if isinstance(wanted, FuseRun):
+            check_fuse(wanted, teacher)
+        else:
+            teacher.require(wanted.terms.asked, stage)
+            check_student_signals(network, wanted.terms)
+    check_cache(run.data, teacher, cache)
+
+
 def walk_road(
     run: RoadRun,
     folder: Path,
@@ -133,49 +180,60 @@ def walk_road(
     say: Say = lambda _: None,
     teacher: Teacher | None = None,
 ) -> Path:
-    """All stages in order, one cache for all; returns the path of road.json, which says where each stage's file is.
+    """All stages, one cache for all; returns the path of road.json, which says where each stage's file is.
 
     A stage that `folder` holds finished is not run again, so a killed road goes on where it stopped.
     """
     teacher = teacher or FrozenTeacher(load_any(run.teacher)[0])
-    check_fit(run.network, teacher, run.teacher)
+    cache = cache or folder / "cache"
+    check_road(run, teacher, cache)
     open_run(folder, run, {"teacher": teacher.key()}, ROAD_FILE)
-    files: dict[str, str] = {}
+    walk = _Walk(run, folder, cache, bar, cache_progress, say, teacher)
     seconds: dict[str, float] = {}
-    for stage in run.stages:
+    parts: dict[str, Callable[[], None]] = {"fuse": walk.fuse, "cache": walk.fill}
+    parts |= {stage: partial(walk.student, stage) for stage in STUDENTS if stage in run.stages}
+    for name, part in parts.items():
         began = time.monotonic()
-        files[stage] = str(_stage(run, stage, folder, cache or folder / "cache", bar, cache_progress, say, teacher))
-        seconds[stage] = round(time.monotonic() - began, 1)
+        part()
+        seconds[name] = round(time.monotonic() - began, 1)
     result = folder / ROAD_FILE
+    files = {stage: str(result_file(stage, folder)) for stage in run.stages}
     write_json(result, {"stages": files, "fuse_report": str(folder / "fuse" / REPORT_FILE), "seconds": seconds})
     return result
 
 
-def _stage(
-    run: RoadRun,
-    stage: Stage,
-    folder: Path,
-    cache: Path,
-    bar: Bar,
-    cache_progress: Count | None,
-    say: Say,
-    teacher: Teacher,
-) -> Path:
-    own = folder / stage
-    if stage == "fuse":
-        fuse = run.fuse_run()
-        if _is_finished(own, FUSION_FILE, fuse, {"teacher": teacher.key()}, say):
-            return own / FUSION_FILE
-        with bar(stage, fuse.training.batch_size) as progress:
-            return train_fusion(fuse, own, progress, say, teacher)
-    student = run.student_run(stage, folder)
-    if _is_finished(own, STUDENT_FILE, student, student_hashes(student, teacher), say):
-        return own / STUDENT_FILE
-    with bar(stage, student.training.batch_size) as progress:
-        return train_student(student, own, cache, progress, cache_progress, say, teacher)
+@dataclass(frozen=True, eq=False)
+class _Walk:
+    """The parts of a road."""
+
+    run: RoadRun
+    folder: Path
+    cache: Path
+    bar: Bar
+    cache_progress: Count | None
+    say: Say
+    teacher: Teacher
+
+    def fuse(self) -> None:
+        fuse, own = self.run.fuse_run(), self.folder / "fuse"
+        if not is_finished(own, FUSION_FILE, fuse, {"teacher": self.teacher.key()}, self.say):
+            with self.bar("fuse", fuse.training.batch_size) as progress:
+                train_fusion(fuse, own, progress, self.say, self.teacher)
+
+    def fill(self) -> None:
+        if self.run.data.cached_shots:
+            terms = [_terms(self.run.stage1), _terms(self.run.stage2)]
+            fusion = result_file("fuse", self.folder)
+            fill_cache(self.run.data, self.teacher, self.cache, terms, fusion, self.cache_progress, self.say)
+
+    def student(self, stage: Stage) -> None:
+        student, own = self.run.student_run(stage, self.folder), self.folder / stage
+        if not is_finished(own, STUDENT_FILE, student, student_hashes(student, self.teacher), self.say):
+            with self.bar(stage, student.training.batch_size) as progress:
+                train_student(student, own, self.cache, progress, self.cache_progress, self.say, self.teacher)
 
 
-def _is_finished(folder: Path, result: str, wanted: Strict, hashes: dict[str, str], say: Say) -> bool:
+def is_finished(folder: Path, result: str, wanted: Strict, hashes: dict[str, str], say: Say) -> bool:
     """Whether the folder holds this very stage, done. SyndistillError when it holds another one."""
     if not (folder / result).exists():
         return False

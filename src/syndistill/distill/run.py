@@ -10,7 +10,8 @@ from pydantic import model_validator
 
 from syndistill.distill.cache_signals import CachedSignal, feature_signal, fused_signal
 from syndistill.distill.fusion import Fusion, load_fusion
-from syndistill.distill.stage import prepare_stage, stage_statistics
+from syndistill.distill.one_pass import cached_statistics
+from syndistill.distill.stage import check_student_signals, prepare_stage, stage_statistics
 from syndistill.distill.statistics import TargetStatistics
 from syndistill.distill.student_data import (
     CACHE_SEED,
@@ -60,6 +61,10 @@ class StudentRun(Strict):
     @model_validator(mode="after")
     def _stage_fits(self) -> StudentRun:
         terms = self.terms
+        if self.data.simulated.distance != self.network.distance:
+            raise ValueError(
+                f"data.simulated is of distance {self.data.simulated.distance}, the network of {self.network.distance}"
+            )
         if self.kind == "baseline" and (terms.features or terms.readout.weight):
             raise ValueError("a baseline learns from labels and final alone; the other signals are for kind=stage1")
         if self.kind != "stage2" and terms.fused.weight:
@@ -86,13 +91,9 @@ def train_student(
     of your own, of which run.teacher is then only the name.
     """
     teacher = teacher or FrozenTeacher(load_any(run.teacher)[0])
-    check_fit(run.network, teacher, run.teacher)
-    teacher.require(run.terms.asked, f"{run.kind}")
-    fusion, said = _fusion(run, teacher)
-    network = fresh_network(run.network, run.training.seed)
-    if run.start_from is not None:
-        _start(network, run, teacher)
+    network, fusion, said = student_start(run, teacher)
     open_run(folder, run, student_hashes(run, teacher), STUDENT_FILE)
+    cache = cache or folder / "cache"
     if said is not None and not said.get("better"):
         say(
             "WARNING: z_fuse is not better in NLL than the Teacher's calibrated final logit (see fuse_report.json); "
@@ -101,8 +102,9 @@ def train_student(
     device = torch.device(run.training.device)
     measured = bool(run.terms.features) or run.terms.readout.gated
     shots = statistics_shots(run.data.simulated, run.data.cache_seed) if measured else []
-    statistics = stage_statistics(run.terms, teacher, shots, folder)
-    source = _source(run, teacher, statistics, fusion, cache or folder / "cache", cache_progress, say)
+    known = cached_statistics(run.terms, run.data, teacher, cache)
+    statistics = stage_statistics(run.terms, teacher, shots, folder, known)
+    source = _source(run, teacher, statistics, fusion, cache, cache_progress, say)
     stage = prepare_stage(
         run.terms, network, teacher, statistics, fusion, source, shots, folder, run.training.seed, device,
         {"fusion": said},
@@ -119,6 +121,19 @@ def train_student(
     path = folder / STUDENT_FILE
     save_network(path, network, metadata)
     return path
+
+
+def student_start(run: StudentRun, teacher: Teacher) -> tuple[DecoderNetwork, Fusion | None, dict[str, Any] | None]:
+    """The network before its first step, the fusion and what was said of it; all that can be refused before a file
+    is written is refused here."""
+    check_fit(run.network, teacher, run.teacher)
+    teacher.require(run.terms.asked, f"{run.kind}")
+    fusion, said = _fusion(run, teacher)
+    network = fresh_network(run.network, run.training.seed)
+    check_student_signals(network, run.terms)
+    if run.start_from is not None:
+        _start(network, run, teacher)
+    return network, fusion, said
 
 
 def check_fit(network: NetworkConfig, teacher: Teacher, name: str) -> None:

@@ -5,7 +5,7 @@ Axes: B shots, R rounds, S stabilisers, D width, P components.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from syndistill.distill.features import Adapter, FeatureLoss, needs_adapter, see
 from syndistill.distill.fusion import Fusion
 from syndistill.distill.lessons import Lessons
 from syndistill.distill.objective import StudentObjective
-from syndistill.distill.statistics import TargetSpec, TargetStatistics, measure_targets
+from syndistill.distill.statistics import TargetSpec, TargetStatistics, measure_targets, target_specs
 from syndistill.distill.targets import TaughtShots
 from syndistill.distill.teacher import Teacher
 from syndistill.distill.terms import Terms, numbered
@@ -32,13 +32,14 @@ ADAPTERS_FILE = "adapters.safetensors"
 
 
 def stage_statistics(
-    terms: Terms, teacher: Teacher, shots: Sequence[Shots], folder: Path
+    terms: Terms,
+    teacher: Teacher,
+    shots: Sequence[Shots],
+    folder: Path,
+    known: Mapping[str, TargetStatistics] | None = None,
 ) -> dict[str, TargetStatistics]:
-    """Of the feature terms that are on, by name; measured on `shots`, or as the folder holds them."""
-    specs = {
-        name: TargetSpec(terms.teacher_signal(name), term.components, term.every_rounds)
-        for name, term in terms.features.items()
-    }
+    """Of the feature terms that are on, by name: as the folder holds them, or those known, or measured on `shots`."""
+    specs = target_specs(terms)
     paths = {name: folder / f"targets-{name}.safetensors" for name in specs}
     if all(path.exists() for path in paths.values()):
         kept = {name: TargetStatistics.load(path) for name, path in paths.items()}
@@ -49,10 +50,12 @@ def stage_statistics(
                     f"{_said(specs[name])}; start the stage in a fresh folder"
                 )
         return kept
-    measured = measure_targets(teacher, shots, specs)
-    for name, statistics in measured.items():
+    found = {name: statistics for name, statistics in (known or {}).items() if name in specs}
+    if lacking := {name: spec for name, spec in specs.items() if name not in found}:
+        found |= measure_targets(teacher, shots, lacking)
+    for name, statistics in found.items():
         statistics.save(paths[name])
-    return measured
+    return {name: found[name] for name in specs}
 
 
 def _said(spec: TargetSpec) -> str:
@@ -113,6 +116,11 @@ def prepare_stage(
             weighting.save(path, {"student_signals": sources, **said})
     objective = StudentObjective(terms, teacher, lessons, features, weighting.scales, weighting.gate)
     return Stage(objective, extra, sources)
+
+
+def check_student_signals(network: DecoderNetwork, terms: Terms) -> None:
+    """SyndistillError for a feature term that asks the Student for what it has not."""
+    network.check_signals([student_signal(network, terms, name) for name in terms.features])
 
 
 def student_signal(network: DecoderNetwork, terms: Terms, name: str) -> str:

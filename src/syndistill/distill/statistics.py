@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 
 from syndistill.distill.teacher import Teacher
+from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.tensors_file import load_tensors, save_tensors
 from syndistill.sampling.shots import Shots
@@ -30,6 +31,14 @@ class TargetSpec(NamedTuple):
     signal: str
     components: int
     every_rounds: int
+
+
+def target_specs(terms: Terms) -> dict[str, TargetSpec]:
+    """Of the feature terms that are on, by name."""
+    return {
+        name: TargetSpec(terms.teacher_signal(name), term.components, term.every_rounds)
+        for name, term in terms.features.items()
+    }
 
 
 @dataclass(frozen=True, eq=False)

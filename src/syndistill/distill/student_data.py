@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.distill.cache import add_signals, announce, write_cache
@@ -44,6 +44,20 @@ class StudentData(Strict):
     """How many ends of each batch the terms of every end look at: the last one and others drawn, for each is a readout
     to pay for; 0: all."""
     cache_seed: int = Field(default=CACHE_SEED, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> StudentData:
+        require_sampled_labels(self.simulated)
+        shortest = min(r for phase in self.simulated.curriculum.rounds for r in phase.rounds)
+        if self.cut_rounds and not 0 < min(self.cut_rounds) <= shortest:
+            raise ValueError(f"cut_rounds {self.cut_rounds} must begin at 1 to {shortest}, the fewest rounds simulated")
+        return self
+
+
+def require_sampled_labels(data: DataConfig) -> None:
+    """Exact ones would be ignored here, so they are refused."""
+    if data.labels != "sampled":
+        raise ValueError("labels are sampled here; exact ones are for a Teacher's training")
 
 
 class LiveSource:
@@ -100,6 +114,20 @@ def cached_source(
     say: Say,
 ) -> CachedSource:
     """The cache in `folder`, written or completed first where it has to be."""
+    complete_cache(data, teacher, folder, signals, progress, say)
+    key, ends = cache_key(data, teacher), data.ends if every_end else 0
+    return CachedSource(folder, key, training.batch_size, training.seed, data.cut_rounds, signals, every_end, ends)
+
+
+def complete_cache(
+    data: StudentData,
+    teacher: Teacher,
+    folder: Path,
+    signals: Sequence[CachedSignal],
+    progress: Count | None,
+    say: Say,
+) -> None:
+    """Write the cache, or what of these signals it lacks; what it will take is said first."""
     source = simulated(data, 256, data.cache_seed)
     n_chunks = -(-data.cached_shots // (source.batches_per_chunk * source.batch_size))
     key = cache_key(data, teacher)
@@ -113,8 +141,6 @@ def cached_source(
         write_cache(folder, key, teacher, source, n_chunks, progress, lacking)
     matching_manifest(folder, key)
     add_signals(folder, teacher, lacking, progress if begun else None)
-    ends = data.ends if every_end else 0
-    return CachedSource(folder, key, training.batch_size, training.seed, data.cut_rounds, signals, every_end, ends)
 
 
 def _channels(data: StudentData, teacher: Teacher) -> int:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from syndistill.distill.road import RoadRun
 from syndistill.distill.run import StudentRun
 from syndistill.errors import SyndistillError
+from syndistill.recipes.roads import road_d3, road_tiny
 from syndistill.recipes.students import (
     baseline_d3,
     baseline_d3_joint,
@@ -16,7 +18,7 @@ from syndistill.recipes.students import (
 from syndistill.recipes.teachers import sycamore_d3, teacher_d3, teacher_d3_joint, teacher_tiny
 from syndistill.training.run import TeacherRun
 
-RECIPES: dict[str, Callable[[], TeacherRun | StudentRun]] = {
+RECIPES: dict[str, Callable[[], TeacherRun | StudentRun | RoadRun]] = {
     "teacher-d3": teacher_d3,
     "teacher-d3-joint": teacher_d3_joint,
     "teacher-tiny": teacher_tiny,
@@ -26,10 +28,12 @@ RECIPES: dict[str, Callable[[], TeacherRun | StudentRun]] = {
     "labels-d3": labels_d3,
     "baseline-d3-joint": baseline_d3_joint,
     "baseline-tiny": baseline_tiny,
+    "road-d3": road_d3,
+    "road-tiny": road_tiny,
 }
 
 
-def recipe(name: str) -> TeacherRun | StudentRun:
+def recipe(name: str) -> TeacherRun | StudentRun | RoadRun:
     """The run of that name."""
     if name not in RECIPES:
         raise SyndistillError(f"recipe {name!r} is unknown; pick one of {', '.join(RECIPES)}")

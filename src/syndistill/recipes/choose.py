@@ -8,27 +8,61 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
+from syndistill.distill.fuse import FuseRun
+from syndistill.distill.road import RoadRun, result_file
 from syndistill.distill.run import StudentRun
 from syndistill.errors import SyndistillError
 from syndistill.models.saving import weights_hash
 from syndistill.models.zoo import load_any
 from syndistill.recipes import RECIPES, recipe
+from syndistill.training.config import Strict
 from syndistill.training.run import TeacherRun, validated
 from syndistill.training.run_folder import read_run
 
-Run = TypeVar("Run", TeacherRun, StudentRun)
-_VERBS: dict[str, tuple[str, type[TeacherRun | StudentRun]]] = {
+Run = TypeVar("Run", bound=Strict)
+_VERBS: dict[str, tuple[str, type[TeacherRun | StudentRun | FuseRun | RoadRun]]] = {
     "teacher": ("train", TeacherRun),
     **dict.fromkeys(("baseline", "stage1", "stage2"), ("distill", StudentRun)),
+    "fuse": ("distill", FuseRun),
+    "road": ("distill", RoadRun),
 }
 
 
 def chosen_run(kind: type[Run], name: str, changes: Sequence[str]) -> Run:
     """The run that `name` means, with "key.path=value" changes applied.
 
-    Raises SyndistillError for an unknown name or key (naming the nearest), a value that does not fit, a run of the
-    other verb, or a run.json whose networks are no longer what they were.
+    Raises SyndistillError for an unknown name or key (naming the nearest), a value that does not fit, a run of
+    another kind, or a run.json whose networks are no longer what they were.
     """
+    run: Run = _chosen((kind,), name, changes)
+    return run
+
+
+def chosen_distillation(name: str, changes: Sequence[str]) -> StudentRun | FuseRun | RoadRun:
+    """As `chosen_run`, for whatever `syndistill distill` runs."""
+    run: StudentRun | FuseRun | RoadRun = _chosen((StudentRun, FuseRun, RoadRun), name, changes)
+    return run
+
+
+def stage_alone(run: StudentRun | FuseRun | RoadRun, stage: str, start: Path | None) -> StudentRun | FuseRun:
+    """One stage of a road as a run of its own; `start` is the folder of a road that has what the stage takes up."""
+    if not isinstance(run, RoadRun):
+        raise SyndistillError(f"--stage is for a road; this is a {run.kind} run, one stage already: leave --stage out")
+    known = next((one for one in run.stages if one == stage), None)
+    if known is None:
+        raise SyndistillError(f"stage {stage!r} is unknown{nearest(stage, run.stages)}; pick {', '.join(run.stages)}")
+    if start is None and run.earlier(known):
+        raise SyndistillError(f"{stage} takes up {' and '.join(run.earlier(known))}: name their road's folder, --from")
+    if start is not None and known in ("no_kd", "fuse"):
+        raise SyndistillError(f"{stage} takes up nothing; leave --from out")
+    for earlier in run.earlier(known):
+        assert start is not None
+        if not (path := result_file(earlier, start)).is_file():
+            raise SyndistillError(f"{start} has no finished {earlier} (there is no file {path}); run it there first")
+    return run.stage_run(known, start or Path())
+
+
+def _chosen(kinds: tuple[type[Strict], ...], name: str, changes: Sequence[str]) -> Any:
     if name in RECIPES:
         content, where, hashes = recipe(name).model_dump(mode="json"), f"recipe {name}", {}
     elif name.endswith(".json") or Path(name).is_file():
@@ -42,11 +76,11 @@ def chosen_run(kind: type[Run], name: str, changes: Sequence[str]) -> Run:
     verb, found_kind = _VERBS.get(_kind_of(content), ("", None))
     if found_kind is None:
         raise SyndistillError(f"{where} says kind {_kind_of(content)!r}; this version runs {', '.join(_VERBS)}")
-    if found_kind is not kind:
+    if found_kind not in kinds:
         raise SyndistillError(f"{where} is a {_kind_of(content)} run; use syndistill {verb} for it")
     for change in changes:
         content = with_change(content, change)
-    run: Run = validated(kind, content, where)
+    run = validated(found_kind, content, where)
     _check_hashes(content, hashes, where)
     return run
 

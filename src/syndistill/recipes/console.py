@@ -39,6 +39,11 @@ class Bars:
 
         return report
 
+    @contextmanager
+    def stage(self, name: str, batch_size: int) -> Iterator[Callable[[int, int, dict[str, float]], None]]:
+        """The bar of one stage of a road."""
+        yield self.training(name, batch_size)
+
     def _update(self, task: TaskID, done: int, total: int, numbers: str = "") -> None:
         # Begun with the first report: an error before it is one line, without an empty one above.
         self._bars.start()

@@ -1,4 +1,4 @@
-"""The whole road in minutes: distil a Student from the shipped d=3 Teacher, judge it against everything else.
+"""The whole road in minutes: distil a Student from the shipped d=3 Teacher stage by stage, judge it against all else.
 
     python -m syndistill.recipes.demo [--out runs/demo] [--quick]
 
@@ -11,14 +11,15 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from syndistill.distill.objective import FinalTerm
-from syndistill.distill.run import STUDENT_FILE, StudentData, StudentRun
+from syndistill.distill.road import ROAD_FILE, Baseline, Fuse, RoadRun, Stage, Stage1, Stage2, result_file
+from syndistill.distill.student_data import StudentData
+from syndistill.distill.terms import LabelTerm
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import Comparison
 from syndistill.evaluation.rows import RowsFile, combine
@@ -28,6 +29,7 @@ from syndistill.models.presets import preset
 from syndistill.recipes.console import Bars, progress_bars
 from syndistill.recipes.gated import distil_gated
 from syndistill.recipes.picture import draw_comparison
+from syndistill.recipes.roads import probe_training
 from syndistill.recipes.students import fixed_rounds
 from syndistill.training.config import OptimiserConfig, TrainingConfig
 from syndistill.training.run_folder import RUN_FILE, read_run, write_json
@@ -44,26 +46,51 @@ LABELS = {
     "tesseract": "Tesseract",
     "optimal": "the optimum",
 }
-RESULT, PICTURE, ROWS = "comparison.json", "comparison.png", "rows.jsonl"
+ROAD, RESULT, PICTURE, ROWS = "road", "comparison.json", "comparison.png", "rows.jsonl"
 
 
 class Budget(NamedTuple):
-    """Where the minutes go: the Teacher's gate and answers, two Students' training, and the judging."""
+    """Where the minutes go: the Teacher's gate, answers and probes, the Students' steps, and the judging.
+
+    steps: of each way to the end: labels alone, the baseline, and stage 1 with stage 2, half each.
+    """
 
     gate_shots: int
     cached_shots: int
+    probe_steps: int
+    fused_shots: int
     steps: int
     batch_size: int
     judged_shots: int
 
 
-FULL = Budget(gate_shots=20_000, cached_shots=300_000, steps=12_000, batch_size=512, judged_shots=200_000)
-QUICK = Budget(gate_shots=5_000, cached_shots=8_192, steps=100, batch_size=256, judged_shots=2_000)
+# Computed for two idle cores from measured costs (a Teacher's answer .6 ms of one core, .33 for the last end alone; a
+# step 6 ms, of stage 1 9, of the probes 180): the Teacher 2.5 min, the Students' 36,000 steps 4.5, the judging 1.5.
+FULL = Budget(
+    gate_shots=10_000,
+    cached_shots=200_000,
+    probe_steps=300,
+    fused_shots=8_192,
+    steps=12_000,
+    batch_size=512,
+    judged_shots=100_000,
+)
+QUICK = Budget(
+    gate_shots=5_000,
+    cached_shots=8_192,
+    probe_steps=20,
+    fused_shots=1_024,
+    steps=100,
+    batch_size=256,
+    judged_shots=2_000,
+)
 
 
-def student_run(teacher: str, budget: Budget, final_weight: float) -> StudentRun:
-    """The demo's Student; with final_weight 0 the same one from labels alone."""
-    run = StudentRun(
+def road_of(teacher: str, budget: Budget) -> RoadRun:
+    """The demo's Student on one experiment, with every signal, and its control from labels alone."""
+    labels = LabelTerm(weight=0.1)
+    whole, half = budget.steps, budget.steps // 2
+    return RoadRun(
         network=preset("flat-gru-20k", 3),
         teacher=teacher,
         data=StudentData(
@@ -71,32 +98,45 @@ def student_run(teacher: str, budget: Budget, final_weight: float) -> StudentRun
             cached_shots=budget.cached_shots,
             cut_rounds=(ROUNDS,),
         ),
-        training=TrainingConfig(
-            steps=budget.steps,
-            batch_size=budget.batch_size,
-            seed=1,
-            optimiser=OptimiserConfig(
-                learning_rate=3e-3, warmup_steps=100, decay_steps=budget.steps * 3 // 4, ema_decay=0.998
-            ),
+        no_kd=_training(budget, whole, decay=whole * 3 // 4),
+        baseline=Baseline(labels=labels, training=_training(budget, whole, decay=whole * 3 // 4)),
+        # The rate falls in stage 2 alone: as in the other arms once over all steps. Two falls ended higher, in NLL too.
+        stage1=Stage1(labels=labels, training=_training(budget, half, decay=0)),
+        fuse=Fuse(
+            training=probe_training(budget.probe_steps),
+            fit_shots=budget.fused_shots,
+            report_shots=2 * budget.fused_shots,
         ),
+        stage2=Stage2(labels=labels, training=_training(budget, whole - half, decay=whole - half, seed=2)),
     )
-    return run.model_copy(update={"terms": run.terms.model_copy(update={"final": FinalTerm(weight=final_weight)})})
+
+
+def _training(budget: Budget, steps: int, decay: int, seed: int = 1) -> TrainingConfig:
+    warmup = min(100, steps // 4)
+    optimiser = OptimiserConfig(learning_rate=3e-3, warmup_steps=warmup, decay_steps=decay, ema_decay=0.998)
+    return TrainingConfig(steps=steps, batch_size=budget.batch_size, seed=seed, threads=1, optimiser=optimiser)
+
+
+def student_names(budget: Budget) -> dict[Stage, str]:
+    """What the table calls the Student after each stage: with all the steps that it then had."""
+    half = budget.steps // 2
+    steps: dict[Stage, int] = {"no_kd": budget.steps, "baseline": budget.steps, "stage1": half, "stage2": budget.steps}
+    said = {"no_kd": "labels alone", "baseline": "baseline", "stage1": "stage 1", "stage2": "stage 2"}
+    return {stage: f"Student: {said[stage]}, {n:,} steps" for stage, n in steps.items()}
 
 
 def run_demo(out: Path, teacher: str, budget: Budget, accept_any_teacher: bool) -> Comparison:
     """Distil, judge, draw; goes on where it stopped, and only reads a finished folder."""
     wanted = {"teacher": teacher, "experiment": EXPERIMENT, "seed": SEED, **budget._asdict()}
-    students = {"student": "Student", "labels": "Student, labels alone"}
-    names = {teacher: "Teacher"} | {str(out / folder / STUDENT_FILE): label for folder, label in students.items()}
+    students = student_names(budget)
+    names = {teacher: "Teacher"} | {str(result_file(stage, out / ROAD)): name for stage, name in students.items()}
     if (out / RESULT).exists():
         _check_finished(out, wanted)
         counted = RowsFile(out / ROWS)
         found = Comparison(combine(list(counted.rows.values())), combine(list(counted.pairs.values())))
         return _renamed(found, names)
     with progress_bars() as bars:
-        for folder, label in students.items():
-            run = student_run(teacher, budget, final_weight=1.0 if folder == "student" else 0.0)
-            _train(out, folder, run, budget, accept_any_teacher, label, bars)
+        _walk(out / ROAD, road_of(teacher, budget), budget, accept_any_teacher, bars)
         decoders = [*REFERENCES, *names]
         bars.say(f"judging {len(decoders)} decoders on the same {budget.judged_shots:,} shots of {EXPERIMENT}")
         subject = Subject.from_experiment(EXPERIMENT)
@@ -109,29 +149,26 @@ def run_demo(out: Path, teacher: str, budget: Budget, accept_any_teacher: bool) 
         out / PICTURE,
         f"Surface code memory, distance 3, {ROUNDS} rounds, SI1000 noise, p = {P}",
         LABELS,
-        highlight="Student",
+        highlight=students["stage2"],
     )
     write_json(out / RESULT, {"demo": wanted, **found.to_json()})
     return found
 
 
-def _train(
-    out: Path, folder: str, run: StudentRun, budget: Budget, accept_any_teacher: bool, label: str, bars: Bars
-) -> None:
-    """Train a Student in out/folder, or go on, unless it is there finished."""
-    if (out / folder / STUDENT_FILE).exists():
-        if read_run(out / folder / RUN_FILE)["config"] != run.model_dump(mode="json"):
-            raise SyndistillError(f"{out} holds a demo with other settings; choose another --out")
+def _walk(folder: Path, road: RoadRun, budget: Budget, accept_any_teacher: bool, bars: Bars) -> None:
+    """Walk the road, or go on, unless it is there finished."""
+    if (folder / ROAD_FILE).exists():
+        if read_run(folder / RUN_FILE)["config"] != road.model_dump(mode="json"):
+            raise SyndistillError(f"{folder.parent} holds a demo with other settings; choose another --out")
         return
     distil_gated(
-        run,
-        out / folder,
-        cache=out / "cache",
+        road,
+        folder,
         accept_any_teacher=accept_any_teacher,
         gate_shots=budget.gate_shots,
         gate_progress=bars.counting("gate: shots"),
         cache_progress=bars.counting("Teacher's answers"),
-        progress=bars.training(label, budget.batch_size),
+        bar=bars.stage,
         say=bars.say,
     )
 
@@ -155,17 +192,21 @@ def _renamed(found: Comparison, names: dict[str, str]) -> Comparison:
     return Comparison(sorted(rows, key=lambda row: -row.ler), pairs)
 
 
-def verdict(found: Comparison) -> str:
-    """One sentence: the Student against correlated matching, and what it keeps of the Teacher's gain."""
-    ler = {row.decoder: row.ler for row in found.rows}
-    pair = next(one for one in found.pairs if {one.a, one.b} == {"Student", RIVAL})
-    said = "beats" if ler["Student"] < ler[RIVAL] else "does not beat"
-    gain, kept_gain = ler[RIVAL] - ler["Teacher"], ler[RIVAL] - ler["Student"]
-    kept = f", keeping {kept_gain / gain:.0%} of the Teacher's gain over it" if min(gain, kept_gain) > 0 else ""
-    return (
-        f"The Student {said} correlated PyMatching: LER {ler['Student']:.4f} against {ler[RIVAL]:.4f} "
-        f"(exact McNemar p = {pair.p_value:.2g}){kept}."
+def verdict(found: Comparison, students: Mapping[Stage, str]) -> str:
+    """The Student against correlated matching, and what it keeps of the Teacher's gain after each stage."""
+    ler, student = {row.decoder: row.ler for row in found.rows}, students["stage2"]
+    pair = next(one for one in found.pairs if {one.a, one.b} == {student, RIVAL})
+    said = "beats" if ler[student] < ler[RIVAL] else "does not beat"
+    first = (
+        f"The Student {said} correlated PyMatching: LER {ler[student]:.4f} against {ler[RIVAL]:.4f} "
+        f"(exact McNemar p = {pair.p_value:.2g})."
     )
+    gain = ler[RIVAL] - ler["Teacher"]
+    shares = {name.removeprefix("Student: "): (ler[RIVAL] - ler[name]) / gain for name in students.values() if gain > 0}
+    if not shares:
+        return first
+    kept = [f"{name} {share:.0%}" if share > 0 else f"{name} nothing" for name, share in shares.items()]
+    return f"{first} Kept of the Teacher's gain over it: {'; '.join(kept)}."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -176,8 +217,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--teacher", default=TEACHER, help=f"shipped name or path (default: {TEACHER})")
     parser.add_argument("--accept-any-teacher", action="store_true", help="go on even if the gate refuses the Teacher")
     given = parser.parse_args(arguments)
+    budget = QUICK if given.quick else FULL
     try:
-        found = run_demo(given.out, given.teacher, QUICK if given.quick else FULL, given.accept_any_teacher)
+        found = run_demo(given.out, given.teacher, budget, given.accept_any_teacher)
     except SyndistillError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -186,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     console = Console() if sys.stdout.isatty() else Console(width=160)
     console.print(rows_table(found, EXPERIMENT, against=RIVAL))
-    console.print(verdict(found))
+    console.print(verdict(found, student_names(budget)))
     console.print(f"picture: {given.out / PICTURE}")
     return 0
 

@@ -1,26 +1,32 @@
-"""A Student's run behind the Teacher gate."""
+"""Whatever is distilled, behind the Teacher gate: a Student's run, the fuse stage, or the whole road."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
-from syndistill.distill.run import STUDENT_FILE, StudentRun, check_fit, student_hashes, train_student
+from syndistill.distill.fuse import FUSION_FILE, FuseRun, check_fuse, train_fusion
+from syndistill.distill.one_pass import check_cache
+from syndistill.distill.road import ROAD_FILE, Bar, RoadRun, check_road, walk_road
+from syndistill.distill.run import STUDENT_FILE, StudentRun, student_hashes, student_start, train_student
+from syndistill.distill.student_data import StudentData
 from syndistill.distill.targets import FrozenTeacher
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.gate import ROUNDS, SHOTS, GateReport, P, judge_teacher
 from syndistill.models.contract import DecoderNetwork
 from syndistill.models.saving import weights_hash
 from syndistill.models.zoo import load_any
-from syndistill.training.loop import Progress
+from syndistill.training.config import DataConfig
 from syndistill.training.run_folder import open_run, write_json
 
 GATE_FILE = "gate.json"
 Count = Callable[[int, int], None]
+Say = Callable[[str], None]
 
 
 def distil_gated(
-    run: StudentRun,
+    run: StudentRun | FuseRun | RoadRun,
     folder: Path,
     *,
     cache: Path | None = None,
@@ -28,34 +34,65 @@ def distil_gated(
     gate_shots: int = SHOTS,
     gate_progress: Count | None = None,
     cache_progress: Count | None = None,
-    progress: Progress | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    bar: Bar = lambda *_: nullcontext(),
+    say: Say = lambda _: None,
 ) -> Path:
-    """Judge the Teacher once per folder (gate.json keeps the report), then distil; returns the Student's path.
+    """Judge the Teacher once per folder (gate.json keeps the report), then distil; returns the result's path.
 
     A run from labels alone learns nothing from the Teacher, and has no gate.
 
     Raises SyndistillError when the gate refuses the Teacher and accept_any_teacher is not set; the folder then holds
     the run and the report, and the same call with accept_any_teacher goes on from there.
     """
-    teacher, _ = load_any(run.teacher)
-    frozen = FrozenTeacher(teacher)
-    check_fit(run.network, frozen, run.teacher)
-    open_run(folder, run, student_hashes(run, frozen), STUDENT_FILE)
-    if not run.terms.needs_teacher:
-        return train_student(run, folder, cache, progress, cache_progress, say)
-    report = _kept(folder / GATE_FILE, teacher)
+    teacher = FrozenTeacher(load_any(run.teacher)[0])
+    _open(run, teacher, folder, cache)
+    if not isinstance(run, StudentRun) or run.terms.needs_teacher:
+        pass_gate(run.teacher, run.data, folder, accept_any_teacher, gate_shots, gate_progress, say)
+    if isinstance(run, RoadRun):
+        return walk_road(run, folder, cache, bar, cache_progress, say, teacher)
+    with bar(run.kind, run.training.batch_size) as progress:
+        if isinstance(run, FuseRun):
+            return train_fusion(run, folder, progress, say, teacher)
+        return train_student(run, folder, cache, progress, cache_progress, say, teacher)
+
+
+def _open(run: StudentRun | FuseRun | RoadRun, teacher: FrozenTeacher, folder: Path, cache: Path | None) -> None:
+    """Begin the run's folder, or go on in it, once all that can be refused beforehand has been looked at."""
+    if isinstance(run, RoadRun):
+        check_road(run, teacher, cache or folder / "cache")
+        open_run(folder, run, {"teacher": teacher.key()}, ROAD_FILE)
+    elif isinstance(run, FuseRun):
+        check_fuse(run, teacher)
+        open_run(folder, run, {"teacher": teacher.key()}, FUSION_FILE)
+    else:
+        student_start(run, teacher)
+        check_cache(run.data, teacher, cache or folder / "cache")
+        open_run(folder, run, student_hashes(run, teacher), STUDENT_FILE)
+
+
+def pass_gate(
+    name: str,
+    data: StudentData | DataConfig,
+    folder: Path,
+    accept_any_teacher: bool,
+    shots: int = SHOTS,
+    progress: Count | None = None,
+    say: Say = lambda _: None,
+) -> GateReport:
+    """The report on the Teacher of that name, made once and kept in the folder. SyndistillError when it is refused."""
+    network, _ = load_any(name)
+    report = _kept(folder / GATE_FILE, network)
     if report is None:
-        say(f"judging the Teacher {run.teacher} against plain matching")
-        report = _judge(run, teacher, gate_shots, gate_progress)
+        say(f"judging the Teacher {name} against plain matching")
+        report = _judge(data, network, shots, progress)
         write_json(folder / GATE_FILE, report.to_json())
     if not report.passed and not accept_any_teacher:
         raise SyndistillError(
-            f"the gate refuses the Teacher {run.teacher}: {'; '.join(report.faults)}; train it further, or pass "
+            f"the gate refuses the Teacher {name}: {'; '.join(report.faults)}; train it further, or pass "
             f"--accept-any-teacher (report: {folder / GATE_FILE})"
         )
     say("the Teacher passes the gate" if report.passed else "the gate refuses the Teacher, which is accepted as told")
-    return train_student(run, folder, cache, progress, cache_progress, say)
+    return report
 
 
 def _kept(path: Path, teacher: DecoderNetwork) -> GateReport | None:
@@ -65,10 +102,10 @@ def _kept(path: Path, teacher: DecoderNetwork) -> GateReport | None:
     return report if report.teacher == weights_hash(teacher) else None
 
 
-def _judge(run: StudentRun, teacher: DecoderNetwork, shots: int, progress: Count | None) -> GateReport:
+def _judge(data: StudentData | DataConfig, teacher: DecoderNetwork, shots: int, progress: Count | None) -> GateReport:
     """On the noise, bases and rounds that the Student will learn from (the default ones where they lie within)."""
-    simulated = run.data.simulated
-    learned = run.data.cut_rounds or [r for phase in simulated.curriculum.rounds for r in phase.rounds]
+    simulated, cut = (data.simulated, data.cut_rounds) if isinstance(data, StudentData) else (data, ())
+    learned = cut or [r for phase in simulated.curriculum.rounds for r in phase.rounds]
     return judge_teacher(
         teacher,
         noise=simulated.noise,

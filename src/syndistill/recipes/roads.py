@@ -24,7 +24,7 @@ def road_d3() -> RoadRun:
         no_kd=training,
         baseline=Baseline(labels=labels, final=FinalTerm(weight=1.0), training=training),
         stage1=Stage1(labels=labels, final=FinalTerm(weight=1.0), training=training),
-        fuse=Fuse(training=_probes(steps=2_000), fit_shots=32_768, report_shots=65_536),
+        fuse=Fuse(training=probe_training(steps=2_000), fit_shots=32_768, report_shots=65_536),
         stage2=Stage2(labels=labels, training=_cooled(further)),
     )
 
@@ -39,19 +39,21 @@ def road_tiny() -> RoadRun:
         no_kd=run.training,
         baseline=Baseline(training=run.training),
         stage1=Stage1(training=run.training),
-        fuse=Fuse(training=_probes(steps=100), fit_shots=2_048, report_shots=4_096),
+        fuse=Fuse(training=probe_training(steps=100), fit_shots=2_048, report_shots=4_096),
         stage2=Stage2(training=_cooled(run.training)),
     )
 
 
-def _probes(steps: int) -> TrainingConfig:
+def probe_training(steps: int) -> TrainingConfig:
     """Small heads on a frozen Teacher learn fast; its forward is what takes time."""
-    optimiser = OptimiserConfig(learning_rate=2e-3, warmup_steps=20, decay_steps=steps // 2, ema_decay=0.99)
-    return TrainingConfig(steps=steps, batch_size=256, log_every=25, optimiser=optimiser)
+    warmup = min(20, steps // 4)
+    optimiser = OptimiserConfig(learning_rate=2e-3, warmup_steps=warmup, decay_steps=steps // 2, ema_decay=0.99)
+    return TrainingConfig(steps=steps, batch_size=256, log_every=min(25, max(1, steps // 4)), optimiser=optimiser)
 
 
 def _cooled(training: TrainingConfig) -> TrainingConfig:
-    """A third of the learning rate, falling to 0 over all the steps: the Student has already learned."""
+    """A third of the learning rate, falling to 0 over all the steps: the Student has already learned. Another seed:
+    another order of the shots."""
     third = training.optimiser.learning_rate / 3
     optimiser = training.optimiser.model_copy(update={"learning_rate": third, "decay_steps": training.steps})
-    return training.model_copy(update={"optimiser": optimiser})
+    return training.model_copy(update={"optimiser": optimiser, "seed": training.seed + 1})

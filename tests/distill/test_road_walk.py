@@ -1,0 +1,102 @@
+"""What a walk checks before its first step, and what it asks of the Teacher."""
+
+from pathlib import Path
+
+import pytest
+
+from syndistill.distill import cache, one_pass
+from syndistill.distill import stage as stage_module
+from syndistill.distill.fusion import FusionConfig
+from syndistill.distill.road import RoadRun, walk_road
+from syndistill.distill.run import train_student
+from syndistill.distill.statistics import TargetStatistics
+from syndistill.distill.targets import FrozenTeacher
+from syndistill.distill.terms import SpatialTerm, Terms
+from syndistill.errors import SyndistillError
+from syndistill.models.saving import load_network, save_network
+from syndistill.training.run import validated
+
+FEATURE = {"weight": 1.0, "components": 4}
+
+
+def test_the_teacher_answers_all_stages_in_one_pass(tmp_path, road, monkeypatch):
+    asked, measured = [], []
+    ask, measure = cache._ask, one_pass.measure_targets
+
+    def asking(shots, teacher, signals):
+        asked.append(sorted(signal.name for signal in signals))
+        return ask(shots, teacher, signals)
+
+    def measuring(teacher, shots, specs):
+        measured.append(sorted(specs))
+        return measure(teacher, shots, specs)
+
+    monkeypatch.setattr(cache, "_ask", asking)
+    for module in (one_pass, stage_module):
+        monkeypatch.setattr(module, "measure_targets", measuring)
+    walk_road(road(), tmp_path / "road")
+    assert asked == [["fused", "spatial", "temporal"]] * 2  # one shard for each basis
+    assert measured == [["spatial", "temporal"]]
+    paths = [tmp_path / "road" / stage / "targets-temporal.safetensors" for stage in ("stage1", "stage2")]
+    assert len({TargetStatistics.load(path).sha256 for path in paths}) == 1
+
+
+def test_statistics_of_a_half_written_cache_are_taken_up_and_of_another_one_are_not(tmp_path, stage1_run, monkeypatch):
+    run = stage1_run()
+    monkeypatch.setattr(cache, "_ask", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        train_student(run, tmp_path / "killed", tmp_path / "cache")
+    teacher = FrozenTeacher(load_network(Path(run.teacher))[0])
+    known = one_pass.cached_statistics(run.terms, run.data, teacher, tmp_path / "cache")
+    assert known.keys() == {"spatial", "temporal"}
+    other = Terms(spatial=FEATURE | {"layer": 1}, temporal=FEATURE)
+    assert one_pass.cached_statistics(other, run.data, teacher, tmp_path / "cache").keys() == {"temporal"}
+    data = run.data.model_copy(update={"cache_seed": 5})
+    assert one_pass.cached_statistics(run.terms, data, teacher, tmp_path / "cache") == {}
+
+
+def test_what_cannot_be_walked_is_refused_before_anything_is_written(tmp_path, road, small):
+    def refused(run, message, folder=None):
+        with pytest.raises(SyndistillError, match=message):
+            walk_road(run, tmp_path / "road", folder)
+        assert not (tmp_path / "road").exists()
+
+    save_network(tmp_path / "flat.safetensors", small("flat_gru"), {})
+    refused(road(teacher=str(tmp_path / "flat.safetensors")), "stage1 needs the signal spatial")
+    fuse = road().fuse.model_copy(update={"fusion": FusionConfig(layer=5)})
+    refused(road(fuse=fuse), "the fuse stage needs the signal ends.5")
+    spatial = road().stage1.model_copy(update={"spatial": SpatialTerm(weight=1.0, student_layer=9)})
+    refused(road("transformer", stage1=spatial), "no signal spatial.9")
+    walk_road(road(no_kd=None), tmp_path / "first")
+    data = road().data.model_copy(update={"cache_seed": 5})
+    refused(road(data=data), "made from another shots", tmp_path / "first/cache")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("baseline.readout.weight", 1, "baseline: a baseline learns from labels and final alone"),
+        ("stage2.fused.weight", 0, "stage2: stage2 needs terms.fused.weight above 0"),
+        ("data.simulated.distance", 5, "data.simulated is of distance 5, the network of 3"),
+        ("data.simulated.labels", "exact", "labels are sampled here"),
+        ("data.cut_rounds", [4], "must begin at 1 to 3"),
+    ],
+)
+def test_sections_that_make_no_stage_are_refused(road, key, value, said):
+    content = road().model_dump(mode="json")
+    *parents, last = key.split(".")
+    section = content
+    for name in parents:
+        section = section[name]
+    section[last] = value
+    with pytest.raises(SyndistillError, match=said) as refusal:
+        validated(RoadRun, content, "this road")
+    assert "\n" not in str(refusal.value)
+
+
+def test_stage_2_may_go_on_from_the_baseline(tmp_path, road):
+    run = road()
+    stage2 = run.stage2.model_copy(update={"start": "baseline"})
+    changed = run.model_copy(update={"stage2": stage2})
+    assert changed.student_run("stage2", tmp_path).start_from == str(tmp_path / "baseline/student.safetensors")
+    assert (run.earlier("stage2"), changed.earlier("stage2")) == (("stage1", "fuse"), ("baseline", "fuse"))
