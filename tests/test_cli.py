@@ -202,7 +202,7 @@ EVALUATE = ["--experiment", EXPERIMENT, "--shots", 50]
         (["pymatching", "--recorded", "nowhere"], "properties.yml"),
         (["pymatching", *EVALUATE, "--json", "no/such/folder/out.json"], "no/such/folder"),
         (["pymatching", *EVALUATE, "--rows", "no/such/folder/rows"], "no/such/folder"),
-        (["optimal", "--experiment", EXPERIMENT.replace("rounds=2", "rounds=5"), "--shots", 9], "fewer rounds"),
+        (["optimal", "--experiment", EXPERIMENT.replace("d=3", "d=5"), "--shots", 9], "smaller code"),
         ([*EVALUATE], "Missing argument"),
         (["pymatching", *EVALUATE, "--seeed", 1], "--seeed"),
         (["pymatching", "--experiment", EXPERIMENT, "--shots", "many"], "'--shots'"),

@@ -73,7 +73,7 @@ def page(found: list[tuple[Block, Comparison]]) -> str:
     lines = ["# Scores of the shipped d=3 networks", ""]
     lines += [
         "SI1000 memory, all decoders on the same shots, 95 % Wilson intervals; made from the rows in `results/` by "
-        "`python -m syndistill.recipes.scores --rows results/d3.jsonl --page docs/results.md --long-shots 20000`."
+        "`python -m syndistill.recipes.scores --rows results/d3.jsonl --page docs/results.md --long-shots 50000`."
     ]
     for block, comparison in found:
         lines += ["", f"## {block.experiment}", ""]

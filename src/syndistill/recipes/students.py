@@ -15,7 +15,7 @@ ROUNDS = 9
 def baseline_d3() -> StudentRun:
     """The shipped d=3 Student: a flat GRU below 20 k parameters, from the shipped Teacher's final logits and labels.
 
-    196,608 shots of 9 rounds are asked of the Teacher once; each batch is cut to 3, 5, 7 or 9 rounds. p is uniform: a
+    262,144 shots of 9 rounds are asked of the Teacher once; each batch is cut to 3, 5, 7 or 9 rounds. p is uniform: a
     Student has no calibration goal at small p, and shots at large p say more.
     """
     return StudentRun(
@@ -23,8 +23,8 @@ def baseline_d3() -> StudentRun:
         teacher="teacher-d3",
         data=StudentData(
             simulated=fixed_rounds(ROUNDS, ("x", "z"), p_min=0.001, p_max=0.006),
-            cached_shots=196_608,
-            cut_rounds=(3, 5, 7, 9),
+            cached_shots=262_144,
+            cut_rounds=(3, 5, 7, 9, 9),
         ),
         terms=Terms(labels=LabelTerm(weight=0.1, where="last"), final=FinalTerm(weight=1.0, temperature=1.0)),
         training=TrainingConfig(
@@ -41,12 +41,12 @@ def baseline_d3() -> StudentRun:
 def baseline_d3_longer() -> StudentRun:
     """Goes on from runs/baseline-d3, mostly with 9 rounds, where the baseline was no better than matching."""
     run = baseline_d3()
-    optimiser = run.training.optimiser.model_copy(update={"learning_rate": 2e-3, "decay_steps": 49_000})
+    optimiser = run.training.optimiser.model_copy(update={"learning_rate": 2e-3, "decay_steps": 59_000})
     return run.model_copy(
         update={
             "start_from": "runs/baseline-d3/student.safetensors",
-            "data": run.data.model_copy(update={"cut_rounds": (3, 5, 7, 9, 9, 9)}),
-            "training": run.training.model_copy(update={"steps": 50_000, "seed": 2, "optimiser": optimiser}),
+            "data": run.data.model_copy(update={"cut_rounds": (3, 5, 7, 9, 9, 9, 9)}),
+            "training": run.training.model_copy(update={"steps": 60_000, "seed": 2, "optimiser": optimiser}),
         }
     )
 
