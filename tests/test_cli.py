@@ -63,13 +63,13 @@ def snapshot(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-@pytest.mark.parametrize("verb", [None, "train", "distill", "evaluate", "info"])
+@pytest.mark.parametrize("verb", [None, "train", "distill", "evaluate", "bench", "export", "info"])
 def test_help(capsys, verb):
     code, out, _ = run(capsys, *([] if verb is None else [verb]), "--help")
     assert code == 0
     assert "Usage: " in out
     if verb is None:
-        assert all(name in out for name in ("train", "distill", "evaluate", "info"))
+        assert all(name in out for name in ("train", "distill", "evaluate", "bench", "export", "info"))
         assert run(capsys, "--version")[1].startswith("syndistill 0.")
 
 

@@ -95,6 +95,19 @@ def test_circuits_load_without_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_of_deploy_only_what_says_so_knows_torch() -> None:
+    """So that a network runs where PyTorch is not installed."""
+    deploy = [path for path in FILES if path.parent.name == "deploy"]
+    direct = {
+        path.stem: set(imported_names(path.read_text(encoding="utf-8"), ["syndistill", "deploy"])) for path in deploy
+    }
+    rooms_with_torch = tuple(f"syndistill.{room}." for room in ("models", "training", "distill", "sampling.shots"))
+    knowing = {stem for stem, names in direct.items() if any(n.startswith(("torch", *rooms_with_torch)) for n in names)}
+    assert knowing == {"torch_engine"}
+    through = {stem for stem, names in direct.items() if any(n.startswith("syndistill.deploy.torch") for n in names)}
+    assert through == {"bench"}
+
+
 @pytest.mark.parametrize("folder", ["src", "tests", "benchmarks"])
 def test_files_stay_short(folder: str) -> None:
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in (REPOSITORY / folder).rglob("*.py")}

@@ -20,6 +20,8 @@ from syndistill import __version__
 from syndistill.errors import SyndistillError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from syndistill.evaluation.compare import Comparison
     from syndistill.evaluation.subject import Subject
 
@@ -43,6 +45,10 @@ Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Run folder; goe
 Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change one setting, e.g. training.steps=1000. Repeatable."),
+]
+CircuitFile = Annotated[Path | None, typer.Option(metavar="FILE.stim", help="A noisy memory circuit.")]
+Simulated = Annotated[
+    str | None, typer.Option(metavar="d=3,rounds=3,basis=z,noise=si1000,p=0.004", help="A simulated experiment.")
 ]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads of networks; 0 leaves PyTorch's default.")]
 
@@ -161,11 +167,9 @@ def evaluate(
             "the path of a saved one. With --recorded a reference may end in @pij (default: @circuit).",
         ),
     ],
-    circuit: Annotated[Path | None, typer.Option(metavar="FILE.stim", help="A noisy memory circuit.")] = None,
+    circuit: CircuitFile = None,
     recorded: Annotated[Path | None, typer.Option(metavar="DIR", help="A recorded experiment's folder.")] = None,
-    experiment: Annotated[
-        str | None, typer.Option(metavar="d=3,rounds=3,basis=z,noise=si1000,p=0.004", help="A simulated experiment.")
-    ] = None,
+    experiment: Simulated = None,
     shots: Annotated[int | None, typer.Option(help="Shots to sample, or of the recording (default: all).")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the sampled shots. Default: 0.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="OUT", help="Write rows and pairs here.")] = None,
@@ -237,12 +241,76 @@ def _use_threads(threads: int) -> None:
 def _show(found: Comparison, label: str) -> None:
     from syndistill.evaluation.tables import pairs_table, rows_table
 
+    _print(rows_table(found, label))
+    if found.pairs:
+        _print(pairs_table(found))
+
+
+def _print(table: Table) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)
-    console.print(rows_table(found, label))
-    if found.pairs:
-        console.print(pairs_table(found))
+    console.print(table)
+
+
+@app.command()
+def bench(
+    decoders: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[DECODER]...",
+            help="As for evaluate; a network may end in :compiled, :int8, :onnx or :pytorch. Default: matching and the "
+            "shipped networks of this distance.",
+        ),
+    ] = None,
+    circuit: CircuitFile = None,
+    experiment: Simulated = None,
+    shots: Annotated[int, typer.Option(min=100, help="Shots to sample for the error rate.")] = 20_000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the shots.")] = 0,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Time of each measurement, for each decoder.")] = 1.0,
+    json: Annotated[Path | None, typer.Option(metavar="OUT", help="Write the figures here.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Let --json overwrite a file.")] = False,
+) -> None:
+    """Where decoders stand on this machine: error rate, microseconds per shot and round, latency. One thread.
+
+    [bold]Example:[/bold] syndistill bench pymatching-correlated student-d3 student-d3:int8 --experiment
+    d=3,rounds=9,basis=z,noise=si1000,p=0.004
+    """
+    from syndistill.deploy.bench import bench_subject, report, speed_table
+    from syndistill.evaluation.subject import Subject
+
+    _require_writable(json, force)
+    subject = _subject(Subject, circuit, None, experiment, None)
+    _use_threads(1)
+    with _resumable("nothing was written"):
+        found, speeds = bench_subject(subject, decoders or [], shots, seed, seconds)
+    _print(speed_table(found, speeds, subject.label))
+    if json is not None:
+        from syndistill.training.run_folder import write_json
+
+        write_json(json, report(found, speeds))
+
+
+@app.command()
+def export(
+    network: Annotated[str, typer.Argument(metavar="NETWORK", help="A flat GRU's shipped name or path.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to make.")],
+    circuit: CircuitFile = None,
+    experiment: Simulated = None,
+    to: Annotated[str, typer.Option(metavar="onnx", help="The format.")] = "onnx",
+) -> None:
+    """Write a Student as ONNX graphs (a round, a readout, the whole experiment) with a manifest.
+
+    [bold]Example:[/bold] syndistill export student-d3 --to onnx --out exported/student-d3 --experiment
+    d=3,rounds=9,basis=z,noise=si1000,p=0.004
+    """
+    from syndistill.deploy.export import export_onnx
+    from syndistill.evaluation.subject import Subject
+
+    if to != "onnx":
+        raise SyndistillError(f"--to {to} is unknown; write --to onnx")
+    subject = _subject(Subject, circuit, None, experiment, None)
+    print(export_onnx(network, subject.circuit, subject.label, out))
 
 
 @app.command()

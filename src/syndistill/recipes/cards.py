@@ -1,12 +1,17 @@
 """The cards of shipped networks, from the network files and the rows of `recipes.scores` alone.
 
-    python -m syndistill.recipes.cards --rows results/d3.jsonl
+    python -m syndistill.recipes.cards --rows results/d3.jsonl --speed results/speed.json \
+        --confidence results/confidence.json
+
+--speed is what benchmarks/decoding_speed.py wrote, --confidence what `recipes.confidence` did; without them a card says
+nothing of times, or of kept fractions and reliability.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,8 +25,16 @@ from syndistill.training.run_folder import write_json
 _SCORES = ("experiment", "shots", "errors", "ler", "low", "high", "nll", "ece", "best_temperature", "us_per_shot")
 
 
-def card_of(name: str, rows: list[Row]) -> dict[str, Any]:
-    """Recipe, seeds and shots seen as the file says them; size, hashes; scores of exactly these weights."""
+_TIMES = ("us_per_shot", "single_p50", "single_p99", "push_p50", "push_p99", "round")
+
+
+_CONFIDENCE = ("experiment", "shots", "ece", "best_temperature", "kept", "reliability")
+
+
+def card_of(
+    name: str, rows: list[Row], speed: dict[str, Any] | None = None, confidence: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Recipe, seeds and shots seen as the file says them; size, hashes; what was measured of exactly these weights."""
     network, metadata = load_any(name)
     path = network_path(name)
     assert path is not None
@@ -36,21 +49,58 @@ def card_of(name: str, rows: list[Row]) -> dict[str, Any]:
         "multiply_adds_per_round": {f"r={r}": round(network.multiply_adds(r)) for r in (3, 9, 25)},
         "made_by": metadata,
         "scores": [{what: getattr(row, what) for what in _SCORES} for row in scored],
+    } | _measured(key, speed, confidence)
+
+
+def _measured(
+    weights_sha256: str, speed: dict[str, Any] | None, confidence: dict[str, Any] | None
+) -> dict[str, Any]:
+    found: dict[str, Any] = {} if speed is None else {"microseconds": _times(weights_sha256, speed)}
+    if confidence is not None:
+        rows = [row for row in confidence["rows"] if row["decoder_id"] == weights_sha256]
+        found["confidence"] = [{what: row[what] for what in _CONFIDENCE} for row in rows]
+    return found
+
+
+def _times(weights_sha256: str, speed: dict[str, Any]) -> dict[str, Any]:
+    """On one thread: a shot of a batch, one shot a call, a streamed round from Python, and one without Python."""
+    rows = [row for row in speed["rows"] if row["decoder_id"].startswith(f"{weights_sha256}-")]
+    return {
+        "machine": speed["machine"],
+        "measured": [
+            {"experiment": row["experiment"], "run_by": row["decoder_id"].rpartition("-")[2]}
+            | {what: None if row[what] is None else round(row[what], 3) for what in _TIMES}
+            for row in rows
+        ],
     }
+
+
+def _read(path: Path | None, maker: str) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise SyndistillError(f"cannot read {path} ({error}); {maker} makes it") from None
+    return content
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=Path, required=True, help="rows file of recipes.scores")
+    parser.add_argument("--speed", type=Path, help="figures of benchmarks/decoding_speed.py")
+    parser.add_argument("--confidence", type=Path, help="figures of recipes.confidence")
     args = parser.parse_args(arguments)
     try:
         if not args.rows.is_file():
             raise SyndistillError(f"no rows file {args.rows}; python -m syndistill.recipes.scores makes it")
         rows = combine(list(RowsFile(args.rows).rows.values()))
+        speed = _read(args.speed, "benchmarks/decoding_speed.py")
+        confidence = _read(args.confidence, "python -m syndistill.recipes.confidence")
         for name in shipped_names():
             path = network_path(name)
             assert path is not None
-            write_json(path.with_suffix(".json"), card_of(name, rows))
+            write_json(path.with_suffix(".json"), card_of(name, rows, speed, confidence))
             print(path.with_suffix(".json"))
     except SyndistillError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -109,11 +109,11 @@ class StoredShots:
     def n_shots(self) -> int:
         return len(self.detectors_packed)
 
-    @property
+    @cached_property
     def n_detectors(self) -> int:
         return self.dem.num_detectors
 
-    @property
+    @cached_property
     def n_observables(self) -> int:
         return self.dem.num_observables
 

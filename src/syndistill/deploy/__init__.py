@@ -1,0 +1,1 @@
+"""Networks at work: streaming, export, a runtime and compiled kernels that need no PyTorch."""

@@ -1,0 +1,211 @@
+"""Where each decoder stands in accuracy and time on this machine: the same shots, in turns, one thread.
+
+Legend: B shots.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.table import Table
+
+from syndistill.circuits.placement import place_circuit
+from syndistill.decoders.contract import Decoder
+from syndistill.decoders.registry import decoder_names
+from syndistill.deploy.decoding import EngineDecoder
+from syndistill.deploy.export import export_onnx
+from syndistill.deploy.flat_weights import read_header, shipped_names, shipped_path
+from syndistill.deploy.kernel_engine import KernelEngine
+from syndistill.deploy.onnx_engine import OnnxExperiment
+from syndistill.deploy.runtime import for_circuit
+from syndistill.deploy.streaming import StreamingDecoder
+from syndistill.deploy.torch_engine import TorchEngine
+from syndistill.errors import SyndistillError
+from syndistill.evaluation.compare import Comparison, compare
+from syndistill.evaluation.latency import measure_latency
+from syndistill.evaluation.rows import Row
+from syndistill.evaluation.subject import Subject
+from syndistill.sampling.stored import StoredShots, evaluation_seed
+
+WAYS = ("compiled", "int8", "onnx", "pytorch")
+BATCH, CALLS, ROUNDS, TIMED_SHOTS = 1024, 1000, 1000, 4096
+"""Most shots of a batched call, calls of a latency, rounds of a stream without Python between them, different shots."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Microseconds on one thread.
+
+    us_per_shot: median over the turns of calls on `batch` shots. single: one shot a call. push: one streamed round a
+    call; round: a streamed round with no Python between rounds; both None for what does not stream in compiled code.
+    """
+
+    decoder: str
+    batch: int
+    us_per_shot: float
+    single_p50: float
+    single_p99: float
+    push_p50: float | None = None
+    push_p99: float | None = None
+    round: float | None = None
+
+
+def bench_decoder(subject: Subject, name: str) -> Decoder:
+    """As `Subject.decoder`; a network's name may end in :compiled, :int8, :onnx or :pytorch, and without that is run
+    the fastest way that keeps float32."""
+    network, colon, way = name.rpartition(":")
+    if not colon or way not in WAYS:
+        network, way = name, _fastest(name)
+    if way == "reference":
+        return subject.decoder(name)
+    decoder = _network(subject, network, way)
+    decoder.name = name
+    # To tell apart two ways to run the same weights; what changes their answers is in it already.
+    decoder.content_id = f"{decoder.content_id.removesuffix(f'-{way}')}-{way}"
+    return decoder
+
+
+def _fastest(name: str) -> str:
+    if name in decoder_names() or not shipped_path(name).is_file():
+        return "reference"  # which also says what is wrong with an unknown name
+    flat = read_header(shipped_path(name))["config"].get("family") == "flat_gru"
+    return "compiled" if flat and find_spec("llvmlite") is not None else "pytorch"
+
+
+def _network(subject: Subject, network: str, way: str) -> Decoder:
+    if way == "onnx":
+        with tempfile.TemporaryDirectory() as folder:
+            return OnnxExperiment(export_onnx(network, subject.circuit, subject.label, Path(folder) / "exported"))
+    if way == "pytorch":
+        return for_circuit(TorchEngine(network), subject.circuit)
+    return for_circuit(KernelEngine(network, "int8" if way == "int8" else "float32"), subject.circuit)
+
+
+def default_decoders(subject: Subject) -> list[str]:
+    """Matching, and every shipped network of the circuit's distance."""
+    distance = place_circuit(subject.circuit, subject.basis).layout.distance
+    distances = {name: read_header(shipped_path(name))["config"]["distance"] for name in shipped_names()}
+    return ["pymatching", "pymatching-correlated", *(name for name, d in distances.items() if d == distance)]
+
+
+def bench_subject(
+    subject: Subject, names: Sequence[str], shots: int, seed: int, seconds: float
+) -> tuple[Comparison, list[Speed]]:
+    """Error rates of the named decoders (none: `default_decoders`) on the same shots, then their times."""
+    decoders = [bench_decoder(subject, name) for name in names or default_decoders(subject)]
+    found = compare(decoders, subject.circuit, shots, seed, experiment=subject.label)
+    size = min(shots, TIMED_SHOTS)
+    timed = StoredShots.sample(subject.circuit, size, evaluation_seed(seed, 0, size))
+    return found, measure(decoders, timed, seconds)
+
+
+def measure(decoders: Sequence[Decoder], shots: StoredShots, seconds: float = 1.0, turns: int = 7) -> list[Speed]:
+    """Times every decoder for about `seconds` at a batch and again at single shots, the decoders in turns so that other
+    work on the machine hits all of them. SyndistillError for fewer than 100 shots."""
+    if shots.n_shots < 100 or turns < 1:
+        raise SyndistillError(f"{shots.n_shots} shots and {turns} turns; take at least 100 shots and 1 turn")
+    sizes = [_batch_size(decoder, shots, seconds / turns) for decoder in decoders]
+    times: list[list[float]] = [[] for _ in decoders]
+    for _ in range(turns):
+        for decoder, size, found in zip(decoders, sizes, times, strict=True):
+            found.append(_us_per_shot(decoder, shots, size, seconds / turns))
+    medians = [statistics.median(found) for found in times]
+    return [
+        Speed(decoder.name, size, median, *_single(decoder, shots, seconds), *_streamed(decoder, shots))
+        for decoder, size, median in zip(decoders, sizes, medians, strict=True)
+    ]
+
+
+def _batch_size(decoder: Decoder, shots: StoredShots, seconds: float) -> int:
+    """At most BATCH shots, fewer where a call of so many would take longer than a turn has."""
+    decoder.decode(shots.take(0, 10))
+    pilot = _timed(lambda: decoder.decode(shots.take(0, 50))) / 50
+    return int(min(BATCH, shots.n_shots, max(50, seconds / pilot)))
+
+
+def _us_per_shot(decoder: Decoder, shots: StoredShots, size: int, seconds: float) -> float:
+    """Median over calls on successive batches, for as long as the turn is."""
+    pieces = [shots.take(start, start + size) for start in range(0, shots.n_shots - size + 1, size)]
+    found: list[float] = []
+    while sum(found) < seconds:
+        piece = pieces[len(found) % len(pieces)]
+        found.append(_timed(lambda piece=piece: decoder.decode(piece)))  # type: ignore[misc]
+    return 1e6 * statistics.median(found) / size
+
+
+def _timed(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _single(decoder: Decoder, shots: StoredShots, seconds: float) -> tuple[float, float]:
+    pilot = _timed(lambda: decoder.decode(shots.take(0, 1)))
+    calls = int(min(CALLS, max(100, seconds / max(pilot, 1e-6))))
+    found = measure_latency(decoder, shots, calls=calls)
+    return found.p50_us, found.p99_us
+
+
+def _streamed(decoder: Decoder, shots: StoredShots) -> tuple[float, float, float] | tuple[()]:
+    if not isinstance(decoder, EngineDecoder) or not isinstance(decoder.engine, KernelEngine):
+        return ()
+    lines = [line or 0 for line in decoder.placement.lines]
+    stream = StreamingDecoder(decoder.engine, decoder.placement.basis, lines)
+    rng = np.random.default_rng(0)
+    rate = float(shots.detectors().mean())
+    events = (rng.random((ROUNDS, 1, decoder.engine.layout.n_stabilisers)) < rate).astype(np.uint8)
+    calls = [1e6 * _timed(lambda one=one: stream.push(one)) for one in events]  # type: ignore[misc]
+    whole = [_timed(lambda: stream.push_rounds(events)) for _ in range(100)]
+    p50, p99 = np.percentile(calls, (50, 99))
+    return float(p50), float(p99), 1e6 * statistics.median(whole) / ROUNDS
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    return {"processor": model, "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 2)}
+
+
+def report(found: Comparison, speeds: Sequence[Speed]) -> dict[str, Any]:
+    """For --json."""
+    rows = [row.report() | asdict(speed) for row, speed in zip(found.rows, speeds, strict=True)]
+    return {"machine": machine(), "rows": rows}
+
+
+def speed_table(found: Comparison, speeds: Sequence[Speed], title: str) -> Table:
+    """A line per decoder."""
+    where = machine()
+    caption = (
+        f"{found.rows[0].shots:,} shots, the same for every decoder; microseconds on one thread of "
+        f"{where['processor']}, {where['cores']} cores, load {where['load']}; push: a streamed round from Python, "
+        "round: without Python"
+    )
+    table = Table(title=title, caption=caption, caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("decoder", overflow="fold")
+    columns = ("LER, %", "95 %", "us/shot", "one shot p50", "p99", "push p50", "p99", "round")
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for row, speed in zip(found.rows, speeds, strict=True):
+        table.add_row(*_cells(row, speed))
+    return table
+
+
+def _cells(row: Row, speed: Speed) -> list[str]:
+    times = (speed.us_per_shot, speed.single_p50, speed.single_p99, speed.push_p50, speed.push_p99, speed.round)
+    interval = f"{100 * row.low:.3g}-{100 * row.high:.3g}"
+    return [row.decoder, f"{100 * row.ler:.4g}", interval, *("-" if t is None else f"{t:,.2f}" for t in times)]

@@ -1,0 +1,124 @@
+"""A flat GRU as a folder of ONNX graphs with a manifest: what `syndistill export` writes. Needs no PyTorch.
+
+Legend: N detectors, S stabilisers, D width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import stim
+
+from syndistill.circuits.placement import Placement, place_circuit
+from syndistill.deploy.engines import trained_rounds
+from syndistill.deploy.flat_weights import FlatWeights, load_flat_weights, n_outputs
+from syndistill.deploy.manifest import EXPERIMENT_FILE, FORMAT, MANIFEST_FILE, READOUT_FILE, STEP_FILE, WHAT
+from syndistill.deploy.onnx_graphs import OPSET, experiment_graph, readout_graph, step_graph
+from syndistill.errors import SyndistillError
+
+
+def export_onnx(name_or_path: str | Path, circuit: stim.Circuit, label: str, folder: str | Path) -> Path:
+    """Writes step, readout and experiment graphs and a manifest into a new folder, whole or not at all.
+
+    label: what the manifest calls the circuit. SyndistillError for a network of another family or distance, a circuit
+    that is no surface code memory along one line, and a folder that exists.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise SyndistillError(f"{folder} exists; name a folder that is to be made, nothing was changed")
+    weights = load_flat_weights(name_or_path)
+    placement = place_circuit(circuit)
+    _check(weights, placement, str(name_or_path))
+    files = {
+        STEP_FILE: step_graph(weights),
+        READOUT_FILE: readout_graph(weights, placement.basis),
+        EXPERIMENT_FILE: experiment_graph(weights, placement),
+    }
+    manifest = _manifest(weights, placement, str(name_or_path), label, circuit, files)
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        beside.mkdir(parents=True)
+        for name, content in files.items():
+            (beside / name).write_bytes(content)
+        (beside / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n")
+        os.replace(beside, folder)
+    except OSError as error:
+        raise SyndistillError(f"cannot write {folder}: {error.strerror}; choose another place") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return folder
+
+
+def _check(weights: FlatWeights, placement: Placement, name: str) -> None:
+    if placement.layout != weights.layout:
+        raise SyndistillError(
+            f"{name} decodes distance {weights.distance}, the circuit has distance {placement.layout.distance}; "
+            "take a network of that distance"
+        )
+    if any(line is None for line in placement.lines):
+        raise SyndistillError(f"an observable of the circuit is no line of data qubits, which {name} cannot decode")
+    n_outputs(weights.output, placement.basis)
+
+
+def _manifest(
+    weights: FlatWeights,
+    placement: Placement,
+    name: str,
+    label: str,
+    circuit: stim.Circuit,
+    files: Mapping[str, bytes],
+) -> dict[str, Any]:
+    layout = weights.layout
+    return {
+        "what": WHAT,
+        "format": FORMAT,
+        "network": {
+            "name": name,
+            "weights_sha256": weights.sha256,
+            "parameters": weights.n_parameters,
+            "output": weights.output,
+            "width": weights.width,
+            "trained_rounds": trained_rounds(weights.metadata),
+            "trained_noise": _trained_noise(weights.metadata),
+        },
+        "experiment": {
+            "label": label,
+            "circuit_sha256": hashlib.sha256(str(circuit).encode()).hexdigest(),
+            "distance": layout.distance,
+            "rounds": placement.rounds,
+            "basis": placement.basis,
+            "lines": list(placement.lines),
+            "slice_N": placement.slice_N.tolist(),
+            "stabiliser_N": placement.stabiliser_N.tolist(),
+        },
+        "layout": {
+            "cells_S2": layout.cells_S2.tolist(),
+            "is_x_S": layout.is_x_S.tolist(),
+            "on_basis_S": layout.on_basis_S(placement.basis).tolist(),
+        },
+        # The state before the first round, for each basis, which the step graph takes.
+        "start_D": {
+            name.partition(".")[2]: t.tolist() for name, t in weights.tensors.items() if name.startswith("start.")
+        },
+        "opset": OPSET,
+        "files": {file: hashlib.sha256(content).hexdigest() for file, content in files.items()},
+        "versions": {package: version(package) for package in ("syndistill", "onnx", "stim", "numpy")},
+    }
+
+
+def _trained_noise(metadata: Any) -> dict[str, Any] | None:
+    """The noise model and the range of p of the training shots, as far as the network file says them."""
+    if isinstance(metadata, Mapping):
+        curriculum = metadata.get("curriculum")
+        if "noise" in metadata and isinstance(curriculum, Mapping):
+            return {"model": metadata["noise"], **{key: curriculum.get(key) for key in ("p_min", "p_max")}}
+        metadata = list(metadata.values())
+    found = (_trained_noise(value) for value in metadata) if isinstance(metadata, list) else ()
+    return next((noise for noise in found if noise is not None), None)

@@ -1,0 +1,150 @@
+"""The flat GRU's weights as numpy arrays, read from a network file without PyTorch.
+
+Axes: D width, S stabilisers, W readout width, L lines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from syndistill.circuits.layout import Layout
+from syndistill.errors import SyndistillError
+
+FORMAT, WHAT = 1, "syndistill network"  # as models.saving writes them, which this room's readers must not import
+_SHIPPED = Path(str(files("syndistill") / "pretrained"))
+
+
+@dataclass(frozen=True, eq=False)
+class FlatWeights:
+    """One flat GRU: its config's dials, its tensors by the names of its state dict, and the file's metadata."""
+
+    distance: int
+    output: str
+    width: int
+    readout_width: int
+    readout_layers: int
+    tensors: Mapping[str, NDArray[np.float32]]
+    metadata: Mapping[str, Any]
+
+    @cached_property
+    def layout(self) -> Layout:
+        return Layout(self.distance)
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(tensor.size for tensor in self.tensors.values())
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of the weights that `models.saving.weights_hash` gives."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.tensors.items()):
+            digest.update(f"{name} torch.{tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(np.ascontiguousarray(tensor).tobytes())
+        return digest.hexdigest()
+
+    def heads(self, basis: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Weights (O, W) and biases (O,) that answer for line 0: one for x or z, two for both, four for joint4."""
+        if self.output == "joint4":
+            return self.tensors["heads.both.weight"][:4], self.tensors["heads.both.bias"][:4]
+        bases = ("x", "z") if basis == "both" else (basis,)
+        weights = [self.tensors[f"heads.{b}.weight"][0] for b in bases]
+        return np.stack(weights), np.array([self.tensors[f"heads.{b}.bias"][0] for b in bases], np.float32)
+
+
+def n_outputs(output: str, basis: str) -> int:
+    """O of a network of this output form on shots of a basis; SyndistillError where it has no answer for them."""
+    if output == "joint4" and basis != "both":
+        raise SyndistillError(
+            f"a joint4 network decodes two-observable shots, these are of basis {basis}; "
+            "take a two_channel one for memory experiments"
+        )
+    return 4 if output == "joint4" else 2 if basis == "both" else 1
+
+
+def shipped_names() -> list[str]:
+    return sorted(path.stem for path in _SHIPPED.glob("*.safetensors"))
+
+
+def shipped_path(name_or_path: str | Path) -> Path:
+    """The file of a shipped network's name, or the path itself."""
+    shipped = _SHIPPED / f"{name_or_path}.safetensors"
+    return shipped if shipped.is_file() else Path(name_or_path)
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Config and metadata of a network file, whatever its family. SyndistillError where it is none."""
+    return _read(path, with_tensors=False)[1]
+
+
+def load_flat_weights(name_or_path: str | Path) -> FlatWeights:
+    """A flat GRU by shipped name or by path.
+
+    SyndistillError for a file that is missing, truncated or of another kind, for another family, and for weights that
+    do not fit the config or are not finite.
+    """
+    path = shipped_path(name_or_path)
+    tensors, header = _read(path, with_tensors=True)
+    config = header["config"]
+    if config.get("family") != "flat_gru":
+        raise SyndistillError(f"{path} is of family {config.get('family')}; only flat_gru runs without PyTorch")
+    try:
+        found = FlatWeights(
+            config["distance"], config["output"], config["width"], config["readout_width"], config["readout_layers"],
+            tensors, header["metadata"],
+        )  # fmt: skip
+        expected = _shapes(found, bool(config["next_events"]))
+    except (KeyError, TypeError) as error:
+        raise SyndistillError(f"{path}: its config lacks a dial ({error}); get a fresh copy") from None
+    for name in sorted(expected.keys() | tensors.keys()):
+        shape = tensors[name].shape if name in tensors else None
+        if shape != expected.get(name) or not np.isfinite(tensors[name]).all():
+            raise SyndistillError(f"{path}: weight {name} does not fit the config or is not finite; get a fresh copy")
+    return found
+
+
+def _read(path: Path, with_tensors: bool) -> tuple[dict[str, NDArray[np.float32]], dict[str, Any]]:
+    if not path.is_file():
+        raise SyndistillError(f"there is no file {path}; check the path, or take the name of a shipped network")
+    try:
+        with safe_open(path, "numpy") as file:
+            header = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            names = file.keys() if with_tensors else []
+            tensors = {name: np.asarray(file.get_tensor(name)) for name in names}
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise SyndistillError(
+            f"{path} is no whole safetensors file of this project ({error}); get a fresh copy"
+        ) from None
+    if header.get("what") != WHAT or not isinstance(header.get("config"), dict) or header.get("format") != FORMAT:
+        raise SyndistillError(f"{path} is no network of this project in format {FORMAT}; give one that is")
+    return tensors, header
+
+
+def _shapes(weights: FlatWeights, next_events: bool) -> dict[str, tuple[int, ...]]:
+    width, out, bits = weights.width, weights.readout_width, 2 * weights.layout.n_stabilisers
+    joint = weights.output == "joint4"
+    shapes: dict[str, tuple[int, ...]] = {f"start.{b}": (width,) for b in (["both"] if joint else ["x", "z", "both"])}
+    shapes |= {"gru.weight_ih_l0": (3 * width, bits), "gru.weight_hh_l0": (3 * width, width)}
+    shapes |= {"gru.bias_ih_l0": (3 * width,), "gru.bias_hh_l0": (3 * width,)}
+    shapes |= {"decide.0.weight": (out, width + bits), "decide.0.bias": (out,)}
+    for layer in range(weights.readout_layers):
+        shapes |= {f"decide.2.{kind}.{layer}.weight": (out, out) for kind in ("ins", "outs")}
+        shapes |= {f"decide.2.{kind}.{layer}.bias": (out,) for kind in ("ins", "outs", "norms")}
+        shapes[f"decide.2.norms.{layer}.weight"] = (out,)
+    if next_events:  # an aid in training, which nothing here reads
+        shapes |= {"next_events.weight": (bits // 2, width), "next_events.bias": (bits // 2,)}
+    lines = weights.layout.n_lines * (4 if joint else 1)
+    for basis in ["both"] if joint else ["x", "z"]:
+        shapes |= {f"heads.{basis}.weight": (lines, out), f"heads.{basis}.bias": (lines,)}
+    return shapes

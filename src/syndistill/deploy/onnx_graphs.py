@@ -1,0 +1,163 @@
+"""The flat GRU as ONNX graphs: one round, one readout, one whole experiment. Built from the weights, without PyTorch.
+
+Floats only, parities included (cumulative sums modulo 2), so that loaders without integer arithmetic take them.
+Axes: B shots (dynamic), N detectors, T slices, S stabilisers, D width, O outputs or observables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from syndistill.circuits.placement import Placement
+from syndistill.deploy.flat_weights import FlatWeights
+from syndistill.deploy.gru_pack import NORM_EPSILON
+from syndistill.errors import SyndistillError
+
+OPSET = 17  # the first with LayerNormalization
+_IR_VERSION = 8  # of that opset's time: older loaders refuse newer files
+
+
+class Graph:
+    """Nodes and constants of a graph under construction; every method returns the name of its result."""
+
+    def __init__(self, name: str) -> None:
+        try:
+            import onnx
+        except ImportError as error:
+            raise SyndistillError("ONNX export needs onnx: pip install 'syndistill[onnx]'") from error
+        self._onnx = onnx
+        self._name = name
+        self._nodes: list[Any] = []
+        self._constants: list[Any] = []
+
+    def constant(self, values: NDArray[Any] | Sequence[int] | float) -> str:
+        array = np.asarray(values)
+        array = array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
+        name = f"c{len(self._constants)}"
+        self._constants.append(self._onnx.numpy_helper.from_array(array, name))
+        return name
+
+    def op(self, kind: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        """A node with one output that matters: its first, or for GRU its second, the final state."""
+        name = output or f"v{len(self._nodes)}"
+        outputs = ["", name] if kind == "GRU" else [name]
+        self._nodes.append(self._onnx.helper.make_node(kind, list(inputs), outputs, **attributes))
+        return name
+
+    def model(self, inputs: dict[str, int], outputs: dict[str, int]) -> bytes:
+        """The file's content. inputs, outputs: name and size of the second axis; the first is the batch."""
+        h, kind = self._onnx.helper, self._onnx.TensorProto.FLOAT
+        ends = [
+            [h.make_tensor_value_info(name, kind, ["batch", size]) for name, size in named.items()]
+            for named in (inputs, outputs)
+        ]
+        graph = h.make_graph(self._nodes, self._name, *ends, self._constants)
+        model = h.make_model(
+            graph, opset_imports=[h.make_opsetid("", OPSET)], ir_version=_IR_VERSION, producer_name="syndistill"
+        )
+        self._onnx.checker.check_model(model, full_check=True)
+        content: bytes = model.SerializeToString(deterministic=True)
+        return content
+
+    def modulo_2(self, x: str) -> str:
+        half = self.op("Floor", self.op("Mul", x, self.constant(0.5)))
+        return self.op("Sub", x, self.op("Mul", half, self.constant(2.0)))
+
+    def xor(self, x: str, y: str, output: str = "") -> str:
+        """x + y - 2 x y."""
+        both = self.op("Mul", self.op("Mul", x, y), self.constant(2.0))
+        return self.op("Sub", self.op("Add", x, y), both, output=output)
+
+    def dense(self, x: str, weight_OI: NDArray[np.float32], bias_O: NDArray[np.float32], output: str = "") -> str:
+        return self.op("Gemm", x, self.constant(weight_OI), self.constant(bias_O), transB=1, output=output)
+
+    def layer(self, x: str, weights: FlatWeights, name: str) -> str:
+        return self.dense(x, weights.tensors[f"{name}.weight"], weights.tensors[f"{name}.bias"])
+
+    def gelu(self, x: str) -> str:
+        erf = self.op("Erf", self.op("Mul", x, self.constant(float(np.sqrt(0.5)))))
+        return self.op("Mul", self.op("Mul", x, self.constant(0.5)), self.op("Add", erf, self.constant(1.0)))
+
+    def gru(self, weights: FlatWeights, bits_RBI: str, state_1BD: str) -> str:
+        """(1, B, D): the state after all rounds."""
+        d = weights.width
+        order = np.concatenate([np.arange(d, 2 * d), np.arange(d), np.arange(2 * d, 3 * d)])  # ONNX: update first
+        t = weights.tensors
+        bias = np.concatenate([t["gru.bias_ih_l0"][order], t["gru.bias_hh_l0"][order]])
+        constants = [self.constant(a[None]) for a in (t["gru.weight_ih_l0"][order], t["gru.weight_hh_l0"][order], bias)]
+        return self.op("GRU", bits_RBI, *constants, "", state_1BD, hidden_size=d, linear_before_reset=1)
+
+    def decide(self, weights: FlatWeights, state_BD: str, bits_BI: str, basis: str, output: str = "") -> str:
+        """Line 0's logits (B, O), from the state and the last slice's events and parities."""
+        t = weights.tensors
+        x = self.op("Concat", state_BD, bits_BI, axis=1)
+        x = self.gelu(self.layer(x, weights, "decide.0"))
+        for layer in range(weights.readout_layers):
+            norm = [self.constant(t[f"decide.2.norms.{layer}.{part}"]) for part in ("weight", "bias")]
+            inner = self.op("LayerNormalization", x, *norm, axis=-1, epsilon=NORM_EPSILON)
+            inner = self.gelu(self.layer(inner, weights, f"decide.2.ins.{layer}"))
+            x = self.op("Add", x, self.layer(inner, weights, f"decide.2.outs.{layer}"))
+        return self.dense(x, *weights.heads(basis), output=output)
+
+
+def step_graph(weights: FlatWeights) -> bytes:
+    """events (B, S), parity (B, S), state (B, D) -> new_parity, new_state. Undefined events are 0."""
+    g, s, d = Graph("step"), weights.layout.n_stabilisers, weights.width
+    parity = g.xor("parity", "events", output="new_parity")
+    bits = g.op("Unsqueeze", g.op("Concat", "events", parity, axis=1), g.constant([0]))
+    state = g.gru(weights, bits, g.op("Unsqueeze", "state", g.constant([0])))
+    g.op("Squeeze", state, g.constant([0]), output="new_state")
+    return g.model({"events": s, "parity": s, "state": d}, {"new_parity": s, "new_state": d})
+
+
+def readout_graph(weights: FlatWeights, basis: str) -> bytes:
+    """last (B, S), parity (B, S), state (B, D) -> logits (B, O) for line 0. Undefined entries of last are 0."""
+    g, s = Graph("readout"), weights.layout.n_stabilisers
+    bits = g.op("Concat", "last", g.xor("parity", "last"), axis=1)
+    g.decide(weights, "state", bits, basis, output="logits")
+    outputs = len(weights.heads(basis)[1])
+    return g.model({"last": s, "parity": s, "state": weights.width}, {"logits": outputs})
+
+
+def experiment_graph(weights: FlatWeights, placement: Placement) -> bytes:
+    """detectors (B, N), 0 or 1 in Stim's order -> flips (B, O): the probability that each observable flipped."""
+    g, n, s = Graph("experiment"), len(placement.slice_N), placement.layout.n_stabilisers
+    slices = placement.rounds + 1
+    source = np.full(slices * s, n)  # what a slice does not define reads the zero behind the detectors
+    source[placement.slice_N * s + placement.stabiliser_N] = np.arange(n)
+    padded = g.op("Pad", "detectors", g.constant([0, 0, 0, 1]))
+    events = g.op("Reshape", g.op("Gather", padded, g.constant(source), axis=1), g.constant([0, slices, s]))
+    parity = g.modulo_2(g.op("CumSum", events, g.constant(1)))
+    bits_BTI = g.op("Concat", events, parity, axis=2)
+    measured = g.op("Slice", bits_BTI, g.constant([0]), g.constant([placement.rounds]), g.constant([1]))
+    last_BI = g.op("Gather", bits_BTI, g.constant(placement.rounds), axis=1)
+    batch = g.op("Slice", g.op("Shape", "detectors"), g.constant([0]), g.constant([1]))
+    shape = g.op("Concat", g.constant([1]), batch, g.constant([1]), axis=0)
+    start = g.op("Expand", g.constant(weights.tensors[f"start.{placement.basis}"][None, None]), shape)
+    state = g.gru(weights, g.op("Transpose", measured, perm=[1, 0, 2]), start)
+    logits = g.decide(weights, g.op("Squeeze", state, g.constant([0])), last_BI, placement.basis)
+    _flips(g, logits, weights.output, placement)
+    return g.model({"detectors": n}, {"flips": len(placement.lines)})
+
+
+def _flips(g: Graph, logits: str, output: str, placement: Placement) -> None:
+    """Line 0's probabilities, turned where the shot says that the observable's line differs from it."""
+    if output == "joint4":  # classes I, X, Z, Y; X flips the Z observable
+        classes = g.op("Softmax", logits, axis=1)
+        line_0 = g.op("MatMul", classes, g.constant(np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]])))
+    else:
+        line_0 = g.op("Sigmoid", logits)
+    bases = ("x", "z") if placement.basis == "both" else (placement.basis,)
+    between_NO = np.stack(
+        [
+            placement.layout.line_matrix(basis)[placement.stabiliser_N, line]
+            for basis, line in zip(bases, placement.lines, strict=True)
+        ],
+        -1,
+    ).astype(np.float32)
+    turned = g.modulo_2(g.op("MatMul", "detectors", g.constant(between_NO)))
+    g.xor(line_0, turned, output="flips")

@@ -1,0 +1,40 @@
+"""The door for users without PyTorch: load a network, decode shots, stream rounds.
+
+    engine = load("student-d3")                 # compiled for this machine
+    decoder = for_circuit(engine, circuit)      # or for_dem(engine, dem)
+    flips = decoder.probabilities(detectors)    # Stim's packed bits in, float64 (shots, observables) out
+
+Importing this module, and everything in it, loads no PyTorch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import stim
+
+from syndistill.circuits.dem_lines import place_dem_lines
+from syndistill.circuits.placement import place_circuit
+from syndistill.deploy.decoding import EngineDecoder
+from syndistill.deploy.engines import Engine
+from syndistill.deploy.kernel_engine import KernelEngine
+from syndistill.deploy.manifest import MANIFEST_FILE
+from syndistill.deploy.onnx_engine import OnnxEngine
+
+
+def load(name_or_path: str | Path, precision: str = "float32") -> Engine:
+    """A flat GRU by shipped name or .safetensors path, compiled; or a folder of `syndistill export`, run by ONNX
+    Runtime. precision: "float32" or "int8" (compiled networks only)."""
+    if Path(name_or_path, MANIFEST_FILE).is_file() or Path(name_or_path).is_dir():
+        return OnnxEngine(name_or_path)
+    return KernelEngine(name_or_path, precision)
+
+
+def for_circuit(engine: Engine, circuit: stim.Circuit, basis: str | None = None) -> EngineDecoder:
+    """A decoder of the circuit's shots. SyndistillError for a circuit that the network cannot decode."""
+    return EngineDecoder(engine, place_circuit(circuit, basis))
+
+
+def for_dem(engine: Engine, dem: stim.DetectorErrorModel, basis: str | None = None) -> EngineDecoder:
+    """As `for_circuit` from a detector error model: geometry from coordinates, observables from the errors."""
+    return EngineDecoder(engine, place_dem_lines(dem, basis))

@@ -1,0 +1,177 @@
+"""Vector arithmetic in LLVM's intermediate representation: what the kernels of `gru_code` are written with.
+
+A vector holds V float32 lanes. Polynomials are fitted here, so that no number needs a source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+Value = Any  # llvmlite's values have no useful static types
+
+try:
+    import llvmlite.ir as ir
+except ImportError:  # of an extra; `gru_kernel` asks for it before anything here is used
+    ir = F32 = I8 = I32 = I64 = POINTER = None
+else:
+    F32, I8, I32, I64, POINTER = ir.FloatType(), ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.PointerType()
+
+ROUND = 1.5 * 2.0**23
+"""Added to a float32 it leaves the nearest integer in the low bits (two's complement)."""
+_EXPONENT_LIMIT = 60.0
+"""Powers of two are kept within 2^+-60: products of two stay finite, and 1 + 2^-60 is 1 in float32."""
+_EXP2: list[float] = (
+    np.polynomial.Chebyshev.interpolate(np.exp2, 5, (-0.5, 0.5)).convert(kind=np.polynomial.Polynomial).coef.tolist()
+)
+# Abramowitz and Stegun, 7.1.26: erf(x) = 1 - (a1 t + ... + a5 t^5) exp(-x^2), t = 1 / (1 + p x), error below 1.5e-7
+_ERF_P, _ERF_A = 0.3275911, (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
+
+
+class VectorCode:
+    """Emits code for one function; `lanes` is V."""
+
+    def __init__(self, function: ir.Function, lanes: int) -> None:
+        self.builder = ir.IRBuilder(function.append_basic_block())
+        self.module = function.module
+        self.lanes = lanes
+        self.floats = ir.VectorType(F32, lanes)
+        self.ints = ir.VectorType(I32, lanes)
+        self._entry = function.entry_basic_block
+
+    def intrinsic(self, name: str, returns: Any, *arguments: Value, fast: tuple[str, ...] = ()) -> Value:
+        """A call of one of LLVM's own functions."""
+        known = self.module.globals.get(name)
+        kind = ir.FunctionType(returns, [argument.type for argument in arguments])
+        function = known if known is not None else ir.Function(self.module, kind, name)
+        return self.builder.call(function, arguments, fastmath=fast)
+
+    def number(self, value: float) -> Value:
+        """The same float in every lane."""
+        return ir.Constant(self.floats, [float(np.float32(value))] * self.lanes)
+
+    def integer(self, value: int) -> Value:
+        """The same 32-bit integer in every lane."""
+        return ir.Constant(self.ints, [value] * self.lanes)
+
+    def index(self, value: int) -> Value:
+        return ir.Constant(I64, value)
+
+    def stack(self, kind: Any, size: int) -> Value:
+        """Memory of the function's own, aligned to a cache line."""
+        with self.builder.goto_block(self._entry):
+            place = self.builder.alloca(kind, size=size)
+            place.align = 64
+            place.type = POINTER  # llvmlite gives it a typed pointer, which LLVM has no more
+        return place
+
+    def at(self, kind: Any, pointer: Value, *offsets: Value | int) -> Value:
+        """pointer + the sum of the offsets, counted in elements of `kind`."""
+        for offset in offsets:
+            if isinstance(offset, int):
+                offset = self.index(offset)
+            pointer = self.builder.gep(pointer, [offset], source_etype=kind)
+        return pointer
+
+    def load(self, kind: Any, pointer: Value, *offsets: Value | int) -> Value:
+        element = kind.element if isinstance(kind, ir.VectorType) else kind
+        size = 4 if element in (F32, I32) else element.width // 8
+        return self.builder.load(self.at(element, pointer, *offsets), typ=kind, align=size)
+
+    def load_floats(self, pointer: Value, *offsets: Value | int) -> Value:
+        return self.load(self.floats, pointer, *offsets)
+
+    def store_floats(self, vector: Value, pointer: Value, *offsets: Value | int) -> None:
+        self.builder.store(vector, self.at(F32, pointer, *offsets), align=4)
+
+    def splat(self, scalar: Value) -> Value:
+        kind = ir.VectorType(scalar.type, self.lanes)
+        first = self.builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(I32, 0))
+        every = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), every)
+
+    def multiply_add(self, a: Value, b: Value, c: Value) -> Value:
+        """a * b + c."""
+        return self.intrinsic(f"llvm.fmuladd.v{self.lanes}f32", self.floats, a, b, c)
+
+    def loop(
+        self, count: Value | int, carried: Sequence[Value], body: Callable[[Value, list[Value]], Sequence[Value]]
+    ) -> list[Value]:
+        """for i in range(count): carried = body(i, carried); returns what is carried at the end."""
+        b = self.builder
+        stop = self.index(count) if isinstance(count, int) else count
+        before, head = b.block, b.append_basic_block()
+        inside, after = b.append_basic_block(), b.append_basic_block()
+        b.branch(head)
+        b.position_at_end(head)
+        i = b.phi(I64)
+        i.add_incoming(self.index(0), before)
+        phis = [b.phi(value.type) for value in carried]
+        for phi, value in zip(phis, carried, strict=True):
+            phi.add_incoming(value, before)
+        b.cbranch(b.icmp_unsigned("<", i, stop), inside, after)
+        b.position_at_end(inside)
+        for phi, value in zip(phis, body(i, list(phis)), strict=True):
+            phi.add_incoming(value, b.block)
+        i.add_incoming(b.add(i, self.index(1)), b.block)
+        b.branch(head)
+        b.position_at_end(after)
+        return phis
+
+    def while_not_zero(self, value: Value, body: Callable[[Value], Value]) -> None:
+        """while value: value = body(value)."""
+        b = self.builder
+        before, head = b.block, b.append_basic_block()
+        inside, after = b.append_basic_block(), b.append_basic_block()
+        b.branch(head)
+        b.position_at_end(head)
+        current = b.phi(value.type)
+        current.add_incoming(value, before)
+        b.cbranch(b.icmp_unsigned("!=", current, ir.Constant(value.type, 0)), inside, after)
+        b.position_at_end(inside)
+        current.add_incoming(body(current), b.block)
+        b.branch(head)
+        b.position_at_end(after)
+
+    def _polynomial(self, x: Value, coefficients: Sequence[float]) -> Value:
+        result = self.number(coefficients[-1])
+        for coefficient in reversed(coefficients[:-1]):
+            result = self.multiply_add(result, x, self.number(coefficient))
+        return result
+
+    def exp2(self, x: Value) -> Value:
+        """2^x, x kept within +-60; relative error below 3e-7."""
+        b = self.builder
+        x = self.minimum(self.maximum(x, self.number(-_EXPONENT_LIMIT)), self.number(_EXPONENT_LIMIT))
+        shifted = b.fadd(x, self.number(ROUND))
+        fraction = b.fsub(x, b.fsub(shifted, self.number(ROUND)))
+        exponent = b.shl(b.bitcast(shifted, self.ints), self.integer(23))
+        mantissa = b.bitcast(self._polynomial(fraction, _EXP2), self.ints)
+        return b.bitcast(b.add(mantissa, exponent), self.floats)
+
+    def exp_times(self, factor: float, x: Value) -> Value:
+        """exp(factor * x)."""
+        return self.exp2(self.builder.fmul(x, self.number(factor / np.log(2))))
+
+    def gelu(self, x: Value) -> Value:
+        """x times the normal distribution function of x."""
+        b = self.builder
+        size = self.intrinsic(f"llvm.fabs.v{self.lanes}f32", self.floats, x)
+        t = b.fdiv(self.number(1), self.multiply_add(size, self.number(_ERF_P / np.sqrt(2)), self.number(1)))
+        bell = self.exp_times(-0.5, b.fmul(x, x))
+        tail = b.fmul(b.fmul(b.fmul(self._polynomial(t, _ERF_A), t), bell), self.number(0.5))
+        negative = b.fcmp_ordered("<", x, self.number(0))
+        return b.fmul(x, b.select(negative, tail, b.fsub(self.number(1), tail)))
+
+    def minimum(self, a: Value, b: Value) -> Value:
+        return self.builder.select(self.builder.fcmp_ordered("<", a, b), a, b)
+
+    def maximum(self, a: Value, b: Value) -> Value:
+        return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
+
+    def total(self, vector: Value) -> Value:
+        """The sum over the lanes, a scalar."""
+        name = f"llvm.vector.reduce.fadd.v{self.lanes}f32"
+        return self.intrinsic(name, F32, ir.Constant(F32, 0.0), vector, fast=("reassoc",))

@@ -1,0 +1,205 @@
+"""syndistill networks as sinter decoders and samplers.
+
+    sinter collect --custom_decoders_module_function syndistill.sinter_plugin:decoders --decoders syndistill-d3 ...
+
+Everything here is picklable and light; a worker loads a network when it gets its first task.
+
+Legend: B shots, N detectors, O observables; packed: little-endian bits, 8 to a byte.
+"""
+
+from __future__ import annotations
+
+import collections
+import multiprocessing
+import os
+import time
+from collections.abc import Mapping
+from importlib.util import find_spec
+
+import numpy as np
+import sinter
+import stim
+from numpy.typing import NDArray
+
+from syndistill.circuits.dem_lines import place_dem_lines
+from syndistill.circuits.placement import Placement, place_circuit
+from syndistill.decoders.contract import decisions
+from syndistill.deploy.decoding import EngineDecoder
+from syndistill.deploy.engines import Engine
+from syndistill.deploy.flat_weights import read_header, shipped_names, shipped_path
+from syndistill.errors import SyndistillError
+
+Packed = NDArray[np.uint8]
+VARIABLE = "SYNDISTILL_DECODERS"
+SAMPLER_BATCH = 16_384
+
+
+def decoders() -> dict[str, sinter.Decoder | sinter.Sampler]:
+    """By name, as sinter's --custom_decoders_module_function wants them.
+
+    Every shipped network as "syndistill-NAME", with "-batched" as a sampler; "syndistill-d3" is the Student of distance
+    3. The environment variable SYNDISTILL_DECODERS adds networks by path: "mine=runs/a/student.safetensors other=...".
+    """
+    paths = {f"syndistill-{name}": name for name in shipped_names()}
+    paths |= {name.replace("student-", ""): path for name, path in paths.items() if "-student-" in name}
+    paths |= _named_by_user(os.environ.get(VARIABLE, ""))
+    found: dict[str, sinter.Decoder | sinter.Sampler] = {}
+    for name, path in paths.items():
+        found[name] = SinterDecoder(path)
+        found[f"{name}-batched"] = SinterSampler(path)
+    return found
+
+
+def _named_by_user(text: str) -> dict[str, str]:
+    found = {}
+    for item in text.split():
+        name, equals, path = item.partition("=")
+        if not name or not equals or not path:
+            raise SyndistillError(f"{VARIABLE} has {item!r}; write NAME=PATH, several of them with spaces between")
+        read_header(shipped_path(path))  # a wrong path is said here and not by every worker
+        found[name] = path
+    return found
+
+
+class SinterDecoder(sinter.Decoder):
+    """A network by shipped name or path.
+
+    basis: where the error model does not say it (models without stabiliser types on a lattice of their own).
+    discard_below: discard shots of which an observable's decision is less certain than this probability (0.5 to 1);
+    None discards nothing. precision: "int8" for the quantised kernel (flat GRUs).
+    """
+
+    def __init__(
+        self,
+        network: str,
+        *,
+        basis: str | None = None,
+        discard_below: float | None = None,
+        precision: str = "float32",
+    ) -> None:
+        if discard_below is not None and not 0.5 <= discard_below <= 1:
+            raise SyndistillError(f"discard_below {discard_below}; a decision's probability lies in [0.5, 1]")
+        self.network, self.basis = network, basis
+        self.discard_below, self.precision = discard_below, precision
+
+    def compile_decoder_for_dem(self, *, dem: stim.DetectorErrorModel) -> sinter.CompiledDecoder:
+        """Raises SyndistillError where the model is no surface code memory that the network decodes."""
+        constant = _constant_answer(dem)
+        if constant is not None:
+            return _Constant(constant)
+        return _Compiled(self._decoder(place_dem_lines(dem, self.basis)), self.discard_below)
+
+    def for_circuit(self, circuit: stim.Circuit) -> EngineDecoder:
+        """With a circuit at hand nothing needs to be told from its error model."""
+        return self._decoder(place_circuit(circuit, self.basis))
+
+    def _decoder(self, placement: Placement) -> EngineDecoder:
+        return EngineDecoder(_engine(self.network, self.precision), placement)
+
+
+class SinterSampler(sinter.Sampler):
+    """Samples and decodes `batch` shots at a time; `device` is for networks that PyTorch runs."""
+
+    def __init__(self, network: str, *, batch: int = SAMPLER_BATCH, device: str = "cpu") -> None:
+        self.network, self.batch, self.device = network, batch, device
+
+    def compiled_sampler_for_task(self, task: sinter.Task) -> sinter.CompiledSampler:
+        """Raises SyndistillError where the task's circuit is no surface code memory that the network decodes."""
+        return _CompiledSampler(self, task)
+
+
+class _Compiled(sinter.CompiledDecoder):
+    def __init__(self, decoder: EngineDecoder, discard_below: float | None) -> None:
+        self._decoder, self._discard_below = decoder, discard_below
+
+    def decode_shots_bit_packed(self, *, bit_packed_detection_event_data: Packed) -> Packed:
+        """Packed flips (B, ceil(O / 8)); with post-selection one more byte, not 0 for a shot to discard."""
+        flips_BO = self._decoder.probabilities(bit_packed_detection_event_data)
+        packed = np.packbits(decisions(flips_BO), axis=1, bitorder="little")
+        if self._discard_below is None:
+            return packed
+        certainty_B = np.maximum(flips_BO, 1 - flips_BO).min(1)
+        return np.column_stack([packed, (certainty_B < self._discard_below).astype(np.uint8)])
+
+
+class _Constant(sinter.CompiledDecoder):
+    """The best answer where no detector says anything about any observable."""
+
+    def __init__(self, flips_O: NDArray[np.bool_]) -> None:
+        self._packed = np.packbits(flips_O, bitorder="little")
+
+    def decode_shots_bit_packed(self, *, bit_packed_detection_event_data: Packed) -> Packed:
+        return np.tile(self._packed, (len(bit_packed_detection_event_data), 1))
+
+
+class _CompiledSampler(sinter.CompiledSampler):
+    def __init__(self, sampler: SinterSampler, task: sinter.Task) -> None:
+        engine = _engine(sampler.network, "float32", sampler.device)
+        self._decoder = EngineDecoder(engine, place_circuit(task.circuit))
+        self._sampler = task.circuit.compile_detector_sampler()
+        self._batch, self._postselect = sampler.batch, task.postselection_mask
+        if task.postselected_observables_mask is not None:
+            raise SyndistillError("this sampler does not post-select on observables; take the decoder of that name")
+
+    def sample(self, suggested_shots: int) -> sinter.AnonTaskStats:
+        """At most one batch."""
+        start = time.monotonic()
+        shots = max(1, min(suggested_shots, self._batch))
+        detectors, observables = self._sampler.sample(shots, separate_observables=True, bit_packed=True)
+        if self._postselect is not None:
+            kept = ~np.any(detectors & self._postselect, axis=1)
+            detectors, observables = detectors[kept], observables[kept]
+        found = np.packbits(decisions(self._decoder.probabilities(detectors)), axis=1, bitorder="little")
+        return sinter.AnonTaskStats(
+            shots=shots,
+            errors=int(np.any(found != observables, axis=1).sum()),
+            discards=shots - len(detectors),
+            seconds=time.monotonic() - start,
+            custom_counts=collections.Counter(),
+        )
+
+    def handles_throttling(self) -> bool:
+        """A ramp up from single shots would only slow it down."""
+        return True
+
+
+_engines: dict[tuple[str, str, str], Engine] = {}
+"""One process decodes many tasks with one network."""
+
+
+def _engine(network: str, precision: str, device: str = "cpu") -> Engine:
+    """Compiled where that is possible (a flat GRU, llvmlite installed), else PyTorch."""
+    key = (network, precision, device)
+    if key not in _engines:
+        _engines[key] = _load(network, precision, device)
+    return _engines[key]
+
+
+def _load(network: str, precision: str, device: str) -> Engine:
+    config: Mapping[str, object] = read_header(shipped_path(network))["config"]
+    compiled = config.get("family") == "flat_gru" and find_spec("llvmlite") is not None
+    if precision != "float32" or (compiled and device == "cpu"):
+        from syndistill.deploy.kernel_engine import KernelEngine
+
+        return KernelEngine(network, precision)
+    import torch
+
+    from syndistill.deploy.torch_engine import TorchEngine
+
+    if multiprocessing.parent_process() is not None:
+        torch.set_num_threads(1)  # sinter starts a worker for each core
+    return TorchEngine(network, device)
+
+
+def _constant_answer(dem: stim.DetectorErrorModel) -> NDArray[np.bool_] | None:
+    """What to answer always, where no error that flips an observable sets off a detector; else None."""
+    keeps_O = np.ones(dem.num_observables)  # 1 - 2 P(flip)
+    for instruction in dem.flattened():
+        if instruction.type != "error":
+            continue
+        observables = [t.val for t in instruction.targets_copy() if t.is_logical_observable_id()]
+        if observables and any(t.is_relative_detector_id() for t in instruction.targets_copy()):
+            return None
+        for observable in observables:
+            keeps_O[observable] *= 1 - 2 * instruction.args_copy()[0]
+    return keeps_O < 0

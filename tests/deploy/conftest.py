@@ -1,0 +1,48 @@
+"""Small networks of every family on disk, weights moved off zero so that nothing hides, and shots for them."""
+
+import pytest
+import torch
+
+from syndistill.circuits.experiment import Experiment
+from syndistill.models.presets import build, config_from
+from syndistill.models.saving import save_network
+from syndistill.sampling.stored import StoredShots
+
+DIALS = {
+    "transformer": {"width": 8, "layers": 1, "heads": 2, "key_size": 4, "widening": 2, "conv_channels": 4,
+                    "embedder_layers": 1, "bias_width": 8, "bias_layers": 1, "readout_width": 8, "readout_layers": 1},
+    "conv_gru": {"width": 8, "readout_width": 8},
+    "flat_gru": {"width": 12, "readout_width": 8, "next_events": True},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def network_file(tmp_path_factory):
+    """(family, output, distance, **dials) -> path of a network with random weights; the same call, the same file."""
+    folder = tmp_path_factory.mktemp("networks")
+
+    def make(family="flat_gru", output="two_channel", distance=3, metadata=None, **dials):
+        config = {"family": family, "distance": distance, "output": output, **DIALS[family], **dials}
+        path = folder / f"{abs(hash((str(config), str(metadata))))}.safetensors"
+        if not path.exists():
+            torch.manual_seed(5)
+            network = build(config_from(config))
+            with torch.no_grad():
+                for parameter in network.parameters():
+                    parameter.add_(0.4 * torch.randn_like(parameter))
+            save_network(path, network, metadata or {})
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def experiment_shots():
+    """(basis, rounds, shots, distance, p) -> circuit and stored shots."""
+
+    def make(basis="z", rounds=4, n_shots=50, distance=3, p=0.02, seed=1):
+        noise = "uniform" if basis == "both" else "si1000"
+        circuit = Experiment(distance, rounds, basis, noise, p).circuit()
+        return circuit, StoredShots.sample(circuit, n_shots, seed)
+
+    return make

@@ -1,0 +1,177 @@
+"""Exported folders: what they hold, that it runs without PyTorch to the same answers, and what they refuse."""
+
+import json
+
+import numpy as np
+import pytest
+import stim
+
+from syndistill.circuits.experiment import Experiment
+from syndistill.circuits.placement import place_circuit
+from syndistill.decoders.network import network_decoder
+from syndistill.deploy.decoding import EngineDecoder
+from syndistill.deploy.engines import slices_of
+from syndistill.deploy.export import export_onnx
+from syndistill.deploy.flat_weights import load_flat_weights
+from syndistill.deploy.manifest import Manifest, file_sha256
+from syndistill.deploy.onnx_engine import OnnxEngine, OnnxExperiment
+from syndistill.errors import SyndistillError
+from syndistill.evaluation.calibration import log_odds
+from syndistill.models.saving import load_network, weights_hash
+from syndistill.sampling.stored import StoredShots
+
+onnx = pytest.importorskip("onnx")
+ort = pytest.importorskip("onnxruntime")
+FILES = ["experiment.onnx", "manifest.json", "readout.onnx", "step.onnx"]
+TRAINED = {"run": {"noise": "si1000", "curriculum": {"p_min": 0.001, "p_max": 0.006, "rounds": [{"rounds": [3, 9]}]}}}
+
+
+@pytest.fixture(scope="module")
+def folder(network_file, tmp_path_factory):
+    circuit = Experiment(3, 4, "z", "si1000", 0.02).circuit()
+    return export_onnx(network_file(metadata=TRAINED), circuit, "mine", tmp_path_factory.mktemp("out") / "student")
+
+
+def session(path):
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize(("output", "basis", "distance"), [
+    ("two_channel", "x", 3), ("two_channel", "z", 5), ("two_channel", "both", 3), ("joint4", "both", 3),
+])  # fmt: skip
+def test_the_experiment_graph_is_the_network(network_file, experiment_shots, tmp_path, output, basis, distance):
+    path = network_file(output=output, distance=distance, readout_layers=2)
+    circuit, shots = experiment_shots(basis, rounds=5, n_shots=100, distance=distance)
+    found = OnnxExperiment(export_onnx(path, circuit, "t", tmp_path / "out")).decode(shots)
+    expected = network_decoder(load_network(path)[0], shots.dem, circuit, "n").decode(shots)
+    assert log_odds(expected).std() > 0.1
+    np.testing.assert_allclose(log_odds(found), log_odds(expected), atol=1e-4, rtol=1e-4)
+
+
+def test_an_observable_on_another_line(network_file, tmp_path):
+    circuit = stim.Circuit()
+    for instruction in Experiment(3, 3, "z", "si1000", 0.02).circuit():
+        if instruction.name != "OBSERVABLE_INCLUDE":
+            circuit.append(instruction)
+    circuit.append("OBSERVABLE_INCLUDE", [stim.target_rec(q - 9) for q in (2, 5, 8)], 0)
+    shots = StoredShots.sample(circuit, 100, 5)
+    found = OnnxExperiment(export_onnx(network_file(), circuit, "t", tmp_path / "out")).decode(shots)
+    expected = network_decoder(load_network(network_file())[0], shots.dem, circuit, "n").decode(shots)
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
+
+
+def test_what_a_loader_of_whole_experiments_sees(folder, experiment_shots):
+    """One float input (batch, detectors), one float output (batch, observables), any batch, one file."""
+    graph = session(folder / "experiment.onnx")
+    (given,), (answer,) = graph.get_inputs(), graph.get_outputs()
+    _, shots = experiment_shots("z", rounds=4, n_shots=9)
+    assert (given.name, given.type, given.shape) == ("detectors", "tensor(float)", ["batch", shots.n_detectors])
+    assert (answer.name, answer.type, answer.shape) == ("flips", "tensor(float)", ["batch", 1])
+    detectors = shots.detectors().astype(np.float32)
+    together = graph.run(None, {"detectors": detectors})[0]
+    alone = np.concatenate([graph.run(None, {"detectors": row[None]})[0] for row in detectors])
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+def test_the_step_and_readout_graphs_are_the_network(folder, network_file, experiment_shots):
+    circuit, shots = experiment_shots("z", rounds=4, n_shots=50)
+    network, _ = load_network(network_file(metadata=TRAINED))
+    slices = slices_of(shots.detectors_packed, place_circuit(circuit))
+    stream = OnnxEngine(folder).stream("z", 50)
+    stream.push(slices[:-1])
+    decoder = network_decoder(network, shots.dem, circuit, "n")
+    np.testing.assert_allclose(stream.logits(slices[-1]), log_odds(decoder.decode(shots)), atol=1e-4, rtol=0)
+
+
+def test_the_manifest(folder, network_file):
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+    content = json.loads((folder / "manifest.json").read_text())
+    network, _ = load_network(network_file(metadata=TRAINED))
+    assert content["network"]["weights_sha256"] == weights_hash(network)
+    assert content["network"]["trained_rounds"] == 9
+    assert content["network"]["trained_noise"] == {"model": "si1000", "p_min": 0.001, "p_max": 0.006}
+    assert content["files"] == {name: file_sha256(folder / name) for name in FILES if name.endswith(".onnx")}
+    circuit = Experiment(3, 4, "z", "si1000", 0.02).circuit()
+    expected, found = place_circuit(circuit), Manifest.load(folder).placement
+    np.testing.assert_array_equal(found.slice_N, expected.slice_N)
+    np.testing.assert_array_equal(found.stabiliser_N, expected.stabiliser_N)
+    assert (found.layout, found.rounds, found.basis, found.lines) == (expected.layout, 4, "z", (0,))
+    np.testing.assert_array_equal(
+        np.float32(content["start_D"]["z"]), load_flat_weights(network_file(metadata=TRAINED)).tensors["start.z"]
+    )
+
+
+def test_the_same_export_is_the_same_to_the_byte(folder, network_file, tmp_path):
+    circuit = Experiment(3, 4, "z", "si1000", 0.02).circuit()
+    again = export_onnx(network_file(metadata=TRAINED), circuit, "mine", tmp_path / "again")
+    for name in FILES:
+        assert (again / name).read_bytes() == (folder / name).read_bytes()
+
+
+@pytest.fixture
+def damaged(folder, tmp_path):
+    """A copy of the folder with one file changed by a function of its bytes (None deletes it)."""
+
+    def make(name, change):
+        copy = tmp_path / "copy"
+        copy.mkdir()
+        for file in FILES:
+            content = (folder / file).read_bytes()
+            content = content if file != name else change(content)
+            if content is not None:
+                (copy / file).write_bytes(content)
+        return copy
+
+    return make
+
+
+@pytest.mark.parametrize(("name", "change", "said"), [
+    ("step.onnx", lambda content: content[:-9], "step.onnx is missing or not the file"),
+    ("experiment.onnx", lambda content: None, "experiment.onnx is missing"),
+    ("manifest.json", lambda content: None, "manifest.json: No such file"),
+    ("manifest.json", lambda content: content[:-9], "manifest.json is no JSON"),
+    ("manifest.json", lambda content: b"[]", "no manifest of format 1"),
+    ("manifest.json", lambda content: content.replace(b'"start_D"', b'"started"'), "is not complete"),
+])  # fmt: skip
+def test_damaged_folders(damaged, name, change, said):
+    with pytest.raises(SyndistillError, match=said):
+        OnnxEngine(damaged(name, change))
+
+
+def test_a_corrupt_graph_whose_hash_fits(damaged, folder):
+    """The hash guards against accidents; ONNX Runtime's own refusal becomes one line too."""
+    copy = damaged("step.onnx", lambda content: b"no graph at all")
+    text = (copy / "manifest.json").read_text()
+    (copy / "manifest.json").write_text(
+        text.replace(file_sha256(folder / "step.onnx"), file_sha256(copy / "step.onnx"))
+    )
+    with pytest.raises(SyndistillError, match=r"step.onnx is no graph that runs \("):
+        OnnxEngine(copy)
+
+
+def test_refused_exports_write_nothing(network_file, folder, tmp_path):
+    three, five = (Experiment(d, 2, "z", "si1000", 0.01).circuit() for d in (3, 5))
+    for network, circuit, place, said in [
+        (network_file(), five, "new", "decodes distance 3, the circuit has distance 5"),
+        (network_file("conv_gru"), three, "new", "of family conv_gru"),
+        (network_file(output="joint4"), three, "new", "joint4"),
+        (network_file(), three, "taken", "taken exists"),
+        (network_file(), three, "file/below", "cannot write"),
+    ]:
+        (tmp_path / "taken").mkdir(exist_ok=True)
+        (tmp_path / "file").write_text("mine")
+        with pytest.raises(SyndistillError, match=said):
+            export_onnx(network, circuit, "t", tmp_path / place)
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "taken"]
+
+
+def test_a_folder_serves_its_basis_and_any_rounds(folder, network_file, experiment_shots):
+    engine = OnnxEngine(folder)
+    with pytest.raises(SyndistillError, match="exported for basis z, not x"):
+        engine.stream("x", 1)
+    circuit, shots = experiment_shots("z", rounds=7, n_shots=30)
+    expected = network_decoder(load_network(network_file(metadata=TRAINED))[0], shots.dem, circuit, "n").decode(shots)
+    found = EngineDecoder(engine, place_circuit(circuit)).decode(shots)
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
