@@ -27,7 +27,7 @@ from syndistill.models.contract import (
     working_dtype,
 )
 from syndistill.models.embedder import StabiliserEmbedder, look_up
-from syndistill.models.grid import ConvolutionMatrix
+from syndistill.models.grid import PreparedConvolution
 from syndistill.models.readout import LineReadout, agreed
 from syndistill.sampling.shots import Shots
 
@@ -59,7 +59,7 @@ class _Constants(NamedTuple):
     """What does not depend on the shot, made once per call."""
 
     static_bias: torch.Tensor | None
-    convolutions: list[list[ConvolutionMatrix | None]]
+    convolutions: list[list[PreparedConvolution]]
 
 
 class SyndromeTransformer(DecoderNetwork):
@@ -173,7 +173,7 @@ class SyndromeTransformer(DecoderNetwork):
 
     def _constants(self) -> _Constants:
         static = None if self.bias is None else self.bias.static().to(self._dtype())
-        return _Constants(static, [layer.convolutions.matrices() for layer in self._typed_layers()])
+        return _Constants(static, [layer.convolutions.prepared() for layer in self._typed_layers()])
 
     def _mix(
         self,
