@@ -51,10 +51,11 @@ class SimulatedSource:
         batches_per_chunk: int = 16,
         role: str = "train",
         exact_labels: bool = False,
+        ends: int = 0,
     ) -> None:
         self.distance, self.noise, self.bases, self.schedule = distance, noise, bases, schedule
         self.batch_size, self.seed, self.role = batch_size, seed, role
-        self.batches_per_chunk, self.exact_labels = batches_per_chunk, exact_labels
+        self.batches_per_chunk, self.exact_labels, self.ends = batches_per_chunk, exact_labels, ends
 
     def chunk(self, index: int) -> list[Shots]:
         rng = np.random.default_rng([self.seed, index])
@@ -63,6 +64,9 @@ class SimulatedSource:
         per_basis = [
             self._shuffled(index, b, basis, rounds, rates, rng) for b, basis in enumerate(self.bases)
         ]
+        if 0 < self.ends < rounds:
+            kept = [*sorted(rng.choice(rounds - 1, self.ends - 1, replace=False).tolist()), rounds - 1]
+            per_basis = [shots.at_ends(kept) for shots in per_basis]
         return [
             per_basis[i % len(self.bases)].take(self._slice(i // len(self.bases)))
             for i in range(self.batches_per_chunk)

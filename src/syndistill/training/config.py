@@ -114,4 +114,7 @@ class DataConfig(Strict):
     bases: tuple[Literal["x", "z", "both"], ...] = ("x", "z")
     labels: Literal["sampled", "exact"] = "sampled"
     """exact: the exact posterior in place of the drawn label (sampling.exact_labels), for distance 3."""
+    ends: int = Field(default=0, ge=0)
+    """At how many ends a chunk is taught: the last and others drawn anew for each; 0: at all. Each costs a Teacher as
+    much as a round."""
     curriculum: Curriculum
