@@ -7,7 +7,7 @@ class with that pattern fired, but not which; and every error of a class of whic
 sum over are patterns of on-basis events, half as many bits.
 
 Axes: B shots, R rounds, S stabilisers, L lines, O observables, P their patterns (2), N on-basis detectors,
-D all detectors, A errors, M members of classes, C classes, G classes that fired once in any of the shots.
+D all detectors, A errors, M members of classes, C classes, G classes that fired once, of all shots one after the other.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from syndistill.errors import SyndistillError
 from syndistill.sampling.shots import Shots, shots_from_detectors, with_posterior
 from syndistill.sampling.sweep_plan import NONE, SweepModel, sweep_model
 
-MOST_OPEN = 20
-"""Detectors open at once: two states of 2^21 numbers, 32 MB."""
+MOST_OPEN = 17
+"""Detectors open at once (d=5 needs 13): two states of 2^18 numbers, 4 MB."""
 
 _LARGEST = 5
 _AT_A_TIME = 1024
@@ -56,18 +56,15 @@ class RevealedLabels:
         sampler = self.dem.compile_sampler(seed=seed)
         parts = []
         for first in range(0, n_shots, _AT_A_TIME):
-            fired = sampler.sample(min(_AT_A_TIME, n_shots - first), return_errors=True)
-            parts.append((fired[0], fired[1], self.flipped(*fired)))
+            events, labels, errors = sampler.sample(min(_AT_A_TIME, n_shots - first), return_errors=True)
+            parts.append((events, labels, self.flipped(events, errors)))
         events_BD, labels_BO, flipped_B = (np.concatenate(part) for part in zip(*parts, strict=True))
         shots = shots_from_detectors(events_BD, self.placed, labels_BO)
         posterior_BP = torch.from_numpy(np.stack([1 - flipped_B, flipped_B], -1).astype(np.float32))
         return with_posterior(shots, posterior_BP[:, None], tuple(line or 0 for line in self.placed.lines))
 
-    def flipped(
-        self, events_BD: NDArray[np.bool_], labels_BO: NDArray[np.bool_], errors_BA: NDArray[np.bool_]
-    ) -> NDArray[np.float64]:
-        """P(observable flipped | events, what is revealed of the errors), float64 (B,). `labels_BO` is not used."""
-        del labels_BO
+    def flipped(self, events_BD: NDArray[np.bool_], errors_BA: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """P(observable flipped | events, what is revealed of the errors), float64 (B,)."""
         sweep = _compiled()
         plan, detector_N, error_M, class_M = self.model
         fired_BM = errors_BA[:, error_M]
@@ -79,10 +76,11 @@ class RevealedLabels:
         for end in range(2):
             n = plan.member_ends_M2[member, end]
             np.bitwise_xor.at(seen_BN, (shot[n != NONE], n[n != NONE]), 1)
-        shot, fired_G = np.nonzero(times_BC == 1)
-        by_first = np.lexsort((plan.class_first_C[fired_G], shot))
+        shot, member = np.nonzero(fired_BM & (times_BC == 1)[:, class_M])
+        fired_GM = np.stack([class_M[member], member], axis=1)
+        by_first = np.lexsort((plan.class_first_C[fired_GM[:, 0]], shot))
         start_B = np.searchsorted(shot, np.arange(len(seen_BN) + 1))
-        flipped_B = sweep(plan, seen_BN, start_B, fired_G[by_first], MOST_OPEN)
+        flipped_B = sweep(plan, seen_BN, start_B, fired_GM[by_first], MOST_OPEN)
         return np.where(turned_B, 1 - flipped_B, flipped_B)
 
 

@@ -29,6 +29,7 @@ class SweepPlan(NamedTuple):
     edge_other_E: int64 (E,), the later detector, NONE for an edge of one. edge_flip_E: uint8, flips the observable.
     edge_chi_E: 1 - 2 q. unseen_chi: the product of 1 - 2 q of the edges that flip the observable alone.
     class_start_C: int64 (C + 1,). class_first_C: int64 (C,), the first detector that its members touch, N for none.
+    class_width_C: int64 (C,), how many detectors they touch.
     member_ends_M2: int64 (M, 2), its detectors or NONE. member_flip_M: uint8. member_weight_M: the chance of each
     member, given that one of its class fired.
     """
@@ -40,6 +41,7 @@ class SweepPlan(NamedTuple):
     unseen_chi: float
     class_start_C: NDArray[np.int64]
     class_first_C: NDArray[np.int64]
+    class_width_C: NDArray[np.int64]
     member_ends_M2: NDArray[np.int64]
     member_flip_M: NDArray[np.uint8]
     member_weight_M: NDArray[np.float64]
@@ -134,7 +136,7 @@ def _edges(edges: list[_Error], rank: dict[int, int]) -> tuple[NDArray, NDArray,
 
 def _classes(
     classes: list[list[_Error]], rank: dict[int, int]
-) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray]:
+) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray, NDArray]:
     members = [member for some in classes for member in some]
     ends_M2 = np.full((len(members), 2), NONE, np.int64)
     for m, member in enumerate(members):
@@ -143,9 +145,9 @@ def _classes(
     odds_M = np.array([member.chance / (1 - member.chance) for member in members])
     weight_M = odds_M.copy()
     first_C = np.full(len(classes), len(rank), np.int64)
+    width_C = np.zeros(len(classes), np.int64)
     for c, (i, j) in enumerate(pairwise(start_C.tolist())):
         weight_M[i:j] /= odds_M[i:j].sum()
-        touched = ends_M2[i:j][ends_M2[i:j] != NONE]
-        if touched.size:
-            first_C[c] = touched.min()
-    return start_C, first_C, ends_M2, np.array([member.flip for member in members], np.uint8), weight_M
+        touched = set(ends_M2[i:j].ravel().tolist()) - {NONE}
+        first_C[c], width_C[c] = min(touched, default=len(rank)), len(touched)
+    return start_C, first_C, width_C, ends_M2, np.array([member.flip for member in members], np.uint8), weight_M
