@@ -68,7 +68,7 @@ def simulated_source(data: DataConfig, training: TrainingConfig) -> SimulatedSou
         data.curriculum,
         training.batch_size,
         training.seed,
-        exact_labels=data.labels == "exact",
+        labels=data.labels,
         ends=data.ends,
     )
 
