@@ -27,6 +27,6 @@ def unpack_optimiser(optimiser: torch.optim.Optimizer, tensors: Tensors) -> None
             _, index, key = name.split(".", 2)
             state.setdefault(int(index), {})[key] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    for index, group in enumerate(optimiser.param_groups):
-        if (steps := tensors.get(f"optimiser.group{index}.step")) is not None:
+    for number, group in enumerate(optimiser.param_groups):
+        if (steps := tensors.get(f"optimiser.group{number}.step")) is not None:
             group["step"] = int(steps)
