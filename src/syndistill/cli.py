@@ -298,6 +298,7 @@ def export(
 
 
 app.command()(cli_ablation.ablate)
+app.command()(cli_ablation.report)
 
 
 @app.command()
