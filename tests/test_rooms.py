@@ -23,6 +23,8 @@ ORDER = [
     {"deploy"},
     {"recipes"},
     {"ablation"},
+    {"cli_parts"},
+    {"cli_ablation"},
     {"sinter_plugin", "cli"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from syndistill import __version__
+from syndistill import __version__, cli_ablation
+from syndistill.cli_parts import BAD_INPUT, Changes, resumable
 from syndistill.errors import SyndistillError
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from syndistill.evaluation.compare import Comparison
     from syndistill.evaluation.subject import Subject
 
-BAD_INPUT = 2
-INTERRUPTED = 130
 
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # of typer's own click, or of the installed one
 
@@ -42,10 +40,6 @@ app = typer.Typer(
 
 Run = Annotated[str, typer.Argument(metavar="RECIPE_OR_RUN_JSON", help="A recipe's name, or a run.json to repeat.")]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Run folder; goes on if it holds the same run.")]
-Changes = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change one setting, e.g. training.steps=1000. Repeatable."),
-]
 CircuitFile = Annotated[Path | None, typer.Option(metavar="FILE.stim", help="A noisy memory circuit.")]
 Simulated = Annotated[
     str | None, typer.Option(metavar="d=3,rounds=3,basis=z,noise=si1000,p=0.004", help="A simulated experiment.")
@@ -66,16 +60,6 @@ def _common(
     pass
 
 
-@contextmanager
-def _resumable(how: str) -> Iterator[None]:
-    """Ctrl-C ends with exit code 130 and says how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print(f"interrupted: {how}", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
-
-
 @app.command()
 def train(run: Run, out: Out, set_: Changes = None) -> None:
     """Train a Teacher on labels of fresh simulated shots.
@@ -91,7 +75,7 @@ def train(run: Run, out: Out, set_: Changes = None) -> None:
 
     chosen = chosen_run(TeacherRun, run, set_ or [])
     how = f"the same command goes on from the last checkpoint in {out}"
-    with _resumable(how), progress_bars() as bars:
+    with resumable(how), progress_bars() as bars:
         path = train_teacher(chosen, out, bars.training("Teacher", chosen.training.batch_size))
     print(path)
 
@@ -143,7 +127,7 @@ def distill(
         raise SyndistillError("--from belongs to --stage; name the stage that takes up what is there")
     if cache is None and from_ is not None and (from_ / "cache").is_dir():
         cache = from_ / "cache"
-    with _resumable(f"the same command goes on from what {out} holds"), progress_bars() as bars:
+    with resumable(f"the same command goes on from what {out} holds"), progress_bars() as bars:
         path = distil_gated(
             chosen,
             out,
@@ -194,7 +178,7 @@ def evaluate(
     subject = _subject(Subject, circuit, recorded, experiment, seed)
     _use_threads(threads)
     how = f"the same command goes on from the batches in {rows}" if rows else "with --rows FILE it can go on from there"
-    with _resumable(how), progress_bars() as bars:
+    with resumable(how), progress_bars() as bars:
         bar = bars.counting("shots")
         found = subject.compare(decoders, shots, seed or 0, batch=batch, rows_file=rows, progress=bar)
     _show(found, subject.label)
@@ -282,7 +266,7 @@ def bench(
     _require_writable(json, force)
     subject = _subject(Subject, circuit, None, experiment, None)
     _use_threads(1)
-    with _resumable("nothing was written"):
+    with resumable("nothing was written"):
         found, speeds = bench_subject(subject, decoders or [], shots, seed, seconds)
     _print(speed_table(found, speeds, subject.label))
     if json is not None:
@@ -311,6 +295,10 @@ def export(
         raise SyndistillError(f"--to {to} is unknown; write --to onnx")
     subject = _subject(Subject, circuit, None, experiment, None)
     print(export_onnx(network, subject.circuit, subject.label, out))
+
+
+app.command()(cli_ablation.ablate)
+app.command()(cli_ablation.report)
 
 
 @app.command()

@@ -6,15 +6,19 @@ Axes: B shots, T slices (rounds + 1), S stabilisers, N detectors in Stim's order
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 
 import numpy as np
 import torch
 
 from syndistill.circuits.experiment import Experiment
+from syndistill.circuits.layout import Layout
 from syndistill.circuits.placement import place_circuit
 from syndistill.decoders.optimal import posterior_table
-from syndistill.distill.teacher import PosteriorTeacher
+from syndistill.distill.teacher import Answer, PosteriorTeacher, Teacher
 from syndistill.errors import SyndistillError
+from syndistill.models.contract import OutputForm
+from syndistill.sampling.exact_labels import with_exact_labels
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stored import dem_of_circuit
 
@@ -49,3 +53,33 @@ def exact_teacher(experiment: Experiment) -> PosteriorTeacher:
 
     key = hashlib.sha256(f"exact posterior\n{circuit}".encode()).hexdigest()
     return PosteriorTeacher(logits, key, placement.layout, "joint4" if both else "two_channel")
+
+
+class ExactEveryEnd(Teacher):
+    """The exact posterior of every line after every round, of shots at one error rate: offers "final" and "readout".
+
+    Distance 3, any number of rounds, memory bases. Shots must be simulated ones with all their ends; a line's label is
+    read only to tell the line from the experiment's, which the shot shows too (`sampling.exact_labels`).
+    """
+
+    offers = frozenset({"final", "readout"})
+    output: OutputForm = "two_channel"
+
+    def __init__(self, noise: str, p: float) -> None:
+        self.noise, self.p = noise, p
+        self.layout = Layout(3)
+
+    def key(self) -> str:
+        circuits = [str(Experiment(3, 6, basis, self.noise, self.p).circuit()) for basis in ("x", "z")]
+        return hashlib.sha256("\n".join(["exact posterior of every end", *circuits]).encode()).hexdigest()
+
+    @torch.no_grad()
+    def answer(self, shots: Shots, want: Collection[str] = ()) -> Answer:
+        self.require(want, "this question")
+        if shots.basis == "both":
+            raise SyndistillError("the exact Teacher of every end answers memory experiments; take basis x or z")
+        experiment = Experiment(3, shots.rounds, shots.basis, self.noise, self.p)
+        posterior_BKLP = with_exact_labels(shots, experiment).posterior_BKLP
+        assert posterior_BKLP is not None
+        logs_BKLP = posterior_BKLP.double().clamp(min=LEAST).log()
+        return Answer((logs_BKLP[..., 1:] - logs_BKLP[..., :1]).float())

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from syndistill.circuits.placement import Placement
 from syndistill.deploy.flat_weights import FlatWeights
-from syndistill.deploy.gru_pack import pack
+from syndistill.deploy.gru_pack import PackedGru, pack
 from syndistill.errors import SyndistillError
 
 Bits = NDArray[np.uint8]
@@ -56,7 +56,7 @@ class GruKernel:
         machine = _machine(features, lanes)
         self.packed = pack(weights, basis, machine.lanes, precision == "int8")
         self._group = machine.shots
-        self._engine, self._functions = _compiled(self.packed, machine)
+        self._engine, self._functions = _compiled_once(self.packed, machine)
         self._weights = self.packed.blob.ctypes.data
         self.n_outputs = self.packed.n_outputs
 
@@ -97,7 +97,17 @@ def _machine(features: Mapping[str, bool], lanes: int | None) -> _Machine:
     return _Machine(lanes, 8, 24) if many_registers else _Machine(lanes, 4, 12)
 
 
-def _compiled(packed: Any, machine: _Machine) -> tuple[Any, dict[str, Any]]:
+_CODE: dict[tuple[object, ...], tuple[Any, dict[str, Any]]] = {}
+
+
+def _compiled_once(packed: PackedGru, machine: _Machine) -> tuple[Any, dict[str, Any]]:
+    """The weights are an argument of the code, so networks of one shape share it."""
+    if packed.shape not in _CODE:
+        _CODE[packed.shape] = _compiled(packed, machine)
+    return _CODE[packed.shape]
+
+
+def _compiled(packed: PackedGru, machine: _Machine) -> tuple[Any, dict[str, Any]]:
     """The owner of the machine code, and its functions by name. No optimiser runs: the code is vectors already, and
     LLVM's passes were measured to change nothing but the time to compile."""
     import llvmlite.binding as llvm

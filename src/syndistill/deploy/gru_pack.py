@@ -5,7 +5,7 @@ Axes: D width, K inputs of a product, C columns of V lanes, S stabilisers, W rea
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,12 @@ class PackedGru:
     n_outputs: int
     state_scale: float
     """Largest size of a state's entry: 127 of the int8 state stands for it."""
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """Everything but the weights: equal for networks that the same code runs."""
+        weights = {"blob", "offsets"} | (set() if self.int8 else {"state_scale"})
+        return (*self.offsets.items(), *(getattr(self, f.name) for f in fields(self) if f.name not in weights))
 
     @property
     def columns(self) -> int:

@@ -101,7 +101,7 @@ def _write_chunk(
         logits, kept = _ask(shots, teacher, signals)
         save_tensors(folder / name, pack_shots(shots) | {"logits": logits}, {"kind": kind})
         for signal in signals:
-            write_part(folder, name, signal, kept[signal.name])
+            write_part(folder, name, signal, kept[signal.key])
         written.append(
             {
                 "name": name,
@@ -119,16 +119,16 @@ def _write_chunk(
 def _ask(
     shots: Shots, teacher: Teacher, signals: Sequence[CachedSignal]
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """float16 logits, and each signal as it is kept."""
+    """float16 logits, and each signal as it is kept, by its key."""
     wants = frozenset[str]().union(*(signal.wants for signal in signals))
     logits: list[torch.Tensor] = []
-    kept: dict[str, list[torch.Tensor]] = {signal.name: [] for signal in signals}
+    kept: dict[str, list[torch.Tensor]] = {signal.key: [] for signal in signals}
     for start in range(0, len(shots), SHOTS_PER_CALL):
         part = shots.take(slice(start, start + SHOTS_PER_CALL))
         answer: Answer = teacher.answer(part, wants)
         logits.append(answer.logits_BKLC.half())
         for signal in signals:
-            kept[signal.name].append(signal.encode(part, answer))
+            kept[signal.key].append(signal.encode(part, answer))
     return torch.cat(logits), {name: torch.cat(parts) for name, parts in kept.items()}
 
 
@@ -150,7 +150,7 @@ def add_signals(
             shots = unpack_shots(tensors, Layout(shard["distance"]), shard["basis"], shard["rounds"])
             _, kept = _ask(shots, teacher, missing)
             for signal in missing:
-                write_part(folder, name, signal, kept[signal.name])
+                write_part(folder, name, signal, kept[signal.key])
         if progress is not None:
             progress(done + 1, len(shards))
     for signal in lacking:
@@ -164,9 +164,11 @@ def announce(
 
     signals: those to be written; the logits are counted when the folder holds no cache yet.
     """
-    size = {signal.name: n_shots * signal.bytes_per_shot(rounds, layout, channels) for signal in signals}
+    size: dict[str, int] = {}
     if not (folder / MANIFEST).is_file():
-        size = {"shots and logits": n_shots * bytes_per_shot(rounds, layout, channels)} | size
+        size["shots and logits"] = n_shots * bytes_per_shot(rounds, layout, channels)
+    for signal in signals:
+        size[signal.name] = size.get(signal.name, 0) + n_shots * signal.bytes_per_shot(rounds, layout, channels)
     total = sum(size.values())
     parent = next(p for p in (folder, *folder.resolve().parents) if p.exists())
     free = shutil.disk_usage(parent).free

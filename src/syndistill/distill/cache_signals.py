@@ -43,8 +43,13 @@ class CachedSignal:
     every_rounds: int | None
     statistics: TargetStatistics | None = None
 
+    @property
+    def key(self) -> str:
+        """Of its folder: a cache may hold several signals of one name."""
+        return f"{self.name}-{self.content[:12]}"
+
     def folder(self, cache: Path) -> Path:
-        return cache / SIGNALS / f"{self.name}-{self.content[:12]}"
+        return cache / SIGNALS / self.key
 
     def kept(self, rounds: int) -> int:
         """How many entries along the second axis an experiment of so many rounds has."""

@@ -41,6 +41,7 @@ class Lessons:
     ) -> None:
         self.teacher, self.fusion = teacher, fusion
         self.statistics = dict(statistics or {})
+        self.shuffled = [name for name, term in terms.features.items() if term.placebo == "shuffled"]
         self.needs_logits = terms.final.weight > 0 or terms.readout.weight > 0
         self.needs_fused = terms.fused.weight > 0
         if self.needs_fused and fusion is None:
@@ -52,7 +53,10 @@ class Lessons:
 
     def of(self, taught: TaughtShots) -> Lesson:
         answered = self._read(taught)
-        return answered if answered is not None else self._asked(taught)
+        lesson = answered if answered is not None else self._asked(taught)
+        for name in self.shuffled:  # shots lie in a drawn order, so the next one is any other
+            lesson.features[name] = lesson.features[name].roll(1, 0)
+        return lesson
 
     def _read(self, taught: TaughtShots) -> Lesson | None:
         """From the cache; None when the batch holds nothing of what is needed."""

@@ -18,7 +18,7 @@ from syndistill.distill.teacher import Teacher
 from syndistill.distill.terms import FinalTerm, LabelTerm, Terms, Where
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork, Outputs
-from syndistill.training.objective import Values, label_loss, wrong_at_last_end
+from syndistill.training.objective import Values, coin_loss, label_loss, wrong_at_last_end
 
 __all__ = ["FinalTerm", "LabelTerm", "StudentObjective", "Terms", "gradient_shares"]
 
@@ -120,7 +120,7 @@ def _terms(
 ) -> list[Term]:
     found = []
     if terms.labels.weight:
-        found.append(Term("labels", terms.labels.weight, _labels(terms.labels.where)))
+        found.append(Term("labels", terms.labels.weight, _labels(terms.labels.where, terms.labels.smoothing)))
     if terms.final.weight:
         found.append(Term("final", terms.final.weight, _final(terms.final.temperature)))
     if terms.readout.weight:
@@ -137,12 +137,14 @@ def _terms(
     return found
 
 
-def _labels(where: Where) -> Loss:
+def _labels(where: Where, smoothing: float) -> Loss:
     def loss(outputs: Outputs, taught: TaughtShots, _: Lesson) -> torch.Tensor:
         labels = taught.shots.labels_BKLO
         if labels is None:
             raise SyndistillError("these shots carry no labels; set labels.weight=0 or use shots that do")
         loss_BKL = label_loss(outputs.logits_BKLC, labels)
+        if smoothing:
+            loss_BKL = (1 - smoothing) * loss_BKL + smoothing * coin_loss(outputs.logits_BKLC)
         return loss_BKL.mean() if where == "every" else loss_BKL[:, -1, 0].mean()
 
     return loss

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from syndistill.distill.cache_signals import CachedSignal, feature_signal, fused_signal, known_statistics
+from syndistill.distill.cache_signals import feature_signal, fused_signal, known_statistics
 from syndistill.distill.fusion import load_fusion
 from syndistill.distill.manifest import MANIFEST, is_of, matching_manifest
-from syndistill.distill.statistics import TargetStatistics, measure_targets, target_specs
+from syndistill.distill.statistics import TargetSpec, TargetStatistics, measure_targets, target_specs
 from syndistill.distill.student_data import (
     Count,
     Say,
@@ -26,24 +26,22 @@ def fill_cache(
     teacher: Teacher,
     cache: Path,
     terms: Sequence[Terms],
-    fusion: Path | None,
+    fusions: Sequence[Path],
     progress: Count | None,
     say: Say,
 ) -> None:
-    """Write what runs of these terms need, and z_fuse where a fusion's file is given, in one pass of the Teacher.
-
-    Of two terms of one name that ask for different reductions the first is written here; a run adds the other.
-    """
-    signals: dict[str, CachedSignal] = {}
+    """Write what runs of these terms need, and z_fuse of each fusion's file, in one pass of the Teacher."""
+    measured: dict[tuple[str, TargetSpec], TargetStatistics] = {}
     for each in terms:
+        specs = target_specs(each)
         known = cached_statistics(each, data, teacher, cache)
-        lacking = {name: spec for name, spec in target_specs(each).items() if name not in known | signals}
+        lacking = {name: spec for name, spec in specs.items() if name not in known and (name, spec) not in measured}
         if lacking:
             known |= measure_targets(teacher, statistics_shots(data.simulated, data.cache_seed), lacking)
-        signals = {name: feature_signal(name, statistics) for name, statistics in known.items()} | signals
-    if fusion is not None:
-        signals["fused"] = fused_signal(load_fusion(fusion, teacher)[0], teacher.key())
-    complete_cache(data, teacher, cache, list(signals.values()), progress, say)
+        measured |= {(name, specs[name]): statistics for name, statistics in known.items()}
+    signals = [feature_signal(name, statistics) for (name, _), statistics in measured.items()]
+    signals += [fused_signal(load_fusion(path, teacher)[0], teacher.key()) for path in fusions]
+    complete_cache(data, teacher, cache, signals, progress, say)
 
 
 def cached_statistics(

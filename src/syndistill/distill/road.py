@@ -224,7 +224,7 @@ class _Walk:
         if self.run.data.cached_shots:
             terms = [_terms(self.run.stage1), _terms(self.run.stage2)]
             fusion = result_file("fuse", self.folder)
-            fill_cache(self.run.data, self.teacher, self.cache, terms, fusion, self.cache_progress, self.say)
+            fill_cache(self.run.data, self.teacher, self.cache, terms, [fusion], self.cache_progress, self.say)
 
     def student(self, stage: Stage) -> None:
         student, own = self.run.student_run(stage, self.folder), self.folder / stage

@@ -45,8 +45,9 @@ STUDENT_FILE = "student.safetensors"
 class StudentRun(Strict):
     """Everything one stage of a Student's training depends on."""
 
-    kind: Literal["baseline", "stage1", "stage2"] = "baseline"
-    """baseline: labels and final logits; stage1: any signal of the Teacher beside; stage2: mainly z_fuse."""
+    kind: Literal["baseline", "stage1", "fused", "stage2"] = "baseline"
+    """baseline: labels and final logits; stage1: any signal of the Teacher beside; fused: z_fuse from fresh weights;
+    stage2: mainly z_fuse, from an earlier stage."""
     network: AnyNetworkConfig
     teacher: str
     """A shipped network's name or a path."""
@@ -67,8 +68,10 @@ class StudentRun(Strict):
             )
         if self.kind == "baseline" and (terms.features or terms.readout.weight):
             raise ValueError("a baseline learns from labels and final alone; the other signals are for kind=stage1")
-        if self.kind != "stage2" and terms.fused.weight:
-            raise ValueError("the fused term is for kind=stage2")
+        if self.kind not in ("fused", "stage2") and terms.fused.weight:
+            raise ValueError("the fused term is for kind=stage2, or kind=fused from fresh weights")
+        if self.kind == "fused" and (self.start_from or not terms.fused.weight):
+            raise ValueError("kind=fused needs terms.fused.weight above 0 and starts fresh; leave start_from out")
         if self.kind == "stage2" and not (terms.fused.weight and self.start_from):
             raise ValueError("stage2 needs terms.fused.weight above 0 and start_from, the Student's earlier stage")
         if bool(self.fusion) != bool(terms.fused.weight):

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 import torch
 
 from syndistill.circuits.layout import Layout
+from syndistill.distill.terms import UNTRAINED
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork, OutputForm
 from syndistill.models.saving import weights_hash
 from syndistill.sampling.shots import Shots
+from syndistill.training.run import fresh_network
 
 OUTPUTS = frozenset({"final", "readout"})
 """Names that are answered by logits, not by tensors of their own."""
@@ -70,7 +72,11 @@ class Teacher(ABC):
 
 
 class FrozenTeacher(Teacher):
-    """A trained network that answers and never learns."""
+    """A trained network that answers and never learns.
+
+    A signal's name behind `UNTRAINED` asks the same architecture with the fresh weights of seed 0: it sees the shots,
+    and knows nothing of decoding.
+    """
 
     def __init__(self, network: DecoderNetwork) -> None:
         self.network = network.eval().requires_grad_(False)
@@ -78,18 +84,30 @@ class FrozenTeacher(Teacher):
         self.layout = network.layout
         self.output = network.config.output
         self._key = weights_hash(network)
+        self._untrained: DecoderNetwork | None = None
 
     def key(self) -> str:
         return self._key
 
     def offers_signal(self, name: str) -> bool:
-        return name in OUTPUTS or self.network.offers_signal(name)
+        return name in OUTPUTS or self.network.offers_signal(name.removeprefix(UNTRAINED))
 
     @torch.no_grad()
     def answer(self, shots: Shots, want: Collection[str] = ()) -> Answer:
         self.network.to(shots.events_BRS.device)
-        outputs = self.network(shots, [name for name in want if name not in OUTPUTS])
-        return Answer(outputs.logits_BKLC.float(), {name: x.float() for name, x in outputs.signals.items()})
+        untrained = [name.removeprefix(UNTRAINED) for name in want if name.startswith(UNTRAINED)]
+        outputs = self.network(shots, [n for n in want if n not in OUTPUTS and not n.startswith(UNTRAINED)])
+        signals = {name: x.float() for name, x in outputs.signals.items()}
+        return Answer(outputs.logits_BKLC.float(), signals | self._of_untrained(shots, untrained))
+
+    def _of_untrained(self, shots: Shots, want: list[str]) -> dict[str, torch.Tensor]:
+        if not want:
+            return {}
+        if self._untrained is None:
+            self._untrained = fresh_network(self.network.config, 0).eval().requires_grad_(False)
+        self._untrained.to(shots.events_BRS.device)
+        signals = self._untrained(shots.only_last_end(), want).signals  # those of the rounds do not know the ends
+        return {UNTRAINED + name: x.float() for name, x in signals.items()}
 
 
 class PosteriorTeacher(Teacher):

@@ -13,6 +13,9 @@ from syndistill.training.config import Strict
 
 Where = Literal["last", "every"]
 FeatureLossName = Literal["normalised_mse", "cosine", "gram"]
+Placebo = Literal["none", "shuffled", "random"]
+UNTRAINED = "untrained."
+"""Before a signal's name: that of the same network with fresh weights."""
 
 
 class LabelTerm(Strict):
@@ -20,6 +23,8 @@ class LabelTerm(Strict):
 
     weight: float = Field(default=1.0, ge=0)
     where: Where = "last"
+    smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """The label counts 1 - smoothing, a fair coin the rest."""
 
 
 class FinalTerm(Strict):
@@ -59,6 +64,9 @@ class FeatureTerm(Strict):
     """Rounds 1, 1 + every_rounds, ... are compared."""
     fade_steps: int = Field(default=0, ge=0)
     """The weight falls linearly to 0 over so many steps; 0: it stays."""
+    placebo: Placebo = "none"
+    """Targets without knowledge, for a control: those of another shot of the batch, or those of a Teacher with fresh
+    weights."""
 
 
 class SpatialTerm(FeatureTerm):
@@ -88,7 +96,9 @@ class Terms(Strict):
 
     def teacher_signal(self, name: str) -> str:
         """What the Teacher is asked for: "spatial.1" where a layer is chosen."""
-        return numbered(name, self.spatial.layer if name == "spatial" else None)
+        term = self.spatial if name == "spatial" else self.temporal
+        prefix = UNTRAINED if term.placebo == "random" else ""
+        return prefix + numbered(name, self.spatial.layer if name == "spatial" else None)
 
     @property
     def asked(self) -> frozenset[str]:

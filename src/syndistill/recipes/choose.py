@@ -22,7 +22,7 @@ from syndistill.training.run_folder import read_run
 Run = TypeVar("Run", bound=Strict)
 _VERBS: dict[str, tuple[str, type[TeacherRun | StudentRun | FuseRun | RoadRun]]] = {
     "teacher": ("train", TeacherRun),
-    **dict.fromkeys(("baseline", "stage1", "stage2"), ("distill", StudentRun)),
+    **dict.fromkeys(("baseline", "stage1", "fused", "stage2"), ("distill", StudentRun)),
     "fuse": ("distill", FuseRun),
     "road": ("distill", RoadRun),
 }
@@ -94,16 +94,17 @@ def with_change(content: dict[str, Any], change: str) -> dict[str, Any]:
         value = json.loads(text)
     except json.JSONDecodeError:
         value = text
-    return _changed(content, path.strip().split("."), value, path.strip())
+    return changed(content, path.strip().split("."), value, f"--set {path.strip()}")
 
 
-def _changed(content: Any, keys: list[str], value: Any, path: str) -> dict[str, Any]:
+def changed(content: Any, keys: list[str], value: Any, where: str) -> dict[str, Any]:
+    """A copy with the value below these keys replaced; `where` begins the SyndistillError for a key that is unknown."""
     key, *rest = keys
     if not isinstance(content, dict):
-        raise SyndistillError(f"--set {path}: there are no settings below it; set the whole value as JSON")
+        raise SyndistillError(f"{where}: there are no settings below it; set the whole value as JSON")
     if key not in content:
-        raise SyndistillError(f"--set {path}: {key!r} is unknown{nearest(key, content)}; keys: {', '.join(content)}")
-    return content | {key: _changed(content[key], rest, value, path) if rest else value}
+        raise SyndistillError(f"{where}: {key!r} is unknown{nearest(key, content)}; keys: {', '.join(content)}")
+    return content | {key: changed(content[key], rest, value, where) if rest else value}
 
 
 def nearest(name: str, known: Any) -> str:

@@ -77,7 +77,7 @@ def _ask_teacher(plan: Plan, teacher: FrozenTeacher, out: Path, accept_any_teach
             train_fusion(fuse, folder, progress, bars.say, teacher)
     check_cache(road.data, teacher, cache)
     terms = [run.terms for run in _stages(road)]
-    fill_cache(road.data, teacher, cache, terms, folder / FUSION_FILE, bars.counting("Teacher's answers"), bars.say)
+    fill_cache(road.data, teacher, cache, terms, [folder / FUSION_FILE], bars.counting("Teacher's answers"), bars.say)
 
 
 def _stages(road: RoadRun) -> list[StudentRun]:

@@ -28,6 +28,14 @@ def label_loss(logits_BKLC: torch.Tensor, labels_BKLO: torch.Tensor) -> torch.Te
     return F.binary_cross_entropy_with_logits(logits, labels_BKLO.float(), reduction="none").mean(-1)
 
 
+def coin_loss(logits_BKLC: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy with a fair coin in place of each label in nats, (B, K, L): least where all logits are equal."""
+    logits = logits_BKLC.float()
+    if logits.shape[-1] == 4:
+        return -F.log_softmax(logits, -1).mean(-1)
+    return -0.5 * (F.logsigmoid(logits) + F.logsigmoid(-logits)).mean(-1)
+
+
 def posterior_loss(logits_BKLC: torch.Tensor, posterior_BKLP: torch.Tensor) -> torch.Tensor:
     """Cross-entropy with the exact posterior in nats, (B, K, L): the mean of `label_loss` over the draw of the label.
 

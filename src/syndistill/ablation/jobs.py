@@ -1,0 +1,171 @@
+"""From a plan to runs: every Student's whole configuration, and the hash by which its rows are known."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from syndistill.ablation.plan import Plan, Settings, Target
+from syndistill.distill.fuse import FUSION_FILE, FuseRun
+from syndistill.distill.fusion import FusionConfig
+from syndistill.distill.run import STUDENT_FILE, StudentRun
+from syndistill.distill.terms import Terms
+from syndistill.models.presets import preset
+from syndistill.recipes.roads import probe_training
+from syndistill.training.config import Strict, TrainingConfig
+
+FORMAT: Literal[1] = 1
+Kind = Literal["baseline", "stage1", "fused", "stage2"]
+SECOND_HALF = 1_000
+"""Added to the seed of a second half: another order of the shots."""
+FUSIONS: dict[Target, FusionConfig] = {
+    # One path: z_fuse is the Teacher's logit times one weight, which is 1, or 1/T fitted at every end and line.
+    "final": FusionConfig(paths=("readout",), mode="mean"),
+    "calibrated": FusionConfig(paths=("readout",), mode="nll"),
+    "mean": FusionConfig(mode="mean"),
+    "nll": FusionConfig(mode="nll"),
+}
+
+
+class Job(NamedTuple):
+    """One Student's training to its end, and its judgement."""
+
+    student: str
+    arm: str
+    budget: float
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.student} {self.arm} at {self.budget:g}x, seed {self.seed}"
+
+
+class Part(NamedTuple):
+    """One training of a job: what, where, and the hash of its configuration."""
+
+    run: StudentRun
+    folder: Path
+    hash: str
+
+    @property
+    def student_file(self) -> Path:
+        return self.folder / STUDENT_FILE
+
+
+def jobs_of(plan: Plan) -> list[Job]:
+    """In the order in which they are to be run, each once; the seeds of an arm together."""
+    found: dict[Job, None] = {}
+    for sweep in plan.sweeps:
+        for arm in sweep.arms or [arm.name for arm in plan.arms]:
+            for seed in plan.seeds:
+                found[Job(sweep.student, arm, sweep.budget, seed)] = None
+    return list(found)
+
+
+def parts_of(plan: Plan, job: Job, out: Path, teachers: Mapping[str, str]) -> list[Part]:
+    """A job's trainings in order; the last one's Student is the job's.
+
+    teachers: key of each who answers ("teacher", "oracle"). Halves of equal configuration are one training, whatever
+    the arm: they share a folder.
+    """
+    settings = plan.settings(job.arm)
+    steps = round(plan.steps * job.budget * settings.steps_factor)
+    seed = job.seed + settings.seed_shift
+    if settings.start == "scratch":
+        training = _training(settings, steps, seed, decay=steps * 3 // 4)
+        return [_part(plan, job, settings.terms, _kind(settings), training, settings.target, out, teachers, None)]
+    first = _training(settings, steps // 2, seed, decay=0)
+    second = _training(settings, steps - steps // 2, seed + SECOND_HALF, decay=steps - steps // 2)
+    half = _part(plan, job, plan.stage1, "stage1", first, "none", out, teachers, None)
+    return [half, _part(plan, job, settings.terms, "stage2", second, settings.target, out, teachers, half)]
+
+
+def fuse_run(plan: Plan, target: Target) -> FuseRun:
+    probing = plan.probing
+    return FuseRun(
+        teacher=plan.teacher,
+        data=plan.base.data.simulated,
+        fusion=FUSIONS[target],
+        fit_shots=probing.fit_shots,
+        report_shots=probing.report_shots,
+        training=probe_training(probing.steps).model_copy(update={"threads": 1}),
+    )
+
+
+def fusion_folder(out: Path, target: Target) -> Path:
+    return out / "fuse" / target
+
+
+def cache_folder(out: Path, asked: str) -> Path:
+    return out / "cache" / asked
+
+
+def targets_of(plan: Plan) -> list[Target]:
+    """Those that some arm of a sweep learns."""
+    asked = {plan.settings(arm).target for arm in {job.arm for job in jobs_of(plan)}}
+    return [target for target in FUSIONS if target in asked]
+
+
+def _part(
+    plan: Plan,
+    job: Job,
+    terms: Terms,
+    kind: Kind,
+    training: TrainingConfig,
+    target: Target,
+    out: Path,
+    teachers: Mapping[str, str],
+    earlier: Part | None,
+) -> Part:
+    settings = plan.settings(job.arm)
+    run = StudentRun(
+        kind=kind,
+        network=preset(job.student, settings.data.simulated.distance),
+        teacher=plan.teacher if settings.asks == "teacher" else "oracle",
+        data=settings.data,
+        terms=terms,
+        training=training,
+        start_from=str(earlier.student_file) if earlier else None,
+        fusion=str(fusion_folder(out, target) / FUSION_FILE) if target != "none" else None,
+    )
+    content = run.model_dump(mode="json") | {
+        "format": FORMAT,
+        "teacher": teachers[settings.asks],
+        "start_from": earlier.hash if earlier else None,
+        "fusion": fuse_run(plan, target).model_dump(mode="json", exclude={"teacher"}) if target != "none" else None,
+    }
+    digest = digest_of(content)
+    return Part(run, out / "runs" / digest[:16], digest)
+
+
+def digest_of(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _kind(settings: Settings) -> Kind:
+    if settings.target != "none":
+        return "fused"
+    return "stage1" if settings.terms.features or settings.terms.readout.weight else "baseline"
+
+
+def _training(settings: Settings, steps: int, seed: int, decay: int) -> TrainingConfig:
+    optimiser = settings.optimiser.model_copy(update={"warmup_steps": min(300, steps // 4), "decay_steps": decay})
+    return TrainingConfig(
+        steps=steps,
+        batch_size=settings.batch_size,
+        seed=seed,
+        threads=1,
+        log_every=max(1, min(100, steps // 4)),
+        optimiser=optimiser,
+    )
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted keys of nested settings."""
+    if isinstance(value, Strict):
+        value = value.model_dump(mode="json")
+    if isinstance(value, dict):
+        return {k: v for key, inner in value.items() for k, v in flat(inner, f"{prefix}{key}.").items()}
+    return {prefix.rstrip("."): value}

@@ -1,0 +1,163 @@
+"""Students and references on the judged shots, as rows. Axes: B shots."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from syndistill.ablation.jobs import Job, Part, digest_of
+from syndistill.ablation.plan import Plan
+from syndistill.ablation.rows import REFERENCE, Reliability, Score
+from syndistill.circuits.experiment import Experiment
+from syndistill.decoders.contract import Decoder, decisions
+from syndistill.decoders.network import network_decoder
+from syndistill.decoders.registry import build_decoder
+from syndistill.deploy.decoding import MoreRoundsThanTrained
+from syndistill.deploy.kernel_engine import KernelEngine
+from syndistill.deploy.runtime import for_circuit
+from syndistill.distill.teacher import FrozenTeacher
+from syndistill.errors import SyndistillError
+from syndistill.evaluation.calibration import nll, reliability
+from syndistill.models.flat_gru import FlatGruConfig
+from syndistill.models.tensors_file import load_tensors, save_tensors
+from syndistill.models.zoo import load_any
+from syndistill.recipes.road_scores import mean_divergence
+from syndistill.sampling.stored import StoredShots, evaluation_seed
+
+RIVAL, OPTIMUM, TEACHER = "pymatching-correlated", "optimal", "teacher"
+_WARM_UP_SHOTS = 256
+
+
+@lru_cache(maxsize=16)
+def judged_shots(experiment: Experiment, shots: int, seed: int) -> StoredShots:
+    """The same for every decoder and process."""
+    return StoredShots.sample(experiment.circuit(), shots, evaluation_seed(seed, 0, shots))
+
+
+def references_of(plan: Plan) -> list[str]:
+    return [TEACHER, RIVAL, *([OPTIMUM] if plan.judging.optimum else [])]
+
+
+def reference_shots(plan: Plan, name: str, shots: int) -> int:
+    """How many of a case's shots a reference is judged on: the Teacher is slow."""
+    return min(shots, plan.judging.teacher_shots) if name == TEACHER else shots
+
+
+def reference_run(name: str, teacher_key: str) -> str:
+    """Stands for the hash of a run in a reference's rows."""
+    return digest_of({"reference": name} | ({"teacher": teacher_key} if name == TEACHER else {}))
+
+
+def judge_reference(
+    plan: Plan, name: str, experiment: Experiment, shots: int, out: Path, teacher_key: str
+) -> list[Score]:
+    """The Teacher's answers are kept in `out`, for every Student's divergence."""
+    stored = judged_shots(experiment, shots, plan.judging.seed).take(0, reference_shots(plan, name, shots))
+    if name == TEACHER:
+        decoder: Decoder = network_decoder(load_any(plan.teacher)[0], stored.dem, stored.circuit, name)
+    else:
+        decoder = build_decoder(name, stored.dem, stored.circuit)
+    p_B, seconds = _decoded(decoder, stored)
+    if name == TEACHER:
+        said = {"shots": stored.sha256, "teacher": teacher_key}
+        save_tensors(answers_file(out, experiment), {"p_B": torch.from_numpy(p_B)}, said)
+    who = _who(reference_run(name, teacher_key), Job(REFERENCE, name, 0.0, 0), 0, 0, 0.0)
+    return [_score(who, experiment, stored, decoder, p_B, seconds, None)]
+
+
+def answers_file(out: Path, experiment: Experiment) -> Path:
+    return out / "answers" / f"{experiment.basis}-r{experiment.rounds}.safetensors"
+
+
+def has_answers(plan: Plan, experiment: Experiment, shots: int, out: Path, teacher_key: str) -> bool:
+    """Whether the Teacher's answers to these very shots are there."""
+    path = answers_file(out, experiment)
+    if not path.is_file():
+        return False
+    stored = judged_shots(experiment, shots, plan.judging.seed).take(0, reference_shots(plan, TEACHER, shots))
+    return load_tensors(path)[1] == {"shots": stored.sha256, "teacher": teacher_key}
+
+
+def judge_student(
+    plan: Plan, job: Job, part: Part, steps: int, shots_seen: int, seconds: float, out: Path, teacher_key: str
+) -> list[Score]:
+    """A finished job's Student on every case, as compiled code (flat GRUs) or through PyTorch."""
+    who = _who(part.hash, job, steps, shots_seen, seconds)
+    flat_gru = isinstance(part.run.network, FlatGruConfig)
+    engine = KernelEngine(part.student_file) if flat_gru else None
+    found = []
+    for experiment, shots in plan.experiments():
+        stored = judged_shots(experiment, shots, plan.judging.seed)
+        assert stored.circuit is not None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MoreRoundsThanTrained)  # a plan may judge what lies beyond, and says so
+            if engine is not None:
+                decoder: Decoder = for_circuit(engine, stored.circuit)
+            else:
+                decoder = network_decoder(load_any(str(part.student_file))[0], stored.dem, stored.circuit, str(job))
+        p_B, decoding = _decoded(decoder, stored)
+        tensors, said = load_tensors(answers_file(out, experiment))
+        if said["teacher"] != teacher_key:
+            raise SyndistillError(f"{answers_file(out, experiment)} are answers of another Teacher; delete it")
+        found.append(_score(who, experiment, stored, decoder, p_B, decoding, tensors["p_B"].numpy()))
+    return found
+
+
+def _who(run: str, job: Job, steps: int, shots_seen: int, seconds: float) -> dict[str, Any]:
+    trained = {"steps": steps, "shots_seen": shots_seen, "train_seconds": round(seconds, 2)}
+    return {"run": run, **job._asdict(), **trained}
+
+
+def _decoded(decoder: Decoder, stored: StoredShots) -> tuple[NDArray[np.float64], float]:
+    """Probabilities of the first observable (B,), and the seconds that they took."""
+    decoder.decode(stored.take(0, min(_WARM_UP_SHOTS, stored.n_shots)))
+    began = time.perf_counter()
+    p_B = decoder.decode(stored)[:, 0]
+    return p_B, time.perf_counter() - began
+
+
+def _score(
+    who: dict[str, Any],
+    experiment: Experiment,
+    stored: StoredShots,
+    decoder: Decoder,
+    p_B: NDArray[np.float64],
+    seconds: float,
+    teacher_B: NDArray[np.float64] | None,
+) -> Score:
+    labels_B = stored.observables()[:, 0]
+    bins = reliability(p_B, labels_B) if decoder.gives_probabilities else None
+    return Score(
+        **who,
+        experiment=str(experiment),
+        rounds=experiment.rounds,
+        shots=stored.n_shots,
+        shots_sha256=stored.sha256,
+        errors=int((decisions(p_B) != labels_B).sum()),
+        nll=nll(p_B, labels_B) if decoder.gives_probabilities else None,
+        kl=None if teacher_B is None else mean_divergence(p_B[: len(teacher_B)], teacher_B),
+        kl_shots=0 if teacher_B is None else len(teacher_B),
+        reliability=None if bins is None else Reliability(
+            counts=tuple(bins.counts_G.tolist()), predicted=tuple(bins.predicted_G.tolist()),
+            observed=tuple(bins.observed_G.tolist()),
+        ),
+        us_per_shot=1e6 * seconds / stored.n_shots,
+        parameters=decoder.n_parameters,
+        decoder_id=decoder.content_id,
+    )  # fmt: skip
+
+
+def teacher_of(plan: Plan) -> FrozenTeacher:
+    return _teacher(plan.teacher)
+
+
+@lru_cache(maxsize=2)
+def _teacher(name: str) -> FrozenTeacher:
+    return FrozenTeacher(load_any(name)[0])

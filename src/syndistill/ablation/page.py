@@ -1,0 +1,256 @@
+"""The report: from rows alone to one HTML page that needs nothing else, and to Markdown with its figures beside it."""
+
+from __future__ import annotations
+
+import html
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from syndistill.ablation.judge import OPTIMUM, RIVAL, TEACHER
+from syndistill.ablation.pictures import figures
+from syndistill.ablation.statistics import LEVEL, POWER, mean_and_half
+from syndistill.ablation.table import Table, read_table
+from syndistill.ablation.verdicts import Finding, answers, findings, percent, savings
+from syndistill.errors import SyndistillError
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table: title, what it says, and cells as text."""
+
+    title: str
+    about: str
+    head: list[str]
+    rows: list[list[str]]
+
+
+def write_report(source: Path, html_file: Path | None, markdown: Path | None) -> list[Path]:
+    """From a sweep's folder, or a file of rows. Default places: report.html and report.md beside the rows."""
+    table = read_table(source)
+    beside = source if source.is_dir() else source.parent
+    html_file, markdown = html_file or beside / "report.html", markdown or beside / "report.md"
+    for path in (html_file, markdown):
+        if not path.parent.is_dir():
+            raise SyndistillError(f"{path}: there is no folder {path.parent}; choose another place")
+    found = findings(table)
+    drawn = figures(table, found)
+    said, gaps = answers(table, found), _gaps(table)
+    grids = [_contrasts(found), _power(table, found), _savings(table), *_arms(table), _references(table)]
+    grids = [grid for grid in grids if grid.rows]
+    try:
+        html_file.write_text(_html(table, said, gaps, drawn, grids), encoding="utf-8")
+        folder = markdown.with_suffix("")
+        if drawn:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+        for name, (_, svg) in drawn.items():
+            (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
+        markdown.write_text(_markdown(table, said, gaps, drawn, grids, folder.name), encoding="utf-8")
+    except OSError as error:
+        raise SyndistillError(f"cannot write the report ({error}); choose another place") from None
+    return [html_file, markdown]
+
+
+def _gaps(table: Table) -> list[str]:
+    """What is not there, said where nobody can miss it."""
+    said = []
+    if table.missing:
+        whole = len(table.missing) + sum(len(seeds) for seeds in table.judged.values())
+        said.append(f"{len(table.missing)} of {whole} runs of the plan are not in the rows: {_some(table)}.")
+    if failed := {job: error for job, error in table.missing.items() if error}:
+        job, error = next(iter(failed.items()))
+        said.append(f"{len(failed)} of them failed, for example {job}: {error}.")
+    if table.foreign:
+        said.append(f"{table.foreign} rows belong to no run of this plan (another configuration); they are left out.")
+    if lacking := [name for name in (TEACHER, RIVAL, *_best(table)) if name not in table.references]:
+        said.append(f"Not judged: {', '.join(lacking)}.")
+    return said
+
+
+def _best(table: Table) -> list[str]:
+    return [OPTIMUM] if table.plan.judging.optimum else []
+
+
+def _some(table: Table, most: int = 8) -> str:
+    groups: dict[str, int] = {}
+    for job in table.missing:
+        name = f"{job.student} {job.arm} at {job.budget:g}x"
+        groups[name] = groups.get(name, 0) + 1
+    shown = [f"{name} ({n} of the seeds)" for name, n in list(groups.items())[:most]]
+    return ", ".join(shown) + (f" and {len(groups) - most} more" if len(groups) > most else "")
+
+
+def _contrasts(found: Sequence[Finding]) -> Grid:
+    rows = []
+    for f in found:
+        e = f.effect
+        numbers = ["-"] * 5 if e is None else [
+            f"{percent(e.mean):+.2f} %", f"{percent(e.low):+.2f} to {percent(e.high):+.2f}", f"{f.p_value:.2g}",
+            f"{e.p_beyond:.2g}", f"{percent(e.detectable):.1f} %",
+        ]  # fmt: skip
+        none = f"no effect within {100 * f.margin:g} %"
+        verdict = {"effect": "effect", "none": none, "unknown": "not enough data"}[f.kind]
+        says = f"{f.says} (primary)" if f.primary else f.says
+        rows.append([f.question, says, str(f.seeds), *numbers, verdict])
+    about = (
+        "Paired per-seed differences of log LER, both bases together at the primary number of rounds. p: two-sided "
+        "paired t test, of all but primary contrasts after Holm; no-effect p: two one-sided tests; smallest visible: "
+        f"the true change found with {100 * POWER:g} % power at level {LEVEL:g}."
+    )
+    head = ["question", "contrast", "seeds", "change", "95 %", "p", "no-effect p", "smallest visible", "verdict"]
+    return Grid("Contrasts", about, head, rows)
+
+
+def _power(table: Table, found: Sequence[Finding]) -> Grid:
+    """What the whole plan could have seen."""
+    sizes = {f.says: percent(f.effect.detectable) for f in found if f.primary and f.effect is not None}
+    if not sizes:
+        return Grid("Smallest visible effect", "", [], [])
+    worst = max(sizes, key=lambda name: sizes[name])
+    rows = [
+        ["of the primary contrasts, the best", f"{min(sizes.values()):.1f} %"],
+        [f"the worst ({worst})", f"{sizes[worst]:.1f} %"],
+    ]
+    return Grid("Smallest visible effect", "", ["", "change of LER"], rows)
+
+
+def _savings(table: Table) -> Grid:
+    taught, without = table.plan.saving
+    rows = []
+    for one in savings(table):
+        said = ["-", "not enough data"] if one.saving is None else [
+            one.saving.said(one.saving.factor),
+            f"{one.saving.said(one.saving.low)} to {one.saving.said(one.saving.high)}",
+        ]
+        rows.append([one.student, f"{one.budget:g}", f"{one.shots:,}", f"{one.ler:.5f}", *said])
+    about = (
+        f"Shots that {without} needs for the LER that {taught} has after its own, interpolated over log shots and log "
+        "LER; 95 % percentile bootstrap over seeds (with few seeds such an interval is somewhat short). Shots are "
+        "counted as often as they are seen: a Student with a Teacher sees its cached shots several times."
+    )
+    head = ["Student", "budget", f"shots of {taught}", "LER", "needed without", "95 %"]
+    return Grid("What distillation saves in shots", about, head, rows)
+
+
+def _arms(table: Table) -> list[Grid]:
+    grids = []
+    for student in dict.fromkeys(sweep.student for sweep in table.plan.sweeps):
+        for budget in sorted({sweep.budget for sweep in table.plan.sweeps if sweep.student == student}):
+            rows = [row for arm in table.plan.arms if (row := _arm_row(table, student, arm.name, budget))]
+            head = ["arm", "learns from", "seeds", *(f"LER r={r}" for r, _ in sorted(table.plan.judging.cases)), "NLL",
+                    "KL to the Teacher", "gain kept", "steps", "s"]  # fmt: skip
+            about = (
+                "Means over seeds with 95 % t intervals; both bases together. NLL, KL and gain at the primary number "
+                "of rounds; gain kept: of the way from correlated matching to the best decoder; s: of training."
+            )
+            grids.append(Grid(f"{student} at {budget:g}x", about, head, rows))
+    return grids
+
+
+def _arm_row(table: Table, student: str, arm: str, budget: float) -> list[str] | None:
+    planned = any(
+        sweep.student == student and sweep.budget == budget and arm in (sweep.arms or [a.name for a in table.plan.arms])
+        for sweep in table.plan.sweeps
+    )
+    if not planned:
+        return None
+    says, n_rounds = table.plan.arm(arm).says, len(table.plan.judging.cases)
+    seeds = table.judged.get((student, arm, budget))
+    if not seeds:
+        return [arm, says, "0 (missing)", *["-"] * (n_rounds + 5)]
+    primary = table.plan.judging.primary_rounds
+    at = [of_rounds[primary] for of_rounds in seeds.values()]
+    lers = [_said([s[r].ler for s in seeds.values()], "{:.5f}") for r, _ in sorted(table.plan.judging.cases)]
+    kept = [k for judged in at if (k := table.kept(judged)) is not None]
+    count = str(len(seeds)) if len(seeds) == len(table.plan.seeds) else f"{len(seeds)} of {len(table.plan.seeds)}"
+    return [
+        arm, says, count, *lers, *(_said([s.mean(name) for s in at], "{:.5f}") for name in ("nll", "kl")),
+        _said([100 * k for k in kept], "{:.0f}") + " %" if kept else "-", f"{at[0].first.steps:,}",
+        f"{sum(s.first.train_seconds for s in at) / len(at):.0f}",
+    ]  # fmt: skip
+
+
+def _said(values: Sequence[float | None], form: str) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    mean, half = mean_and_half(known)
+    return form.format(mean) + ("" if half is None else f" ± {form.format(half)}")
+
+
+def _references(table: Table) -> Grid:
+    rows = []
+    for name, of_rounds in table.references.items():
+        for rounds, judged in of_rounds.items():
+            nll, us = judged.mean("nll"), judged.mean("us_per_shot")
+            said = "-" if nll is None else f"{nll:.5f}"
+            rows.append([name, str(rounds), f"{judged.shots:,}", f"{judged.ler:.5f}", said, f"{us:.1f}"])
+    head = ["decoder", "rounds", "shots", "LER", "NLL", "us a shot"]
+    return Grid("References", "On the same shots as the Students, or on the first of them.", head, rows)
+
+
+def _about(table: Table) -> str:
+    plan = table.plan
+    return (
+        f"Plan {plan.name}: {plan.title}. {len(plan.arms)} arms, seeds {', '.join(map(str, plan.seeds))}; a seed fixes "
+        "first weights and the order of shots in every arm (`again` has others). A run at 1x takes "
+        f"{plan.steps:,} steps of {plan.base.batch_size}. Judged on "
+        + ", ".join(f"{shots:,} shots a basis at r={rounds}" for rounds, shots in plan.judging.cases)
+        + f"; questions are of r={plan.judging.primary_rounds}."
+    )
+
+
+def _html(
+    table: Table,
+    said: list[tuple[str, str]],
+    gaps: list[str],
+    drawn: dict[str, tuple[str, str]],
+    grids: list[Grid],
+) -> str:
+    text = html.escape
+    parts = [f"<h1>What each signal is worth: {text(table.plan.title)}</h1>"]
+    parts += [f'<p class="gap">{text(gap)}</p>' for gap in gaps]
+    parts.append("<dl>" + "".join(f"<dt>{text(q)}</dt><dd>{text(a)}</dd>" for q, a in said) + "</dl>")
+    shown = [f"<figure>{svg}<figcaption>{text(caption)}</figcaption></figure>" for caption, svg in drawn.values()]
+    parts += [*shown[:1], f"<p>{text(_about(table))}</p>"]
+    for grid in grids:
+        head = "".join(f"<th>{text(cell)}</th>" for cell in grid.head)
+        rows = "".join("<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>" for row in grid.rows)
+        parts.append(f"<h2>{text(grid.title)}</h2><p>{text(grid.about)}</p><table><tr>{head}</tr>{rows}</table>")
+    parts += [*shown[1:]]
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{text(table.plan.name)}</title>'
+        f"<style>{_STYLE}</style><body>{''.join(parts)}</body></html>\n"
+    )
+
+
+_STYLE = (
+    "body{font:15px/1.5 sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;color:#222}h1{font-size:1.5em}"
+    "dt{font-weight:bold;margin-top:.6em}dd{margin:0}table{border-collapse:collapse;font-size:12.5px;display:block;"
+    "overflow-x:auto}td,th{border-bottom:1px solid #ddd;padding:.25em .6em;text-align:left;white-space:nowrap}"
+    ".gap{background:#fdecea;padding:.5em .8em;border-left:4px solid #c0392b}figure{margin:1.5em 0}svg{max-width:100%;"
+    "height:auto}figcaption{font-size:13px;color:#555}"
+)
+
+
+def _markdown(
+    table: Table,
+    said: list[tuple[str, str]],
+    gaps: list[str],
+    drawn: dict[str, tuple[str, str]],
+    grids: list[Grid],
+    folder: str,
+) -> str:
+    lines = [f"# What each signal is worth: {table.plan.title}", ""]
+    lines += [f"> **Gap.** {gap}\n" for gap in gaps]
+    for question, answer in said:
+        lines += [f"- **{question}** {answer}"]
+    pictures = [f"![{caption}]({folder}/{name}.svg)\n\n*{caption}*\n" for name, (caption, _) in drawn.items()]
+    lines += ["", *pictures[:1], _about(table), ""]
+    for grid in grids:
+        lines += [f"## {grid.title}", "", *([grid.about, ""] if grid.about else [])]
+        lines += ["| " + " | ".join(grid.head) + " |", "|" + "---|" * len(grid.head)]
+        lines += ["| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in grid.rows] + [""]
+    return "\n".join([*lines, *pictures[1:]]).rstrip() + "\n"

@@ -1,0 +1,231 @@
+"""A plan: arms as small changes, who runs them how often, and questions with the contrast named for each beforehand.
+
+A plan is data. It says nothing of folders or machines (`jobs`, `runner`) or of results (`report`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from syndistill.circuits.experiment import Experiment
+from syndistill.distill.student_data import StudentData
+from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
+from syndistill.errors import SyndistillError
+from syndistill.models.presets import PRESETS
+from syndistill.recipes.choose import changed, nearest
+from syndistill.training.config import OptimiserConfig, Strict
+from syndistill.training.run import validated
+
+Block = Literal["signals", "stages", "controls"]
+Target = Literal["none", "final", "calibrated", "mean", "nll"]
+LEAST_SEEDS = 3
+"""With two a 95 % t interval is 9 standard deviations wide to each side: it says nothing."""
+
+
+class Settings(Strict):
+    """All that an arm may change; the dotted keys of `Arm.change` are of here."""
+
+    asks: Literal["teacher", "oracle"] = "teacher"
+    """Who answers: the plan's Teacher, or the exact posterior of every end."""
+    start: Literal["scratch", "stage1"] = "scratch"
+    """stage1: the first half of the steps is stage 1 (`Plan.stage1`), the second half has these terms."""
+    target: Target = "none"
+    """What the fused term learns, at every end and line: the Teacher's own logits, the same with the temperature of
+    the least NLL, or z_fuse with equal weights, or with those of the least NLL."""
+    seed_shift: int = Field(default=0, ge=0)
+    """Added to the seed of first weights and order of shots: another draw of the same thing."""
+    steps_factor: float = Field(default=1.0, gt=0)
+    terms: Terms = Terms()
+    data: StudentData
+    batch_size: int = Field(default=256, gt=0)
+    optimiser: OptimiserConfig = OptimiserConfig()
+    """Its warm-up and decay steps are made from the steps of a run: see `jobs`."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        if (self.target == "none") == bool(self.terms.fused.weight):
+            raise ValueError("target and terms.fused.weight belong together; set both or none")
+        if self.start == "stage1" and self.target == "none":
+            raise ValueError("start=stage1 needs a target for the second half")
+        return self
+
+
+class Arm(Strict):
+    """One way to train, as what differs from another one. name: for tables and files."""
+
+    name: str = Field(pattern=r"^[a-z0-9+-]+$")
+    block: Block
+    says: str
+    """What it learns from, in words for a table."""
+    differs_from: str | None = None
+    """An earlier arm; None: the plan's base."""
+    change: dict[str, Any] = Field(default_factory=dict)
+
+
+class Question(Strict):
+    """A question and its contrasts: a contrast is {arm: weight}, of log LER; weights add up to 0.
+
+    {"a": 1, "b": -1} asks what a has over b. The primary one is tested as it is, all others of the plan by Holm.
+    """
+
+    name: str
+    text: str
+    budget: float = 1.0
+    primary: dict[str, float]
+    others: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """By what they say."""
+
+    @property
+    def contrasts(self) -> list[dict[str, float]]:
+        return [self.primary, *self.others.values()]
+
+
+class Sweep(Strict):
+    """Arms to be run with every seed of the plan: one Student, one budget. arms: empty for all."""
+
+    student: str
+    budget: float = Field(gt=0)
+    arms: tuple[str, ...] = ()
+
+
+class Probing(Strict):
+    """How the probes of z_fuse are trained."""
+
+    steps: int = Field(default=300, gt=0)
+    fit_shots: int = Field(default=8_192, gt=0)
+    report_shots: int = Field(default=8_192, gt=1)
+
+
+class Judging(Strict):
+    """What everything is judged on: cases in both bases at one error rate."""
+
+    cases: tuple[tuple[int, int], ...] = Field(min_length=1)
+    """(rounds, shots of each basis)."""
+    primary_rounds: int
+    """Whose LER, of both bases together, contrasts are of."""
+    teacher_shots: int = Field(gt=0)
+    """The Teacher answers the first so many shots of each case; Students' KL is of these."""
+    optimum: bool
+    """Whether the exact optimum is judged too (distance 3)."""
+    seed: int = 27_182
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Judging:
+        rounds = [r for r, _ in self.cases]
+        if len(set(rounds)) != len(rounds) or self.primary_rounds not in rounds:
+            raise ValueError(f"cases must have each number of rounds once, and primary_rounds={self.primary_rounds}")
+        return self
+
+
+class Plan(Strict):
+    """Everything that an ablation depends on."""
+
+    name: str
+    title: str
+    teacher: str
+    """A shipped network's name or a path."""
+    seeds: tuple[int, ...]
+    steps: int = Field(gt=7)
+    """Of a run at budget 1."""
+    base: Settings
+    stage1: Terms
+    """What the first half of a run that starts from stage 1 learns from."""
+    arms: tuple[Arm, ...] = Field(min_length=1)
+    sweeps: tuple[Sweep, ...] = Field(min_length=1)
+    """In the order in which they are run: what answers the primary questions first."""
+    questions: tuple[Question, ...]
+    saving: tuple[str, str]
+    """(with, without): arms whose LER over budgets gives the shots that distillation saves."""
+    probing: Probing = Probing()
+    judging: Judging
+    margin: float = Field(default=0.03, gt=0)
+    """A ratio of LERs within 1 +- this is called no effect."""
+    gate_shots: int = Field(default=10_000, gt=0)
+
+    @field_validator("seeds")
+    @classmethod
+    def _enough_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError(f"a seed comes twice in {seeds}")
+        if len(seeds) < LEAST_SEEDS:
+            raise ValueError(f"{len(seeds)} seeds are too few for an interval; give {LEAST_SEEDS} or more")
+        return seeds
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Plan:
+        names = [arm.name for arm in self.arms]
+        if twice := [name for name, n in Counter(names).items() if n > 1]:
+            raise ValueError(f"the arm {twice[0]} comes twice")
+        for i, arm in enumerate(self.arms):
+            if arm.differs_from is not None and arm.differs_from not in names[:i]:
+                raise ValueError(f"the arm {arm.name} differs from {arm.differs_from}, which is no earlier arm")
+            self.settings(arm.name)
+        for sweep in self.sweeps:
+            _require_known(sweep.arms, names, "a sweep")
+            _require_known([sweep.student], list(PRESETS), "a sweep")
+        for question in self.questions:
+            for contrast in question.contrasts:
+                _require_known(contrast, names, f"the question {question.name}")
+                if abs(sum(contrast.values())) > 1e-9 or not contrast:
+                    raise ValueError(f"a contrast of {question.name} does not add up to 0: {contrast}")
+        _require_known(self.saving, names, "saving")
+        if len(set(self._simulated)) != 1:
+            raise ValueError("all arms must learn from shots of one kind; data.simulated differs")
+        p_min, p_max = (getattr(self.base.data.simulated.curriculum, key) for key in ("p_min", "p_max"))
+        if p_min != p_max:
+            raise ValueError("the oracle and the judged shots need one error rate: p_min = p_max")
+        return self
+
+    @property
+    def _simulated(self) -> list[str]:
+        return [self.settings(arm.name).data.simulated.model_dump_json() for arm in self.arms]
+
+    @property
+    def oracle(self) -> bool:
+        return any(self.settings(arm.name).asks == "oracle" for arm in self.arms)
+
+    def arm(self, name: str) -> Arm:
+        return next(arm for arm in self.arms if arm.name == name)
+
+    def settings(self, name: str) -> Settings:
+        """All dials of an arm."""
+        arm = self.arm(name)
+        content = (self.base if arm.differs_from is None else self.settings(arm.differs_from)).model_dump(mode="json")
+        for key, value in arm.change.items():
+            content = changed(content, key.split("."), value, f"arm {name}, {key}")
+        try:
+            return Settings.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"])) or "settings"
+            raise SyndistillError(f"arm {name}: {key}: {first['msg']}") from None
+
+    def experiments(self) -> list[tuple[Experiment, int]]:
+        """(what is judged, shots), the costly ones first."""
+        sim = self.base.data.simulated
+        p = sim.curriculum.p_max
+        found = [
+            (Experiment(sim.distance, rounds, basis, sim.noise, p), shots)
+            for rounds, shots in self.judging.cases
+            for basis in sim.bases
+        ]
+        return sorted(found, key=lambda case: -case[0].rounds * case[1])
+
+
+def _require_known(names: Sequence[str] | dict[str, float], known: list[str], where: str) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{where} names {name!r}, which is unknown{nearest(name, known)}")
+
+
+def plan_from(content: dict[str, Any], where: str) -> Plan:
+    """A plan from untrusted content; SyndistillError in one line for what does not fit."""
+    plan: Plan = validated(Plan, content, where)
+    return plan
+
+
+LABELS, FINAL = LabelTerm(weight=0.1), FinalTerm(weight=1.0)

@@ -1,0 +1,282 @@
+"""The plans that are built in: read `ARMS` and `QUESTIONS` to know what was compared with what, and why.
+
+Every arm takes equal total steps (but where `steps_factor` says so), the same cached shots and, for one seed, the same
+first weights and order of shots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations
+from typing import Any
+
+from syndistill.ablation.plan import (
+    FINAL,
+    LABELS,
+    Arm,
+    Judging,
+    Plan,
+    Probing,
+    Question,
+    Settings,
+    Sweep,
+    Target,
+    plan_from,
+)
+from syndistill.distill.student_data import StudentData
+from syndistill.distill.terms import FeatureTerm, ReadoutTerm, SpatialTerm, Terms
+from syndistill.errors import SyndistillError
+from syndistill.recipes.choose import nearest, with_change
+from syndistill.recipes.students import fixed_rounds
+from syndistill.training.config import OptimiserConfig
+
+ON = {signal: {f"terms.{signal}.weight": 1.0} for signal in ("spatial", "temporal", "readout")}
+CELLS = ["+".join(subset) for n in range(4) for subset in combinations(ON, n)]
+"""The eight of the 2^3; "" is the baseline."""
+TARGETS: dict[Target, str] = {
+    "final": "the Teacher's own logits",
+    "calibrated": "the Teacher's logits, temperature fitted",
+    "mean": "z_fuse of equal weights",
+    "nll": "z_fuse of fitted weights",
+}
+ALL = "spatial+temporal+readout"
+STAGED = "stage1-nll"
+
+
+def _signals() -> list[Arm]:
+    arms = [
+        Arm(name="baseline", block="signals", says="labels and final logits"),
+        Arm(name="labels-cached", block="signals", says="labels alone, on the cached shots", differs_from="baseline",
+            change={"terms.final.weight": 0.0}),
+        Arm(name="labels", block="signals", says="labels alone, no shot twice", differs_from="labels-cached",
+            change={"data.cached_shots": 0}),
+    ]  # fmt: skip
+    for cell in CELLS[1:]:
+        fewer, _, last = cell.rpartition("+")
+        arms.append(
+            Arm(name=cell, block="signals", says=f"baseline + {cell.replace('+', ' + ')}",
+                differs_from=fewer or "baseline", change=ON[last])
+        )  # fmt: skip
+    return arms
+
+
+def _stages() -> list[Arm]:
+    arms: list[Arm] = []
+    for target, words in TARGETS.items():
+        fused = {"target": target, "terms.final.weight": 0.0, "terms.fused.weight": 1.0}
+        first = not arms
+        arms.append(
+            Arm(name=f"scratch-{target}", block="stages", says=f"labels and {words}",
+                differs_from="baseline" if first else "scratch-final", change=fused if first else {"target": target})
+        )  # fmt: skip
+    for target, words in TARGETS.items():
+        arms.append(
+            Arm(name=f"stage1-{target}", block="stages", says=f"half stage 1, half labels and {words}",
+                differs_from=f"scratch-{target}", change={"start": "stage1"})
+        )  # fmt: skip
+    arms.append(
+        Arm(name="fused-only", block="stages", says="z_fuse of fitted weights, no labels", differs_from="scratch-nll",
+            change={"terms.labels.weight": 0.0})
+    )  # fmt: skip
+    return arms
+
+
+def _controls() -> list[Arm]:
+    both = [f"terms.{signal}.placebo" for signal in ("spatial", "temporal")]
+    return [
+        Arm(name="again", block="controls", says="the baseline, other seeds (A/A)", differs_from="baseline",
+            change={"seed_shift": 10_000}),
+        Arm(name="oracle", block="controls", says="baseline of a perfect Teacher", differs_from="baseline",
+            change={"asks": "oracle"}),
+        Arm(name="oracle+readout", block="controls", says="baseline + readout of a perfect Teacher",
+            differs_from="readout", change={"asks": "oracle"}),
+        Arm(name="shuffled", block="controls", says="spatial + temporal of other shots (placebo)",
+            differs_from="spatial+temporal", change=dict.fromkeys(both, "shuffled")),
+        Arm(name="untrained", block="controls", says="spatial + temporal of an untrained Teacher (placebo)",
+            differs_from="spatial+temporal", change=dict.fromkeys(both, "random")),
+        Arm(name="smoothed", block="controls", says="labels alone, smoothed by 0.05", differs_from="labels",
+            change={"terms.labels.smoothing": 0.05}),
+        Arm(name="labels-every", block="controls", says="labels alone, of every end and line", differs_from="labels",
+            change={"terms.labels.where": "every"}),
+        Arm(name="labels-longer", block="controls", says="labels alone, the wall-clock of every signal",
+            differs_from="labels", change={"steps_factor": 1.35}),
+    ]  # fmt: skip
+
+
+ARMS: tuple[Arm, ...] = (*_signals(), *_stages(), *_controls())
+
+
+def minus(a: str, b: str) -> dict[str, float]:
+    return {a: 1.0, b: -1.0}
+
+
+def effect(*signals: str) -> dict[str, float]:
+    """The main effect of one signal, or the interaction of several, over all eight cells (Yates: the difference of
+    means of the cells with sign + and with sign -)."""
+    found: dict[str, float] = {}
+    for cell in CELLS:
+        sign = 1.0
+        for signal in signals:
+            sign *= 1.0 if signal in cell.split("+") else -1.0
+        found[cell or "baseline"] = sign / 4
+    return found
+
+
+QUESTIONS: tuple[Question, ...] = (
+    Question(name="distillation", text="Is distillation worth it at equal steps?", primary=minus("baseline", "labels"),
+        others={"on the same shots": minus("baseline", "labels-cached"),
+                "against smoothed labels": minus("baseline", "smoothed"),
+                "against labels of every end": minus("baseline", "labels-every"),
+                "against labels of the same wall-clock": minus(ALL, "labels-longer"),
+                "a perfect Teacher": minus("oracle", "baseline"),
+                "a perfect Teacher, with readout": minus("oracle+readout", "readout")}),
+    Question(name="signals", text="Which signal matters most?", primary=minus(ALL, "baseline"),
+        others={"main effect of spatial": effect("spatial"), "main effect of temporal": effect("temporal"),
+                "main effect of readout": effect("readout"),
+                "all three beyond pairs": effect("spatial", "temporal", "readout")}),
+    Question(name="space and time", text="Do space and time add up?", primary=effect("spatial", "temporal"),
+        others={"spatial alone": minus("spatial", "baseline"), "temporal alone": minus("temporal", "baseline"),
+                "both": minus("spatial+temporal", "baseline")}),
+    Question(name="readout", text="Does the readout add anything on top?", primary=minus(ALL, "spatial+temporal"),
+        others={"readout alone": minus("readout", "baseline"),
+                "spatial x readout": effect("spatial", "readout"),
+                "temporal x readout": effect("temporal", "readout")}),
+    Question(name="knowledge", text="Is it the Teacher's knowledge, or any target?",
+        primary=minus("spatial+temporal", "shuffled"),
+        others={"against an untrained Teacher": minus("spatial+temporal", "untrained")}),
+    Question(name="fusion", text="Is fusion worth it by itself?", primary=minus("scratch-nll", "scratch-calibrated"),
+        others={"against the plain logits": minus("scratch-nll", "scratch-final"),
+                "fitted against equal weights": minus("scratch-nll", "scratch-mean"),
+                "from stage 1": minus(STAGED, "stage1-calibrated"),
+                "without labels": minus("fused-only", "scratch-nll")}),
+    Question(name="stages", text="Are two stages needed, or only useful?", primary=minus(STAGED, ALL),
+        others={"stage 1 first, against z_fuse alone": minus(STAGED, "scratch-nll"),
+                "against the baseline": minus(STAGED, "baseline")}),
+    Question(name="noise floor", text="How large is no difference (A/A)?", primary=minus("again", "baseline")),
+)  # fmt: skip
+
+PRIMARY = ("labels", "baseline", ALL, STAGED, "oracle")
+SAVING = ("baseline", "labels")
+OF_PRIMARIES = tuple(sorted({arm for question in QUESTIONS for arm in question.primary}))
+
+
+def _stage1_terms() -> Terms:
+    return Terms(
+        labels=LABELS,
+        final=FINAL,
+        readout=ReadoutTerm(weight=1.0),
+        spatial=SpatialTerm(weight=1.0),
+        temporal=FeatureTerm(weight=1.0),
+    )
+
+
+def ablation_d3() -> Plan:
+    """Every arm at one budget, the primary ones at three, the saving of shots for two sizes of Student; 5 seeds."""
+    s20, s5 = "flat-gru-20k", "flat-gru-5k"
+    return Plan(
+        name="ablation-d3",
+        title="d=3, SI1000 noise, p = .004",
+        teacher="teacher-d3",
+        seeds=(1, 2, 3, 4, 5),
+        steps=2_400,
+        base=Settings(
+            terms=Terms(labels=LABELS, final=FINAL),
+            data=StudentData(
+                simulated=fixed_rounds(5, ("x", "z"), p_min=0.004, p_max=0.004), cached_shots=131_072, cut_rounds=(3, 5)
+            ),
+            batch_size=256,
+            optimiser=OptimiserConfig(learning_rate=3e-3, ema_decay=0.999),
+        ),
+        stage1=_stage1_terms(),
+        arms=ARMS,
+        sweeps=(
+            Sweep(student=s20, budget=1, arms=PRIMARY),
+            Sweep(student=s20, budget=1, arms=OF_PRIMARIES),
+            Sweep(student=s20, budget=0.25, arms=PRIMARY),
+            Sweep(student=s20, budget=4, arms=PRIMARY),
+            *(Sweep(student=s5, budget=budget, arms=SAVING) for budget in (1, 0.25, 4)),
+            Sweep(student=s20, budget=1),
+        ),
+        questions=QUESTIONS,
+        saving=SAVING,
+        judging=Judging(
+            cases=((3, 200_000), (5, 200_000), (7, 50_000)), primary_rounds=5, teacher_shots=20_000, optimum=True
+        ),
+    )
+
+
+def ablation_d5() -> Plan:
+    """The 2^3 and the stages at one budget, 3 seeds; its Teacher is the one the recipe teacher-d5 trains."""
+    d3 = ablation_d3()
+    kept = [arm for arm in ARMS if arm.block != "controls"]
+    names = {arm.name for arm in kept}
+    simulated = d3.base.data.simulated.model_copy(update={"distance": 5})
+    questions = []
+    for question in QUESTIONS:
+        if not question.primary.keys() <= names:
+            continue
+        others = {words: contrast for words, contrast in question.others.items() if contrast.keys() <= names}
+        questions.append(question.model_copy(update={"others": others}))
+    changes: dict[str, Any] = {
+        "name": "ablation-d5",
+        "title": "d=5, SI1000 noise, p = .004",
+        "teacher": "runs/teacher-d5/teacher.safetensors",
+        "seeds": (1, 2, 3),
+        "steps": 6_000,
+        "base": d3.base.model_copy(update={"data": d3.base.data.model_copy(update={"simulated": simulated})}),
+        "arms": tuple(kept),
+        "questions": tuple(questions),
+        "sweeps": (Sweep(student="flat-gru-100k", budget=1),),
+        "judging": Judging(cases=((5, 200_000),), primary_rounds=5, teacher_shots=20_000, optimum=False),
+    }
+    return plan_from({**dict(d3), **changes}, "plan ablation-d5")
+
+
+def ablation_tiny() -> Plan:
+    """A minute or two: shows that a plan, a sweep and a report are made, and nothing else."""
+    d3 = ablation_d3()
+    data = StudentData(
+        simulated=fixed_rounds(3, ("x", "z"), p_min=0.004, p_max=0.004), cached_shots=4_096, cut_rounds=(1, 2, 3)
+    )
+    arms = ("labels", "baseline", "spatial+temporal", STAGED, "oracle", "again")
+    needed = [arm for arm in ARMS if arm.name in {*arms, "labels-cached", "spatial", "scratch-final", "scratch-nll"}]
+    changes: dict[str, Any] = {
+        "name": "ablation-tiny",
+        "title": "a toy, d=3: what it says means nothing",
+        "seeds": (1, 2, 3),
+        "steps": 40,
+        "base": d3.base.model_copy(update={"data": data, "batch_size": 64}),
+        "arms": tuple(needed),
+        "sweeps": (
+            Sweep(student="flat-gru-5k", budget=1, arms=arms),
+            Sweep(student="flat-gru-5k", budget=4, arms=SAVING),
+        ),
+        "questions": (
+            Question(name="distillation", text="Is distillation worth it at equal steps?",
+                primary=minus("baseline", "labels"), others={"a perfect Teacher": minus("oracle", "baseline")}),
+            Question(name="stages", text="Are two stages needed?", primary=minus(STAGED, "baseline")),
+            Question(name="noise floor", text="How large is no difference (A/A)?", primary=minus("again", "baseline")),
+        ),
+        "probing": Probing(steps=8, fit_shots=512, report_shots=512),
+        "judging": Judging(cases=((2, 3_000), (3, 3_000)), primary_rounds=3, teacher_shots=500, optimum=True),
+        "gate_shots": 10_000,
+    }  # fmt: skip
+    return plan_from({**dict(d3), **changes}, "plan ablation-tiny")
+
+
+PLANS: dict[str, Callable[[], Plan]] = {
+    "ablation-d3": ablation_d3,
+    "ablation-d5": ablation_d5,
+    "ablation-tiny": ablation_tiny,
+}
+
+
+def chosen_plan(name: str, changes: list[str]) -> Plan:
+    """The plan of that name with "key.path=value" changes applied. SyndistillError for what is unknown or does not
+    fit."""
+    if name not in PLANS:
+        raise SyndistillError(f"plan {name!r} is unknown{nearest(name, PLANS)}; pick one of {', '.join(PLANS)}")
+    content: dict[str, Any] = PLANS[name]().model_dump(mode="json")
+    for change in changes:
+        content = with_change(content, change)
+    return plan_from(content, f"plan {name}")

@@ -1,0 +1,185 @@
+"""What a sweep leaves: one JSON object a line, of which the report is made and nothing else.
+
+A line is the plan, the score of one Student or reference on one case, or a failed attempt.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+
+from syndistill.ablation.jobs import FORMAT
+from syndistill.ablation.plan import Plan
+from syndistill.errors import SyndistillError
+from syndistill.training.config import Strict
+from syndistill.training.run_folder import versions
+
+REFERENCE = "reference"
+ROWS_FILE = "rows.jsonl"
+
+
+class PlanLine(Strict):
+    """The plan that the lines below are of, until another one."""
+
+    format: Literal[1] = FORMAT
+    kind: Literal["plan"] = "plan"
+    plan: Plan
+    teachers: dict[str, str]
+    """Key of each who answers."""
+    versions: dict[str, str] = Field(default_factory=versions)
+
+
+class Reliability(Strict):
+    """Bins of equal mass over the probability of a flip: shots, mean probability, share that flipped."""
+
+    counts: tuple[int, ...]
+    predicted: tuple[float, ...]
+    observed: tuple[float, ...]
+
+
+class Score(Strict):
+    """One decoder on one case. student: a preset, or "reference", whose name is then in arm.
+
+    run: hash of the configuration that was trained. nll: nats per shot. kl: of the Teacher's posterior to the
+    Student's, nats per shot, on kl_shots of the shots. steps, shots_seen: of the whole training.
+    """
+
+    format: Literal[1] = FORMAT
+    kind: Literal["score"] = "score"
+    run: str
+    student: str
+    arm: str
+    budget: float
+    seed: int
+    experiment: str
+    rounds: int
+    shots: int = Field(gt=0)
+    shots_sha256: str
+    errors: int = Field(ge=0)
+    nll: float | None
+    kl: float | None
+    kl_shots: int
+    reliability: Reliability | None
+    us_per_shot: float
+    parameters: int | None
+    steps: int
+    shots_seen: int
+    train_seconds: float
+    decoder_id: str
+
+    @model_validator(mode="after")
+    def _possible(self) -> Score:
+        numbers = [self.nll, self.kl, self.us_per_shot, self.train_seconds]
+        if self.errors > self.shots or not all(np.isfinite(x) for x in numbers if x is not None):
+            raise ValueError("impossible counts, or a number that is not finite")
+        return self
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return (self.run, self.experiment, self.shots)
+
+    @property
+    def ler(self) -> float:
+        return self.errors / self.shots
+
+
+class Failure(Strict):
+    """An attempt that raised, or whose process died."""
+
+    format: Literal[1] = FORMAT
+    kind: Literal["failure"] = "failure"
+    run: str
+    student: str
+    arm: str
+    budget: float
+    seed: int
+    attempt: int
+    error: str
+
+
+Line = Annotated[PlanLine | Score | Failure, Field(discriminator="kind")]
+_LINE: TypeAdapter[PlanLine | Score | Failure] = TypeAdapter(Line)
+
+
+class Rows:
+    """A file of rows, read and checked as a whole.
+
+    SyndistillError with the line's number for a line that is damaged, repeated or of another version. `mend`: a last
+    line without its end is what a kill leaves; it is cut off, and `cut` then says so.
+    """
+
+    def __init__(self, path: Path, mend: bool = False) -> None:
+        self.path, self.cut = path, False
+        self.plan: PlanLine | None = None
+        self.scores: dict[tuple[str, str, int], Score] = {}
+        self.failures: list[Failure] = []
+        try:
+            data = path.read_bytes() if path.exists() else b""
+        except OSError as error:
+            raise SyndistillError(f"cannot read {path}: {error.strerror}; choose another file of rows") from None
+        whole = data[: data.rfind(b"\n") + 1]
+        if mend and len(whole) < len(data):
+            with path.open("r+b") as file:
+                file.truncate(len(whole))
+            data, self.cut = whole, True
+        for number, line in enumerate(data.splitlines(keepends=True), start=1):
+            self._remember(self._read(number, line), number)
+
+    def _read(self, number: int, line: bytes) -> PlanLine | Score | Failure:
+        try:
+            content = json.loads(line) if line.endswith(b"\n") else None
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            raise SyndistillError(
+                f"{self.path} line {number} is damaged: delete it, `syndistill ablate` then makes its row again"
+            )
+        if content.get("format") != FORMAT:
+            raise SyndistillError(
+                f"{self.path} line {number} is of format {content.get('format')}, this version reads {FORMAT}: use the "
+                "version that wrote it, or another file of rows"
+            )
+        try:
+            return _LINE.validate_python(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise SyndistillError(
+                f"{self.path} line {number} is damaged ({where}: {first['msg']}): delete it, `syndistill ablate` then "
+                "makes its row again"
+            ) from None
+
+    def _remember(self, line: PlanLine | Score | Failure, number: int) -> None:
+        if isinstance(line, PlanLine):
+            self.plan = line
+        elif isinstance(line, Failure):
+            self.failures.append(line)
+        elif line.key in self.scores:
+            raise SyndistillError(f"{self.path} line {number} repeats an earlier line: delete one of the two")
+        else:
+            self.scores[line.key] = line
+
+    def append(self, lines: Iterable[PlanLine | Score | Failure]) -> None:
+        """In one write, flushed to the disk; scores that are there already are left out."""
+        new = [line for line in lines if not isinstance(line, Score) or line.key not in self.scores]
+        text = "".join(line.model_dump_json() + "\n" for line in new)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as file:
+                file.write(text.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise SyndistillError(f"cannot write {self.path} ({error.strerror}): free some space") from None
+        for line in new:
+            self._remember(line, 0)
+
+    def has(self, run: str, cases: Sequence[tuple[str, int]]) -> bool:
+        """Whether every (experiment, shots) of a run is there."""
+        return all((run, *case) in self.scores for case in cases)

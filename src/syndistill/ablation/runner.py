@@ -1,0 +1,131 @@
+"""Does what a plan asks and the rows lack: many at a time, killed at any moment, failed arms on record.
+
+Rows are written by this one process. A task that fails is tried once more, then what needs it is given up; the same
+command tries again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from syndistill.ablation.backends import Backend
+from syndistill.ablation.plan import Plan
+from syndistill.ablation.rows import ROWS_FILE, PlanLine, Rows, Score
+from syndistill.ablation.work import Task, tasks_of, teacher_keys
+from syndistill.errors import SyndistillError
+
+ATTEMPTS = 2
+Say = Callable[[str], None]
+Progress = Callable[[int, int], None]
+
+
+class Outcome:
+    """Of a call: how many tasks were done, and what was given up, by name."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.failed: dict[str, str] = {}
+
+
+def run_plan(
+    plan: Plan,
+    out: Path,
+    backend: Callable[[], Backend],
+    rows_file: Path | None = None,
+    accept_any_teacher: bool = False,
+    say: Say = lambda _: None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Everything that the rows lack; `out` holds the runs, the fusions and the caches.
+
+    SyndistillError for a Teacher that is missing or that the gate refuses, for damaged rows, and when another call is
+    at work in `out`.
+    """
+    out = out.resolve()
+    keys = teacher_keys(plan)
+    with _alone(out):
+        rows = Rows(rows_file or out / ROWS_FILE, mend=True)
+        if rows.cut:
+            say("a row cut short by a kill was removed; it is made again")
+        line = PlanLine(plan=plan, teachers=keys)
+        if rows.plan is None or (rows.plan.plan, rows.plan.teachers) != (plan, keys):
+            rows.append([line])
+        tasks = tasks_of(plan, out, rows, keys, accept_any_teacher)
+        if not tasks:
+            return Outcome()
+        workers = backend()
+        try:
+            return _do(tasks, workers, rows, say, progress)
+        finally:
+            workers.close()
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        file = (out / ".lock").open("w")
+    except OSError as error:
+        raise SyndistillError(f"cannot make {out}: {error.strerror}; choose another --out") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SyndistillError(f"another call is at work in {out}; wait for it, or stop it first") from None
+        yield
+
+
+def _do(tasks: list[Task], backend: Backend, rows: Rows, say: Say, progress: Progress | None) -> Outcome:
+    left, done, attempts = list(tasks), set[str](), dict[str, int]()
+    begun: set[str] = set()
+    outcome = Outcome()
+    known = {task.name for task in tasks}
+    while left or begun:
+        for task in [t for t in left if all(need in done or need not in known for need in t.needs)]:
+            if len(begun) == backend.workers:
+                break
+            left.remove(task)
+            begun.add(task.name)
+            backend.start(task)
+        if not begun:
+            _give_up(left, outcome, rows)
+            break
+        task, found = backend.next_done()
+        begun.remove(task.name)
+        attempts[task.name] = attempts.get(task.name, 0) + 1
+        if isinstance(found, list):
+            rows.append(found)
+            done.add(task.name)
+            outcome.done += 1
+            say(_line(task, found))
+        elif task.name == "gate":
+            raise found
+        else:
+            error = " ".join(str(found).split()) or type(found).__name__
+            rows.append([task.failure(attempts[task.name], error)])
+            say(f"FAILED {task.job if task.name.startswith('run') else task.name}: {error}")
+            if attempts[task.name] < ATTEMPTS:
+                left.insert(0, task)
+            else:
+                outcome.failed[task.name] = error
+        if progress is not None:
+            progress(len(done) + len(outcome.failed), len(tasks))
+    return outcome
+
+
+def _give_up(left: list[Task], outcome: Outcome, rows: Rows) -> None:
+    """What needs a task that failed."""
+    for task in left:
+        error = f"it needs {', '.join(need for need in task.needs if need in outcome.failed) or 'what failed'}"
+        outcome.failed[task.name] = error
+        rows.append([task.failure(ATTEMPTS, error)])
+
+
+def _line(task: Task, scores: list[Score]) -> str:
+    if not scores:
+        return f"{task.name} done"
+    lers = ", ".join(f"{s.experiment.split('basis=')[1][0]} r={s.rounds} {s.ler:.5f}" for s in scores)
+    return f"{task.job}: LER {lers}"

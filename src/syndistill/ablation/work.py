@@ -1,0 +1,205 @@
+"""What a sweep is made of: tasks that need each other, each of them safe to be killed and begun again.
+
+A task's work is a plain function of picklable arguments, so that any process, here or elsewhere, can do it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from syndistill.ablation.jobs import (
+    Job,
+    Part,
+    cache_folder,
+    fuse_run,
+    fusion_folder,
+    jobs_of,
+    parts_of,
+    targets_of,
+)
+from syndistill.ablation.judge import (
+    TEACHER,
+    has_answers,
+    judge_reference,
+    judge_student,
+    reference_run,
+    reference_shots,
+    references_of,
+    teacher_of,
+)
+from syndistill.ablation.plan import Plan, Target
+from syndistill.ablation.rows import REFERENCE, Failure, Rows, Score
+from syndistill.decoders.exact_teacher import ExactEveryEnd
+from syndistill.distill.fuse import FUSION_FILE, train_fusion
+from syndistill.distill.one_pass import fill_cache
+from syndistill.distill.road import is_finished
+from syndistill.distill.run import STUDENT_FILE, student_hashes, train_student
+from syndistill.distill.teacher import Teacher
+from syndistill.recipes.gated import pass_gate
+from syndistill.training.run_folder import write_json
+
+SECONDS_FILE = "seconds.json"
+
+
+@dataclass(frozen=True)
+class Task:
+    """needs: names of the tasks that must be done before; run, job: as a failure is recorded."""
+
+    name: str
+    needs: tuple[str, ...]
+    work: Callable[[], list[Score]]
+    run: str
+    job: Job
+
+    def failure(self, attempt: int, error: str) -> Failure:
+        job = self.job
+        return Failure(
+            run=self.run, student=job.student, arm=job.arm, budget=job.budget, seed=job.seed, attempt=attempt,
+            error=error,
+        )  # fmt: skip
+
+
+def teacher_keys(plan: Plan) -> dict[str, str]:
+    """Of each who answers; SyndistillError where the plan's Teacher does not exist or does not fit."""
+    keys = {"teacher": teacher_of(plan).key()}
+    return keys | ({"oracle": _asked(plan, "oracle").key()} if plan.oracle else {})
+
+
+def tasks_of(plan: Plan, out: Path, rows: Rows, keys: Mapping[str, str], accept_any_teacher: bool) -> list[Task]:
+    """What is left to do, in the order of the plan. Empty when the rows hold everything."""
+    cases = [(str(experiment), shots) for experiment, shots in plan.experiments()]
+    jobs = [(job, parts_of(plan, job, out, keys)) for job in jobs_of(plan)]
+    left = [(job, parts) for job, parts in jobs if not rows.has(parts[-1].hash, cases)]
+    references = _references(plan, out, rows, keys["teacher"], judging=bool(left))
+    if not left and not references:
+        return []
+    tasks = [_other("gate", (), partial(do_gate, plan, out, accept_any_teacher))]
+    tasks += references
+    if left:
+        tasks += _prepare(plan, out, [job for job, _ in left])
+        tasks += _students(plan, out, left, [task.name for task in references if f"-{TEACHER}-" in task.name])
+    return tasks
+
+
+def _other(name: str, needs: tuple[str, ...], work: Callable[[], list[Score]]) -> Task:
+    return Task(name, needs, work, name, Job(REFERENCE, name, 0.0, 0))
+
+
+def _references(plan: Plan, out: Path, rows: Rows, key: str, judging: bool) -> list[Task]:
+    found = []
+    for experiment, shots in plan.experiments():
+        for name in references_of(plan):
+            row = (reference_run(name, key), str(experiment), reference_shots(plan, name, shots))
+            lacks_answers = name == TEACHER and judging and not has_answers(plan, experiment, shots, out, key)
+            if row not in rows.scores or lacks_answers:
+                work = partial(judge_reference, plan, name, experiment, shots, out, key)
+                found.append(_other(f"reference-{name}-{experiment}", ("gate",), work))
+    return found
+
+
+def _prepare(plan: Plan, out: Path, jobs: list[Job]) -> list[Task]:
+    targets = targets_of(plan)
+    tasks = [_other(f"fuse-{target}", ("gate",), partial(do_fusion, plan, target, out)) for target in targets]
+    needs = ("gate", *(task.name for task in tasks))
+    asked = {plan.settings(job.arm).asks for job in jobs}
+    tasks.append(_other("cache-teacher", needs, partial(do_cache, plan, "teacher", out)))
+    if "oracle" in asked:
+        tasks.append(_other("cache-oracle", ("gate",), partial(do_cache, plan, "oracle", out)))
+    return tasks
+
+
+def _students(plan: Plan, out: Path, left: list[tuple[Job, list[Part]]], answers: list[str]) -> list[Task]:
+    tasks: dict[str, Task] = {}
+    for job, parts in left:
+        cache = f"cache-{plan.settings(job.arm).asks}"
+        *halves, last = parts
+        for half in halves:
+            name = f"half-{half.hash[:16]}"
+            tasks.setdefault(name, Task(name, (cache,), partial(do_half, plan, job, out), half.hash, job))
+        needs = (cache, *answers, *(f"half-{half.hash[:16]}" for half in halves))
+        name = f"run-{last.hash[:16]}"
+        if name not in tasks:
+            tasks[name] = Task(name, needs, partial(do_job, plan, job, out), last.hash, job)
+    return list(tasks.values())
+
+
+def do_gate(plan: Plan, out: Path, accept_any_teacher: bool) -> list[Score]:
+    torch.set_num_threads(1)
+    pass_gate(plan.teacher, plan.base.data, out, accept_any_teacher, plan.gate_shots)
+    return []
+
+
+def do_fusion(plan: Plan, target: Target, out: Path) -> list[Score]:
+    torch.set_num_threads(1)
+    teacher, run, folder = teacher_of(plan), fuse_run(plan, target), fusion_folder(out, target)
+    if not is_finished(folder, FUSION_FILE, run, {"teacher": teacher.key()}, _silent):
+        train_fusion(run, folder, teacher=teacher)
+    return []
+
+
+def do_cache(plan: Plan, asked: str, out: Path) -> list[Score]:
+    """One pass for everything that any arm of the plan reads."""
+    torch.set_num_threads(1)
+    arms = [plan.settings(name) for name in dict.fromkeys(job.arm for job in jobs_of(plan))]
+    arms = [arm for arm in arms if arm.asks == asked]
+    cached = [arm for arm in arms if arm.data.cached_shots]
+    terms = [arm.terms for arm in cached] + [plan.stage1 for arm in arms if arm.start == "stage1"][:1]
+    fusions = [fusion_folder(out, target) / FUSION_FILE for target in targets_of(plan)] if asked == "teacher" else []
+    if cached:
+        fill_cache(cached[0].data, _asked(plan, asked), cache_folder(out, asked), terms, fusions, None, _silent)
+    return []
+
+
+def do_half(plan: Plan, job: Job, out: Path) -> list[Score]:
+    _train(plan, job, out, _parts(plan, job, out)[0])
+    return []
+
+
+def do_job(plan: Plan, job: Job, out: Path) -> list[Score]:
+    """Train what is not trained yet, on one thread, and judge its end on every case."""
+    parts = _parts(plan, job, out)
+    for part in parts:
+        _train(plan, job, out, part)
+    steps = sum(part.run.training.steps for part in parts)
+    shots = sum(part.run.training.steps * part.run.training.batch_size for part in parts)
+    seconds = sum(_seconds(part) for part in parts)
+    return judge_student(plan, job, parts[-1], steps, shots, seconds, out, teacher_of(plan).key())
+
+
+def _parts(plan: Plan, job: Job, out: Path) -> list[Part]:
+    return parts_of(plan, job, out, teacher_keys(plan))
+
+
+def _train(plan: Plan, job: Job, out: Path, part: Part) -> None:
+    torch.set_num_threads(1)
+    asked = plan.settings(job.arm).asks
+    teacher = _asked(plan, asked)
+    if is_finished(part.folder, STUDENT_FILE, part.run, student_hashes(part.run, teacher), _silent):
+        return
+    began = time.monotonic()
+    train_student(part.run, part.folder, cache_folder(out, asked), teacher=teacher)
+    write_json(part.folder / SECONDS_FILE, time.monotonic() - began)
+
+
+def _seconds(part: Part) -> float:
+    """0 where a kill took the measurement."""
+    path = part.folder / SECONDS_FILE
+    return float(json.loads(path.read_text())) if path.is_file() else 0.0
+
+
+def _asked(plan: Plan, asked: str) -> Teacher:
+    if asked == "teacher":
+        return teacher_of(plan)
+    simulated = plan.base.data.simulated
+    return ExactEveryEnd(simulated.noise, simulated.curriculum.p_max)
+
+
+def _silent(_: str) -> None:
+    pass

@@ -1,0 +1,83 @@
+"""The verbs `ablate` and `report` of the command line; `cli` adds them to its app."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from syndistill.cli_parts import Changes, resumable
+from syndistill.errors import SyndistillError
+
+if TYPE_CHECKING:
+    from syndistill.ablation.backends import Backend
+
+
+def ablate(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A plan: ablation-d3, ablation-d5, ablation-tiny.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Runs, cache, rows; goes on from what it holds.")],
+    workers: Annotated[int, typer.Option(min=1, help="Processes of one thread each. Default: one a core.")] = (
+        os.cpu_count() or 1
+    ),
+    rows: Annotated[Path | None, typer.Option(metavar="FILE", help="Rows file. Default: DIR/rows.jsonl.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how much there is to do, and stop.")] = False,
+    set_: Changes = None,
+    accept_any_teacher: Annotated[
+        bool, typer.Option("--accept-any-teacher", help="Go on even if the gate refuses the Teacher.")
+    ] = False,
+) -> None:
+    """Run a plan: every arm with every seed, trained and judged on the same shots, one row a Student and case.
+
+    What the rows hold is not run again, so a killed or interrupted call goes on. A run is known by the hash of its
+    whole configuration; rows of anything else stay out of the report.
+
+    [bold]Example:[/bold] syndistill ablate ablation-tiny --out runs/ablation-tiny
+    """
+    from syndistill.ablation.plans import chosen_plan
+    from syndistill.ablation.runner import run_plan
+    from syndistill.recipes.console import progress_bars
+
+    plan = chosen_plan(recipe, set_ or [])
+    if dry_run:
+        from syndistill.ablation.costs import cost_of
+        from syndistill.ablation.rows import ROWS_FILE, Rows
+        from syndistill.ablation.work import teacher_keys
+
+        print(cost_of(plan, out.resolve(), Rows(rows or out / ROWS_FILE), teacher_keys(plan)))
+        return
+    with resumable(f"the same command goes on from what {out} holds"), progress_bars() as bars:
+        outcome = run_plan(plan, out, _backend(workers), rows, accept_any_teacher, bars.say, bars.counting("tasks"))
+    if outcome.failed:
+        raise SyndistillError(
+            f"{len(outcome.failed)} of {outcome.done + len(outcome.failed)} tasks failed twice, first "
+            f"{next(iter(outcome.failed.values()))}; they are in the rows, the same command tries them again"
+        )
+    print(rows or out / "rows.jsonl")
+
+
+def _backend(workers: int) -> Callable[[], Backend]:
+    from syndistill.ablation.backends import Processes
+
+    return lambda: Processes(workers)
+
+
+def report(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="A sweep's folder, or a file of rows.")],
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Default: report.html beside the rows.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Default: report.md beside the rows; figures in a folder.")
+    ] = None,
+) -> None:
+    """Write the report of an ablation from its rows alone: one HTML page, and Markdown.
+
+    Answers first, with intervals; where the rows do not suffice it says so.
+
+    [bold]Example:[/bold] syndistill report runs/ablation-tiny
+    """
+    from syndistill.ablation.page import write_report
+
+    for path in write_report(source, html, markdown):
+        print(path)

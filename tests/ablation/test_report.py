@@ -1,0 +1,135 @@
+"""The report says what the rows say: verdicts of a known truth, gaps, and no number where there is none."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+
+import pytest
+
+from syndistill.ablation.page import write_report
+from syndistill.ablation.plans import PLANS
+from syndistill.ablation.table import read_table
+from syndistill.ablation.verdicts import answers, findings, savings
+from syndistill.errors import SyndistillError
+
+from .fakes import fake_rows
+
+PLAN = PLANS["ablation-d3"]()
+TRUE = {"labels": 0.08, "scratch-nll": 0.0, "stage1-nll": -0.05, "spatial": 0.0}
+
+
+def truth(arm, budget):
+    return math.log(0.09 * budget**-0.15) + TRUE.get(arm, 0.0)
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """(options of fake_rows) -> the folder of a finished sweep."""
+
+    def make(plan=PLAN, true=truth, **options):
+        fake_rows(tmp_path / "rows.jsonl", plan, true, **options)
+        return tmp_path
+
+    return make
+
+
+def test_verdicts_of_a_known_truth(rows):
+    table = read_table(rows(noise=0.002))
+    found = {f.question: f for f in findings(table) if f.primary}
+    assert found["distillation"].kind == "effect"
+    assert found["distillation"].verdict.startswith("LER 7.")
+    assert found["fusion"].kind == "none"
+    assert "no effect within 3 %" in found["fusion"].verdict
+    assert found["stages"].kind == "effect"
+    said = dict(answers(table, findings(table)))
+    assert "lower" in said["Is distillation worth it at equal steps?"]
+    saved = {(s.student, s.budget): s.saving for s in savings(table)}
+    expected = math.exp(0.08 / 0.15)
+    assert saved["flat-gru-20k", 1.0].low < expected < saved["flat-gru-20k", 1.0].high
+    assert math.isinf(saved["flat-gru-5k", 4.0].factor)
+
+
+def test_noise_that_hides_an_effect_is_not_called_no_effect(rows):
+    found = {f.question: f for f in findings(read_table(rows(noise=0.1))) if f.primary}
+    assert found["fusion"].kind == "unknown"
+    assert found["fusion"].verdict.startswith("not enough data")
+
+
+def test_missing_seeds_are_a_gap_and_no_number(rows):
+    gone = [("labels", 1), ("labels", 2), ("labels", 3), ("smoothed", 1)]
+    folder = rows(noise=0.01, left_out=gone)
+    write_report(folder, None, None)
+    text = (folder / "report.md").read_text()
+    assert "not enough data (2 of 5 seeds)" in text
+    assert "Gap." in text
+    assert re.search(r"\| labels \| labels alone, no shot twice \| 2 of 5 \|", text)
+    assert read_table(folder).missing
+
+
+def test_the_page_needs_nothing_else_and_both_forms_say_the_same(rows):
+    folder = rows(noise=0.01)
+    paths = write_report(folder, None, None)
+    page, text = (path.read_text() for path in paths)
+    assert "<svg" in page
+    assert not re.search(r"(src|href)=.http|<script|<link", page)
+    for figure in re.findall(r"\]\((report/[a-z]+\.svg)\)", text):
+        assert (folder / figure).read_text().startswith("<svg")
+    assert text.count("![") == page.count("<figure>") == 5
+    first_screen = text[: text.index("## Contrasts")]
+    assert all(question.text in first_screen for question in PLAN.questions)
+    again = write_report(folder, None, None)
+    assert again[0].read_text() == page
+
+
+def test_foreign_rows_stay_out(rows, tmp_path):
+    folder = rows(noise=0.01)
+    path = folder / "rows.jsonl"
+    line = next(x for x in path.read_text().splitlines() if '"arm":"labels"' in x)
+    foreign = json.loads(line) | {"run": "another configuration", "errors": 1}
+    with path.open("a") as file:
+        file.write(json.dumps(foreign) + "\n")
+    before = findings(read_table(folder))
+    assert read_table(folder).foreign == 1
+    assert next(f for f in before if f.primary).kind == "effect"
+    write_report(folder, None, None)
+    assert "1 rows belong to no run of this plan" in (folder / "report.md").read_text()
+
+
+def test_students_that_have_learned_nothing_are_no_evidence_of_no_effect(rows):
+    folder = rows(true=lambda arm, budget: math.log(0.24), noise=0.001)
+    found = findings(read_table(folder))
+    assert {f.kind for f in found} == {"unknown"}
+    assert "learned nothing" in found[0].verdict
+
+
+def test_rows_of_different_shots_and_rows_without_a_plan_are_refused(rows, tmp_path):
+    folder = rows(noise=0.01)
+    path = folder / "rows.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    at = next(i for i, line in enumerate(lines) if '"arm":"labels"' in line)
+    damaged = [*lines[:at], lines[at].replace('"shots_sha256":"x"', '"shots_sha256":"y"'), *lines[at + 1 :]]
+    path.write_text("".join(damaged))
+    with pytest.raises(SyndistillError, match="different shots"):
+        read_table(folder)
+    path.write_text("".join(lines[1:]))
+    with pytest.raises(SyndistillError, match="names no plan"):
+        read_table(folder)
+    with pytest.raises(SyndistillError, match="there are no rows"):
+        read_table(tmp_path / "nowhere")
+
+
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path):
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    for arguments, said in (
+        (["report", str(tmp_path)], "line 1"),
+        (["ablate", "ablation-d4", "--out", str(tmp_path)], "did you mean"),
+        (["ablate", "ablation-d3", "--out", str(tmp_path / "b"), "--dry-run", "--set", "seeds=[1]"], "too few"),
+    ):
+        call = f"import sys; from syndistill.cli import run_app; sys.exit(run_app({arguments!r}))"
+        done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.startswith("error: ")
+        assert said in done.stderr
+        assert done.stderr.count("\n") == 1
