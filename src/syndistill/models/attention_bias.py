@@ -58,7 +58,8 @@ class AttentionBias(nn.Module):
         """The geometric part, (M, h, S, S)."""
         bias_SSx: torch.Tensor = self.project(self.network(self.embed(self.features_SSF)))
         s = bias_SSx.shape[0]
-        return bias_SSx.view(s, s, self.layers, self.heads).permute(2, 3, 0, 1)
+        # contiguous: every sum and softmax downstream takes its layout from here
+        return bias_SSx.view(s, s, self.layers, self.heads).permute(2, 3, 0, 1).contiguous()
 
     def forward(
         self, static_MhSS: torch.Tensor, events_BS: torch.Tensor, previous_BS: torch.Tensor

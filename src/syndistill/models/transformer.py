@@ -189,8 +189,9 @@ class SyndromeTransformer(DecoderNetwork):
         """
         x_BSD = (x_BSD + slice_BSD) * math.sqrt(0.5)
         kept = {}
-        for m, layer in enumerate(self._typed_layers()):
-            bias = None if biases_MBhSS is None else biases_MBhSS[m]
+        # unbind and not [m]: its gradient is one stack, not a sum of M tensors that are mostly zeros
+        biases = [None] * len(self.layers) if biases_MBhSS is None else biases_MBhSS.unbind(0)
+        for m, (layer, bias) in enumerate(zip(self._typed_layers(), biases, strict=True)):
             if m in keep and m == len(self.layers) - 1:
                 kept[m] = layer.attended(x_BSD, bias)
                 x_BSD = layer.convolutions(kept[m], constants.convolutions[m])
