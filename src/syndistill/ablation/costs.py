@@ -1,7 +1,7 @@
 """What a plan takes, before it is begun: from milliseconds of one core that was half busy with other work, so that an
 idle one takes about half.
 
-Measured at d=3 with 3 or 5 rounds, Teacher of 170 k parameters. A rough guide: other sizes are scaled by multiply-adds.
+Measured at d=3 with 3 or 5 rounds, Teacher of 370 k parameters. A rough guide: other sizes are scaled by multiply-adds.
 """
 
 from __future__ import annotations
