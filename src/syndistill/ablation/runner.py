@@ -101,7 +101,7 @@ def _do(tasks: list[Task], backend: Backend, rows: Rows, say: Say, progress: Pro
             done.add(task.name)
             outcome.done += 1
             say(_line(task, found))
-        elif task.name == "gate":
+        elif task.name == "gate" and isinstance(found, SyndistillError):
             raise found
         else:
             error = " ".join(str(found).split()) or type(found).__name__
