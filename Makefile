@@ -15,7 +15,7 @@ venv: $(INSTALLED) ## create .venv and install syndistill with its references in
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "syndistill needs Python 3.11 or newer: make PYTHON=python3.11 venv")'
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,tesseract,belief,onnx,runtime]'
+	$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,tesseract,belief,onnx,runtime,labels]'
 	@touch $@
 
 run: venv ## distil a Student from the shipped d=3 Teacher and judge it against matching

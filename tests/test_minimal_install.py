@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "src" / "syndistill"
-OPTIONAL = ["beliefmatching", "ldpc", "llvmlite", "onnx", "onnxruntime", "tensorboard", "tesseract_decoder"]
+OPTIONAL = ["beliefmatching", "ldpc", "llvmlite", "numba", "onnx", "onnxruntime", "tensorboard", "tesseract_decoder"]
 
 # A None in sys.modules makes Python raise ModuleNotFoundError, as if the package were not installed.
 SCRIPT = """

@@ -98,6 +98,10 @@ def _controls() -> list[Arm]:
             change={"terms.labels.smoothing": 0.05}),
         Arm(name="labels-every", block="controls", says="labels alone, of every end and line", differs_from="labels",
             change={"terms.labels.where": "every"}),
+        Arm(name="adamw", block="controls", says="baseline, learned with AdamW", differs_from="baseline",
+            change={"optimiser.name": "adamw"}),
+        Arm(name="labels-adamw", block="controls", says="labels alone, learned with AdamW", differs_from="labels",
+            change={"optimiser.name": "adamw"}),
         Arm(name="labels-longer", block="controls", says="labels alone, the wall-clock of every signal",
             differs_from="labels", change={"steps_factor": 1.35}),
     ]  # fmt: skip
@@ -152,6 +156,10 @@ QUESTIONS: tuple[Question, ...] = (
     Question(name="stages", text="Are two stages needed, or only useful?", primary=minus(STAGED, ALL),
         others={"stage 1 first, against z_fuse alone": minus(STAGED, "scratch-nll"),
                 "against the baseline": minus(STAGED, "baseline")}),
+    Question(name="optimiser", text="What is the optimiser worth beside the Teacher?",
+        primary=minus("labels", "labels-adamw"),
+        others={"with the Teacher": minus("baseline", "adamw"),
+                "labels with Muon against the Teacher with AdamW": minus("labels", "adamw")}),
     Question(name="noise floor", text="How large is no difference (A/A)?", primary=minus("again", "baseline")),
 )  # fmt: skip
 
@@ -185,7 +193,7 @@ def ablation_d3() -> Plan:
                 simulated=fixed_rounds(5, ("x", "z"), p_min=0.004, p_max=0.004), cached_shots=131_072, cut_rounds=(3, 5)
             ),
             batch_size=256,
-            optimiser=OptimiserConfig(learning_rate=3e-3, ema_decay=0.999),
+            optimiser=OptimiserConfig(name="muon", learning_rate=3e-3, matrix_rate=0.02, ema_decay=0.999),
         ),
         stage1=_stage1_terms(),
         arms=ARMS,

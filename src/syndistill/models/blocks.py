@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from syndistill.circuits.layout import Layout
-from syndistill.models.grid import ConvolutionMatrix, StabiliserConvolution
+from syndistill.models.grid import PreparedConvolution, StabiliserConvolution
 
 # Dilations of the three convolutions of a layer by distance; 7 and above share the last entry.
 DILATIONS = {3: (1, 1, 1), 5: (1, 1, 2), 7: (1, 2, 4)}
@@ -66,8 +66,7 @@ class GatedDense(nn.Module):
 class GridConvolutions(nn.Module):
     """Three times [norm, dilated 3x3 convolution D -> C on the grid, gelu, 1x1 back to D, add].
 
-    Empty cells hold a learned padding vector in all three convolutions. Up to distance 5 the convolution of
-    all stabilisers is one matrix product, several times faster on a CPU than a convolution of so few cells.
+    Empty cells hold a learned padding vector in all three convolutions.
     """
 
     def __init__(self, layout: Layout, width: int, channels: int) -> None:
@@ -77,9 +76,9 @@ class GridConvolutions(nn.Module):
         self.convs = nn.ModuleList(StabiliserConvolution(layout, width, channels, dilation) for dilation in dilations)
         self.outs = nn.ModuleList(nn.Linear(channels, width) for _ in dilations)
 
-    def matrices(self) -> list[ConvolutionMatrix | None]:
+    def prepared(self) -> list[PreparedConvolution]:
         """To be made once per forward and handed to every round."""
-        return [conv.matrix() for conv in self._typed_convs()]
+        return [conv.prepared() for conv in self._typed_convs()]
 
     def multiply_adds(self) -> int:
         """Of one shot."""
@@ -90,9 +89,9 @@ class GridConvolutions(nn.Module):
     def _typed_convs(self) -> list[StabiliserConvolution]:
         return list(self.convs)  # type: ignore[arg-type]
 
-    def forward(self, x_BSD: torch.Tensor, matrices: list[ConvolutionMatrix | None]) -> torch.Tensor:
-        for norm, conv, out, matrix in zip(self.norms, self.convs, self.outs, matrices, strict=True):
-            x_BSD = x_BSD + out(F.gelu(conv(norm(x_BSD), matrix)))
+    def forward(self, x_BSD: torch.Tensor, prepared: list[PreparedConvolution]) -> torch.Tensor:
+        for norm, conv, out, of_conv in zip(self.norms, self.convs, self.outs, prepared, strict=True):
+            x_BSD = x_BSD + out(F.gelu(conv(norm(x_BSD), of_conv)))
         return x_BSD
 
 
@@ -108,9 +107,9 @@ class SyndromeTransformerLayer(nn.Module):
         self.convolutions = GridConvolutions(layout, width, channels)
 
     def forward(
-        self, x_BSD: torch.Tensor, bias_BhSS: torch.Tensor | None, matrices: list[ConvolutionMatrix | None]
+        self, x_BSD: torch.Tensor, bias_BhSS: torch.Tensor | None, prepared: list[PreparedConvolution]
     ) -> torch.Tensor:
-        return self.convolutions(self.attended(x_BSD, bias_BhSS), matrices)
+        return self.convolutions(self.attended(x_BSD, bias_BhSS), prepared)
 
     def attended(self, x_BSD: torch.Tensor, bias_BhSS: torch.Tensor | None) -> torch.Tensor:
         """The first two parts: attention and gated dense."""

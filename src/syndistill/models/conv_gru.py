@@ -25,7 +25,7 @@ from syndistill.models.contract import (
     working_dtype,
 )
 from syndistill.models.embedder import StabiliserEmbedder, look_up
-from syndistill.models.grid import ConvolutionMatrix, StabiliserConvolution
+from syndistill.models.grid import PreparedConvolution, StabiliserConvolution
 from syndistill.models.readout import LineReadout
 from syndistill.sampling.shots import Shots
 
@@ -81,7 +81,7 @@ class ConvGru(DecoderNetwork):
         events_BS = events_BS * defined_S
         parity_BS = state.parity_BS ^ events_BS
         slice_BSD = look_up(self._table(self.embedder), events_BS, parity_BS, defined_S)
-        memory_BSD, _ = self._update(state.memory_BX, slice_BSD, self._matrices())
+        memory_BSD, _ = self._update(state.memory_BX, slice_BSD, self._prepared())
         return replace(
             state,
             rounds_done=state.rounds_done + 1,
@@ -94,7 +94,7 @@ class ConvGru(DecoderNetwork):
         last_BS = last_BS * self.defined_S(state.basis)
         rounds_B = torch.full((len(last_BS),), state.rounds_done, device=last_BS.device)
         return self._decide(
-            state.memory_BX, last_BS, state.parity_BS ^ last_BS, rounds_B, state.basis, self._matrices()
+            state.memory_BX, last_BS, state.parity_BS ^ last_BS, rounds_B, state.basis, self._prepared()
         )
 
     def forward(self, shots: Shots, want_signals: Collection[str] = ()) -> Outputs:
@@ -102,11 +102,11 @@ class ConvGru(DecoderNetwork):
         shots = defined_only(shots)
         parity_BRS, _, last_parity_BKS, _ = event_history(shots)
         slices_BRSD = self._embed_rounds(shots, parity_BRS)
-        matrices = self._matrices()
+        prepared = self._prepared()
         memory_BSD = self.init_state(len(shots), shots.basis).memory_BX
         states, spatial = [], []
         for slice_BSD in slices_BRSD.unbind(1):
-            memory_BSD, candidate_BSD = self._update(memory_BSD, slice_BSD, matrices)
+            memory_BSD, candidate_BSD = self._update(memory_BSD, slice_BSD, prepared)
             states.append(memory_BSD)
             spatial.append(candidate_BSD)
         states_BRSD = torch.stack(states, 1)
@@ -116,7 +116,7 @@ class ConvGru(DecoderNetwork):
             last_parity_BKS.flatten(0, 1),
             torch.tensor(shots.ends, device=memory_BSD.device).repeat(len(shots)),
             shots.basis,
-            matrices,
+            prepared,
         )
         next_BRS = None if self.next_events is None else self.next_events(states_BRSD).squeeze(-1)
         signals = {}
@@ -139,10 +139,10 @@ class ConvGru(DecoderNetwork):
         return torch.cat([first, rest], 1)
 
     def _update(
-        self, memory_BSD: torch.Tensor, slice_BSD: torch.Tensor, matrices: list[ConvolutionMatrix | None]
+        self, memory_BSD: torch.Tensor, slice_BSD: torch.Tensor, prepared: list[PreparedConvolution]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The new state and the candidate's features before its tanh."""
-        of_gates, of_candidate = matrices
+        of_gates, of_candidate = prepared
         gates_BSx = torch.sigmoid(self.gates(memory_BSD + slice_BSD, of_gates))
         update_BSD, reset_BSD = gates_BSx.to(memory_BSD.dtype).chunk(2, -1)
         candidate_BSD = self.candidate(reset_BSD * memory_BSD + slice_BSD, of_candidate).to(memory_BSD.dtype)
@@ -155,16 +155,16 @@ class ConvGru(DecoderNetwork):
         parity_NS: torch.Tensor,
         rounds_N: torch.Tensor,
         basis: str,
-        matrices: list[ConvolutionMatrix | None],
+        prepared: list[PreparedConvolution],
     ) -> torch.Tensor:
         """logits_NLC: one more pass of the core, over the last slice, then the line readout."""
         last_NSD = look_up(self._table(self.last_embedder), last_NS, parity_NS, self.defined_S(basis))
-        memory_NSD, _ = self._update(memory_NSD, last_NSD, matrices)
+        memory_NSD, _ = self._update(memory_NSD, last_NSD, prepared)
         logits_NLC: torch.Tensor = self.line_readout(memory_NSD, rounds_N, basis)
         return logits_NLC
 
     def _table(self, embedder: StabiliserEmbedder) -> torch.Tensor:
         return embedder.table_SVD().to(working_dtype(embedder.index_SD.device))
 
-    def _matrices(self) -> list[ConvolutionMatrix | None]:
-        return [self.gates.matrix(), self.candidate.matrix()]
+    def _prepared(self) -> list[PreparedConvolution]:
+        return [self.gates.prepared(), self.candidate.prepared()]

@@ -5,7 +5,7 @@ Axes: B shots, S stabilisers, D width, H and W grid rows and columns, L lines.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,11 +41,15 @@ class StabiliserGrid(nn.Module):
         return flat.index_select(1, self.to_list)
 
 
-class ConvolutionMatrix(NamedTuple):
-    """A convolution of all stabilisers as one affine map: (S*D, S*C) and (S*C,)."""
+class PreparedConvolution(NamedTuple):
+    """What a convolution makes of its weights once per call.
+
+    weight: at distance 3 one matrix (S*D, S*C) of all stabilisers, else the nine taps (9, D, C).
+    offset_SC: bias and what empty cells contribute.
+    """
 
     weight: torch.Tensor
-    offset: torch.Tensor
+    offset_SC: torch.Tensor
 
 
 class StabiliserConvolution(nn.Module):
@@ -56,7 +60,9 @@ class StabiliserConvolution(nn.Module):
 
     taps_SS: torch.Tensor
     empty_SE: torch.Tensor
-    MAX_MATRIX_DISTANCE = 5  # beyond, the matrix is mostly zeros and a real convolution is cheaper
+    sources_S9: torch.Tensor
+    targets_S9: torch.Tensor
+    MAX_MATRIX_DISTANCE = 3  # beyond, the matrix is mostly zeros and gathering neighbours is cheaper
 
     def __init__(self, layout: Layout, width: int, channels: int, dilation: int) -> None:
         super().__init__()
@@ -68,35 +74,75 @@ class StabiliserConvolution(nn.Module):
         everywhere = np.array([(r, c) for r in range(side) for c in range(side)])
         full = {tuple(cell) for cell in cells_S2}
         empty_E2 = np.array([cell for cell in everywhere if tuple(cell) not in full])
-        self.register_buffer("taps_SS", _taps(cells_S2, cells_S2, dilation), persistent=False)
+        taps_SS = _taps(cells_S2, cells_S2, dilation)
+        self.register_buffer("taps_SS", taps_SS, persistent=False)
         self.register_buffer("empty_SE", _taps(empty_E2, cells_S2, dilation), persistent=False)
+        self.register_buffer("sources_S9", _partners(taps_SS.T), persistent=False)
+        self.register_buffer("targets_S9", _partners(taps_SS), persistent=False)
 
-    def matrix(self) -> ConvolutionMatrix | None:
-        if not self.as_matrix:
-            return None
+    def prepared(self) -> PreparedConvolution:
         kernel_CDhw = self.convolution.weight
         channels, width = kernel_CDhw.shape[:2]
         taps_kDC = kernel_CDhw.flatten(2).permute(2, 1, 0)
-        taps_kDC = torch.cat([taps_kDC, taps_kDC.new_zeros(1, width, channels)])  # tap 9: too far apart
-        n = self.taps_SS.shape[0]
-        weight = taps_kDC[self.taps_SS].permute(0, 2, 1, 3).reshape(n * width, n * channels)
-        from_padding_kC = self.grid.padding_D @ taps_kDC
+        padded_kDC = torch.cat([taps_kDC, taps_kDC.new_zeros(1, width, channels)])  # tap 9: too far apart
+        from_padding_kC = self.grid.padding_D @ padded_kDC
         assert self.convolution.bias is not None
         offset_SC = from_padding_kC[self.empty_SE].sum(0) + self.convolution.bias
-        return ConvolutionMatrix(weight, offset_SC.flatten())
+        if not self.as_matrix:
+            return PreparedConvolution(taps_kDC, offset_SC)
+        n = self.taps_SS.shape[0]
+        weight = padded_kDC[self.taps_SS].permute(0, 2, 1, 3).reshape(n * width, n * channels)
+        return PreparedConvolution(weight, offset_SC)
 
     def multiply_adds(self) -> int:
         """Of one shot, on the way that `forward` takes."""
         channels, width = self.convolution.weight.shape[:2]
         n = self.taps_SS.shape[0]
-        pairs = n * n if self.as_matrix else 9 * self.grid.side**2
-        return pairs * width * channels
+        return n * (n if self.as_matrix else 9) * width * channels
 
-    def forward(self, x_BSD: torch.Tensor, matrix: ConvolutionMatrix | None) -> torch.Tensor:
-        if matrix is None:
-            return self.grid.gather(self.convolution(self.grid.scatter(x_BSD)))
-        y = torch.addmm(matrix.offset.to(matrix.weight.dtype), x_BSD.flatten(1), matrix.weight)
-        return y.view(len(x_BSD), x_BSD.shape[1], -1)
+    def forward(self, x_BSD: torch.Tensor, prepared: PreparedConvolution) -> torch.Tensor:
+        weight, offset_SC = prepared
+        if self.as_matrix:
+            y = torch.addmm(offset_SC.flatten().to(weight.dtype), x_BSD.flatten(1), weight)
+            return y.view(len(x_BSD), x_BSD.shape[1], -1)
+        device = x_BSD.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_BSD.dtype
+        y_BSC: torch.Tensor = _NineTaps.apply(x_BSD.to(dtype), weight.to(dtype), self.sources_S9, self.targets_S9)
+        return y_BSC + offset_SC.to(dtype)
+
+
+class _NineTaps(torch.autograd.Function):
+    """y_s = sum over k of x_source(s, k) @ taps_k. PyTorch's own gradient of a gather is a slow scatter; this
+    one is a gather again, of the targets of each source."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_BSD: torch.Tensor, taps_kDC: torch.Tensor, sources_S9: torch.Tensor, targets_S9: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.save_for_backward(x_BSD, taps_kDC, targets_S9)
+        y = _gather(x_BSD, sources_S9) @ taps_kDC.flatten(0, 1)
+        return y.view(*x_BSD.shape[:2], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x_BSD, taps_kDC, targets_S9 = ctx.saved_tensors
+        from_targets = _gather(gradients[0], targets_S9)
+        of_x = from_targets @ taps_kDC.transpose(1, 2).flatten(0, 1)
+        of_taps = x_BSD.flatten(0, 1).T @ from_targets
+        return of_x.view_as(x_BSD), of_taps.view(x_BSD.shape[2], len(taps_kDC), -1).transpose(0, 1), None, None
+
+
+def _gather(x_BSD: torch.Tensor, partners_S9: torch.Tensor) -> torch.Tensor:
+    """(B * S, 9 * D): the nine partners of each stabiliser side by side, zeros for missing ones."""
+    b, s, width = x_BSD.shape
+    found = x_BSD[:, partners_S9.clamp(max=s - 1)]
+    return torch.where((partners_S9 < s)[..., None], found, 0.0).view(b * s, 9 * width)
+
+
+def _partners(taps_AS: torch.Tensor) -> torch.Tensor:
+    """int64 (A, 9): for each row and kernel tap the column that the tap reaches, S for none."""
+    is_tap_A9S = taps_AS[:, None] == torch.arange(9)[:, None]
+    return torch.where(is_tap_A9S.any(-1), is_tap_A9S.int().argmax(-1), taps_AS.shape[1])
 
 
 def _taps(sources_A2: np.ndarray, targets_S2: np.ndarray, dilation: int) -> torch.Tensor:

@@ -1,10 +1,11 @@
 """Line readout: from the state of all stabilisers to one answer per line.
 
-Axes: B shots, S stabilisers, D width, W readout width, L lines, C logit channels.
+Axes: B shots, S stabilisers, D width, W readout width, L lines, C logit channels; N any number of (shot, end) pairs.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -60,3 +61,22 @@ class LineReadout(nn.Module):
         if self.merge is not None:
             pooled = [self.merge(torch.cat(pooled, -1))]
         return torch.cat([self.logit(self.network(p)) for p in pooled], -1)
+
+
+def agreed(logits_NLC: torch.Tensor, parity_NS: torch.Tensor, layout: Layout, basis: str) -> torch.Tensor:
+    """One answer for all lines: the mean of their logits, each turned to the first line's label and back.
+
+    parity_NS: uint8, final stabiliser values (running XOR up to the last slice). float32 (N, L, C).
+    """
+    logits_NLC = logits_NLC.float()
+    bases = ("x", "z") if basis == "both" else (basis,)
+    matrices = np.stack([layout.line_matrix(b) for b in bases], -1)
+    matrix_SLO = torch.from_numpy(matrices).to(logits_NLC.device, torch.float32)
+    flipped_NLO = torch.einsum("ns,slo->nlo", parity_NS.float(), matrix_SLO) % 2
+    if logits_NLC.shape[-1] == 4:  # class 2 x + z of I, X, Z, Y: flips permute the classes, and again undo it
+        pattern_NL = (2 * flipped_NLO[..., 0] + flipped_NLO[..., 1]).long()
+        turned_NLC = pattern_NL[..., None] ^ torch.arange(4, device=logits_NLC.device)
+        mean_NLC = logits_NLC.gather(-1, turned_NLC).mean(1, keepdim=True).expand_as(logits_NLC)
+        return mean_NLC.gather(-1, turned_NLC)
+    sign_NLC = 1 - 2 * flipped_NLO
+    return sign_NLC * (sign_NLC * logits_NLC).mean(1, keepdim=True)

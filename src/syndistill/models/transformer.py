@@ -27,8 +27,8 @@ from syndistill.models.contract import (
     working_dtype,
 )
 from syndistill.models.embedder import StabiliserEmbedder, look_up
-from syndistill.models.grid import ConvolutionMatrix
-from syndistill.models.readout import LineReadout
+from syndistill.models.grid import PreparedConvolution
+from syndistill.models.readout import LineReadout, agreed
 from syndistill.sampling.shots import Shots
 
 
@@ -50,13 +50,16 @@ class TransformerConfig(NetworkConfig):
     readout_layers: int = 4
     max_rounds: int = 25
     """Rounds with an embedding of their own; a longer experiment uses the last one."""
+    agree_lines: bool = False
+    """Whether the lines answer as one: their labels differ by final stabiliser values, which the shot shows, so that
+    the mean of their logits, turned by those, is an answer to each. Not in the paper, whose lines answer alone."""
 
 
 class _Constants(NamedTuple):
     """What does not depend on the shot, made once per call."""
 
     static_bias: torch.Tensor | None
-    convolutions: list[list[ConvolutionMatrix | None]]
+    convolutions: list[list[PreparedConvolution]]
 
 
 class SyndromeTransformer(DecoderNetwork):
@@ -120,8 +123,7 @@ class SyndromeTransformer(DecoderNetwork):
         biases = self._biases(last_BS, state.previous_BS, constants)
         mixed, _ = self._mix(state.memory_BX, last_BSD, biases, constants)
         rounds_B = torch.full((len(last_BS),), state.rounds_done, device=last_BS.device)
-        logits: torch.Tensor = self.line_readout(mixed, rounds_B, state.basis)
-        return logits
+        return self._decide(mixed, rounds_B, parity_BS, state.basis)
 
     def forward(self, shots: Shots, want_signals: Collection[str] = ()) -> Outputs:
         b, rounds, _ = shots.events_BRS.shape
@@ -147,12 +149,19 @@ class SyndromeTransformer(DecoderNetwork):
         biases = self._biases(shots.last_BKS.flatten(0, 1), last_previous_BKS.flatten(0, 1), constants)
         mixed, inner = self._mix(ended, last, biases, constants, wanted["ends"].values())
         rounds_BK = torch.tensor(shots.ends, device=mixed.device).repeat(b)
-        logits_BKLC = self.line_readout(mixed, rounds_BK, shots.basis).unflatten(0, (b, len(shots.ends)))
+        logits = self._decide(mixed, rounds_BK, last_parity_BKS.flatten(0, 1), shots.basis)
+        logits_BKLC = logits.unflatten(0, (b, len(shots.ends)))
         signals = {name: torch.stack([i[m] for i in inside], 1) for name, m in wanted["spatial"].items()}
         signals |= {name: inner[m].unflatten(0, (b, len(shots.ends))) for name, m in wanted["ends"].items()}
         if "temporal" in want_signals:
             signals["temporal"] = states_BRSD
         return Outputs(logits_BKLC, self.next_events(states_BRSD).squeeze(-1), signals)
+
+    def _decide(
+        self, mixed_NSD: torch.Tensor, rounds_N: torch.Tensor, parity_NS: torch.Tensor, basis: str
+    ) -> torch.Tensor:
+        logits_NLC: torch.Tensor = self.line_readout(mixed_NSD, rounds_N, basis)
+        return agreed(logits_NLC, parity_NS, self.layout, basis) if self.config.agree_lines else logits_NLC
 
     def _embed_rounds(self, shots: Shots, parity_BRS: torch.Tensor) -> torch.Tensor:
         table = self.embedder.table_SVD().to(self._dtype())
@@ -164,7 +173,7 @@ class SyndromeTransformer(DecoderNetwork):
 
     def _constants(self) -> _Constants:
         static = None if self.bias is None else self.bias.static().to(self._dtype())
-        return _Constants(static, [layer.convolutions.matrices() for layer in self._typed_layers()])
+        return _Constants(static, [layer.convolutions.prepared() for layer in self._typed_layers()])
 
     def _mix(
         self,

@@ -28,12 +28,14 @@ def baseline_d3() -> StudentRun:
         ),
         terms=Terms(labels=LabelTerm(weight=0.1, where="last"), final=FinalTerm(weight=1.0, temperature=1.0)),
         training=TrainingConfig(
-            steps=60_000,
-            batch_size=512,
+            steps=100_000,
+            batch_size=256,
             seed=1,
             threads=1,
             log_every=100,
-            optimiser=OptimiserConfig(learning_rate=3e-3, warmup_steps=300, decay_steps=58_000, ema_decay=0.999),
+            optimiser=OptimiserConfig(
+                name="muon", learning_rate=3e-3, matrix_rate=0.02, warmup_steps=300, decay_steps=98_000, ema_decay=0.999
+            ),
         ),
     )
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.placement import place_circuit
 from syndistill.errors import SyndistillError
-from syndistill.sampling.shots import Shots
+from syndistill.sampling.shots import Shots, with_posterior
 from syndistill.sampling.slice_chain import Block, SliceChain, slice_chain
 
 _AT_A_TIME = 512
@@ -77,14 +77,7 @@ def with_exact_labels(shots: Shots, experiment: Experiment) -> Shots:
         raise SyndistillError("exact labels need simulated shots with the labels of every end")
     exact = _exact_ends(replace(experiment, rounds=1))
     posterior_BKP = torch.from_numpy(exact.posterior(shots.events_BRS, shots.last_BKS))
-    labels_BKLO = shots.labels_BKLO
-    reference_BK1O = torch.stack([labels_BKLO[:, :, line, o] for o, line in enumerate(exact.lines)], -1)[:, :, None]
-    # A line's label differs from the experiment's by a stabiliser value, which the shot shows: no luck in it.
-    weights_O = 1 << torch.arange(len(exact.lines))
-    turned_BKL = ((labels_BKLO ^ reference_BK1O).long() * weights_O).sum(-1)
-    pattern_BKLP = turned_BKL[..., None] ^ torch.arange(posterior_BKP.shape[-1])
-    wide = posterior_BKP[:, :, None].expand(pattern_BKLP.shape)
-    return replace(shots, posterior_BKLP=torch.gather(wide, -1, pattern_BKLP))
+    return with_posterior(shots, posterior_BKP, exact.lines)
 
 
 @lru_cache(maxsize=256)

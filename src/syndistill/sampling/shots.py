@@ -27,8 +27,9 @@ class Shots:
         rounds; 0 where undefined (off-basis).
     labels_BKLO: uint8, whether each line's observable flipped, for the same ends; O is 1 for bases x and
         z, 2 (x line, z line) for "both". None when unknown.
-    posterior_BKLP: float32, the exact probability of each joint pattern of a line's observables (P = 2^O, bit
-        o = observable o), for the same ends; None unless asked for (`sampling.exact_labels`).
+    posterior_BKLP: float32, the probability of each joint pattern of a line's observables (P = 2^O, bit o =
+        observable o), for the same ends, given the events (`sampling.exact_labels`) or more than them
+        (`sampling.revealed_labels`); None unless asked for.
     ends: 1..R in simulation, (R,) for stored and recorded shots.
     """
 
@@ -99,6 +100,22 @@ def concatenate(parts: list[Shots]) -> Shots:
 def _joined(parts: list[torch.Tensor | None]) -> torch.Tensor | None:
     there = [part for part in parts if part is not None]
     return torch.cat(there) if len(there) == len(parts) else None
+
+
+def with_posterior(shots: Shots, posterior_BKP: torch.Tensor, lines: tuple[int, ...]) -> Shots:
+    """The same shots with `posterior_BKLP` of every line, from that of the experiment's observables.
+
+    posterior_BKP: float32, P(pattern of the observables of `lines`). A line's label differs from the experiment's by a
+    stabiliser value, which the shot shows: no luck in it.
+    """
+    assert shots.labels_BKLO is not None
+    labels_BKLO = shots.labels_BKLO
+    reference_BK1O = torch.stack([labels_BKLO[:, :, line, o] for o, line in enumerate(lines)], -1)[:, :, None]
+    weights_O = 1 << torch.arange(len(lines))
+    turned_BKL = ((labels_BKLO ^ reference_BK1O).long() * weights_O).sum(-1)
+    pattern_BKLP = turned_BKL[..., None] ^ torch.arange(posterior_BKP.shape[-1])
+    wide_BKLP = posterior_BKP[:, :, None].expand(pattern_BKLP.shape)
+    return replace(shots, posterior_BKLP=torch.gather(wide_BKLP, -1, pattern_BKLP))
 
 
 def shots_from_detectors(

@@ -8,18 +8,20 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.sampling.exact_labels import with_exact_labels
+from syndistill.sampling.revealed_labels import revealed_shots
 from syndistill.sampling.seeds import derived_seed
 from syndistill.sampling.shots import Shots, concatenate
 from syndistill.sampling.simulate import simulate
 
 BatchT = TypeVar("BatchT", covariant=True)
+Labels = Literal["sampled", "exact", "revealed"]
 
 
 class BatchSource(Protocol[BatchT]):
@@ -50,11 +52,12 @@ class SimulatedSource:
         seed: int,
         batches_per_chunk: int = 16,
         role: str = "train",
-        exact_labels: bool = False,
+        labels: Labels = "sampled",
+        ends: int = 0,
     ) -> None:
         self.distance, self.noise, self.bases, self.schedule = distance, noise, bases, schedule
         self.batch_size, self.seed, self.role = batch_size, seed, role
-        self.batches_per_chunk, self.exact_labels = batches_per_chunk, exact_labels
+        self.batches_per_chunk, self.labels, self.ends = batches_per_chunk, labels, ends
 
     def chunk(self, index: int) -> list[Shots]:
         rng = np.random.default_rng([self.seed, index])
@@ -63,6 +66,9 @@ class SimulatedSource:
         per_basis = [
             self._shuffled(index, b, basis, rounds, rates, rng) for b, basis in enumerate(self.bases)
         ]
+        if self.labels != "revealed" and 0 < self.ends < rounds:
+            kept = [*sorted(rng.choice(rounds - 1, self.ends - 1, replace=False).tolist()), rounds - 1]
+            per_basis = [shots.at_ends(kept) for shots in per_basis]
         return [
             per_basis[i % len(self.bases)].take(self._slice(i // len(self.bases)))
             for i in range(self.batches_per_chunk)
@@ -80,9 +86,14 @@ class SimulatedSource:
         for r, p in enumerate(rates):
             seed = derived_seed(self.role, self.seed, index, b, r)
             experiment = Experiment(self.distance, rounds, basis, self.noise, p)
-            shots = simulate(experiment, n_each, seed)
-            parts.append(with_exact_labels(shots, experiment) if self.exact_labels else shots)
+            parts.append(self._drawn(experiment, n_each, seed))
         return concatenate(parts).take(_permutation(rng, n_each * len(rates)))
+
+    def _drawn(self, experiment: Experiment, n_shots: int, seed: int) -> Shots:
+        if self.labels == "revealed":
+            return revealed_shots(experiment, n_shots, seed)
+        shots = simulate(experiment, n_shots, seed)
+        return with_exact_labels(shots, experiment) if self.labels == "exact" else shots
 
 
 def _permutation(rng: np.random.Generator, n: int) -> torch.Tensor:

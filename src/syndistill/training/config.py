@@ -60,10 +60,15 @@ class Curriculum(Strict):
 
 
 class OptimiserConfig(Strict):
-    """Learning rate: linear warm-up, constant, then linear decay to zero over the last `decay_steps` steps."""
+    """Learning rate: linear warm-up, constant, then linear decay to zero over the last `decay_steps` steps.
 
-    name: Literal["adamw", "lion"] = "adamw"
+    muon: weight matrices (convolutions flattened) learn by orthogonalised momentum at `matrix_rate` on the same
+    schedule, everything else by AdamW at `learning_rate`.
+    """
+
+    name: Literal["adamw", "lion", "muon"] = "adamw"
     learning_rate: float = 1e-3
+    matrix_rate: float = 0.02
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 1e-4
     warmup_steps: int = 500
@@ -112,6 +117,10 @@ class DataConfig(Strict):
     distance: int
     noise: str = "si1000"
     bases: tuple[Literal["x", "z", "both"], ...] = ("x", "z")
-    labels: Literal["sampled", "exact"] = "sampled"
-    """exact: the exact posterior in place of the drawn label (sampling.exact_labels), for distance 3."""
+    labels: Literal["sampled", "exact", "revealed"] = "sampled"
+    """exact: the exact posterior in place of the drawn label (sampling.exact_labels), for distance 3. revealed:
+    an unbiased estimate of it (sampling.revealed_labels), at the last end alone, for distances 3 and 5."""
+    ends: int = Field(default=0, ge=0)
+    """At how many ends a chunk is taught: the last and others drawn anew for each; 0: at all. Each costs a Teacher as
+    much as a round. Shots with revealed labels have one."""
     curriculum: Curriculum

@@ -34,9 +34,19 @@ def make_optimiser(parameters: list[torch.nn.Parameter], config: OptimiserConfig
         return torch.optim.AdamW(
             parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
         )
-    from pytorch_optimizer import Lion
+    from pytorch_optimizer import Lion, Muon
 
-    return Lion(parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay)
+    if config.name == "lion":
+        return Lion(parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay)
+    shared: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "use_muon": True},
+        {"params": [p for p in parameters if p.ndim < 2], "use_muon": False, "betas": config.betas},
+    ]
+    optimiser = Muon([shared | group for group in groups if group["params"]])
+    for group in optimiser.param_groups:
+        group["times"] = config.matrix_rate / config.learning_rate if group["use_muon"] else 1.0
+    return optimiser
 
 
 class Batch(Protocol):
@@ -107,7 +117,7 @@ class Trainer:
         """One optimiser step; returns the objective's values and the gradient norm."""
         self.trained.train()
         for group in self.optimiser.param_groups:
-            group["lr"] = self._rate()
+            group["lr"] = self._rate() * group.get("times", 1.0)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             loss, values = self.loss_module(share(shots, self.world).to(self.device))
         loss.backward()

@@ -12,6 +12,7 @@ from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork, NetworkConfig
 from syndistill.models.presets import build, config_from
 from syndistill.models.saving import save_network, weights_hash
+from syndistill.models.warm_start import carried_over
 from syndistill.models.zoo import load_any
 from syndistill.sampling.recorded_model import RecordedModelSource
 from syndistill.sampling.shots import Shots
@@ -38,7 +39,8 @@ class TeacherRun(Strict):
     training: TrainingConfig
     next_event_weight: float = Field(default=0.02, ge=0)
     start_from: str | None = None
-    """A saved network to go on from, with a fresh optimiser: how a Teacher is trained in legs."""
+    """A saved network to go on from, with a fresh optimiser: how a Teacher is trained in legs. One of another distance
+    gives all that does not depend on the distance."""
 
 
 def validated(model: type[Strict], content: Any, where: str) -> Any:
@@ -66,7 +68,8 @@ def simulated_source(data: DataConfig, training: TrainingConfig) -> SimulatedSou
         data.curriculum,
         training.batch_size,
         training.seed,
-        exact_labels=data.labels == "exact",
+        labels=data.labels,
+        ends=data.ends,
     )
 
 
@@ -85,9 +88,15 @@ def make_source(data: DataConfig | RecordedData, training: TrainingConfig) -> Ba
     )
 
 
-def start_weights(network: DecoderNetwork, path: str) -> str:
-    """Copy a saved network's weights in; returns their hash. Refuses another architecture."""
+def start_weights(network: DecoderNetwork, path: str, any_distance: bool = False) -> str:
+    """Copy a saved network's weights in; returns their hash. Refuses another architecture.
+
+    any_distance: also take the same architecture of another distance, as far as its weights carry over.
+    """
     found, _ = load_any(path)
+    if any_distance and found.config == network.config.model_copy(update={"distance": found.config.distance}):
+        network.load_state_dict(carried_over(found, network))
+        return weights_hash(found)
     if found.config != network.config:
         raise SyndistillError(f"{path} holds a network of another configuration than this run's; name its own stage")
     network.load_state_dict(found.state_dict())
@@ -103,7 +112,7 @@ def train_teacher(run: TeacherRun, folder: Path, progress: Progress | None = Non
     network = fresh_network(run.network, run.training.seed)
     hashes = {}
     if run.start_from is not None:
-        hashes["start_from"] = start_weights(network, run.start_from)
+        hashes["start_from"] = start_weights(network, run.start_from, any_distance=True)
     source = make_source(run.data, run.training)
     if world.is_first:
         open_run(folder, run, hashes, TEACHER_FILE)

@@ -1,0 +1,37 @@
+"""A network of distance 3 as the beginning of one of distance 5."""
+
+import pytest
+import torch
+
+from syndistill.circuits.layout import Layout
+from syndistill.errors import SyndistillError
+from syndistill.models.warm_start import alike, carried_over
+
+
+@pytest.mark.parametrize("family", ["transformer", "conv_gru"])
+def test_all_that_does_not_depend_on_the_distance_carries_over(make_network, family):
+    source, target = make_network(family), make_network(family, distance=5)
+    target.load_state_dict(carried_over(source, target))
+    per_stabiliser = 0
+    for name, value in target.state_dict().items():
+        known = source.state_dict()[name]
+        if value.shape == known.shape:
+            assert torch.equal(value, known), name
+        else:
+            per_stabiliser += 1
+            assert all((row == known).all(-1).any() for row in value), name
+    assert per_stabiliser == 2  # of the rounds' and of the last slice's embedder
+
+
+def test_alike_keeps_type_and_border():
+    large, small = Layout(7), Layout(3)
+    nearest_S = alike(large, small)
+    assert (large.is_x_S == small.is_x_S[nearest_S]).all()
+    for end_large, end_small in ((0, 0), (7, 3)):
+        assert ((large.cells_S2 == end_large) == (small.cells_S2[nearest_S] == end_small)).all()
+    assert (alike(small, small) == range(8)).all()
+
+
+def test_a_flat_network_does_not_carry_over(make_network):
+    with pytest.raises(SyndistillError, match="does not carry over to distance 5; a flat_gru network"):
+        carried_over(make_network("flat_gru"), make_network("flat_gru", distance=5))
