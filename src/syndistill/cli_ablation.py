@@ -23,6 +23,9 @@ def ablate(
         os.cpu_count() or 1
     ),
     rows: Annotated[Path | None, typer.Option(metavar="FILE", help="Rows file. Default: DIR/rows.jsonl.")] = None,
+    on: Annotated[
+        str | None, typer.Option(metavar="ray|ray://HOST:PORT", help="A Ray cluster, of this machine or a running one.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how much there is to do, and stop.")] = False,
     set_: Changes = None,
     accept_any_teacher: Annotated[
@@ -33,6 +36,8 @@ def ablate(
 
     What the rows hold is not run again, so a killed or interrupted call goes on. A run is known by the hash of its
     whole configuration; rows of anything else stay out of the report.
+
+    With --on, DIR must be on a disk that all machines of the cluster share.
 
     [bold]Example:[/bold] syndistill ablate ablation-tiny --out runs/ablation-tiny
     """
@@ -49,7 +54,7 @@ def ablate(
         print(cost_of(plan, out.resolve(), Rows(rows or out / ROWS_FILE), teacher_keys(plan)))
         return
     with resumable(f"the same command goes on from what {out} holds"), progress_bars() as bars:
-        outcome = run_plan(plan, out, _backend(workers), rows, accept_any_teacher, bars.say, bars.counting("tasks"))
+        outcome = run_plan(plan, out, _backend(workers, on), rows, accept_any_teacher, bars.say, bars.counting("tasks"))
     if outcome.failed:
         raise SyndistillError(
             f"{len(outcome.failed)} of {outcome.done + len(outcome.failed)} tasks failed twice, first "
@@ -58,10 +63,16 @@ def ablate(
     print(rows or out / "rows.jsonl")
 
 
-def _backend(workers: int) -> Callable[[], Backend]:
-    from syndistill.ablation.backends import Processes
+def _backend(workers: int, on: str | None) -> Callable[[], Backend]:
+    if on is None:
+        from syndistill.ablation.backends import Processes
 
-    return lambda: Processes(workers)
+        return lambda: Processes(workers)
+    if on != "ray" and not on.startswith("ray://"):
+        raise SyndistillError(f"--on {on} is unknown; write --on ray, or --on ray://HOST:PORT")
+    from syndistill.ablation.ray_backend import RayCluster
+
+    return lambda: RayCluster(on, workers)
 
 
 def report(

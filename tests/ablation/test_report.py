@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from syndistill.ablation.jobs import Job
 from syndistill.ablation.page import write_report
 from syndistill.ablation.plans import PLANS
 from syndistill.ablation.table import read_table
@@ -95,6 +96,20 @@ def test_foreign_rows_stay_out(rows, tmp_path):
     assert next(f for f in before if f.primary).kind == "effect"
     write_report(folder, None, None)
     assert "1 rows belong to no run of this plan" in (folder / "report.md").read_text()
+
+
+def test_a_version_with_other_hashes_still_knows_the_rows(rows, monkeypatch):
+    folder = rows(noise=0.01)
+    path = folder / "rows.jsonl"
+    first, *rest = path.read_text().splitlines(keepends=True)
+    runs = {}
+    for line in map(json.loads, rest):
+        if line["student"] != "reference":
+            runs[str(Job(line["student"], line["arm"], line["budget"], line["seed"]))] = line["run"]
+    path.write_text(json.dumps(json.loads(first) | {"runs": runs}) + "\n" + "".join(rest))
+    before = findings(read_table(folder))
+    monkeypatch.setattr("syndistill.ablation.table.parts_of", None)
+    assert findings(read_table(folder)) == before
 
 
 def test_students_that_have_learned_nothing_are_no_evidence_of_no_effect(rows):

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from syndistill.circuits.experiment import Experiment
-from syndistill.decoders.exact_teacher import exact_teacher
+from syndistill.circuits.placement import place_circuit
+from syndistill.decoders.exact_teacher import ExactEveryEnd, exact_teacher
 from syndistill.decoders.optimal import posterior_table
 from syndistill.errors import SyndistillError
 from syndistill.sampling.simulate import simulate
@@ -42,3 +43,30 @@ def test_other_shots_are_refused():
         teacher.logits(simulate(Experiment(3, 2, "z", "si1000", 0.004), 4, 0))
     with pytest.raises(SyndistillError, match="needs the signal readout"):
         teacher.answer(simulate(Experiment(3, 1, "z", "si1000", 0.004), 4, 0), {"readout"})
+
+
+@pytest.mark.parametrize("basis", ["x", "z"])
+def test_of_every_end_it_is_the_exact_posterior_of_every_line(basis):
+    """Against the table of the whole experiment at the last end, and the labels' own entropy at every end and line."""
+    experiment = Experiment(3, 2, basis, "si1000", 0.004)
+    shots = simulate(experiment, 4_000, seed=3)
+    teacher = ExactEveryEnd("si1000", 0.004)
+    logits = teacher.answer(shots, {"readout"}).logits_BKLC
+    assert logits.shape == (4_000, 2, 3, 1)
+    line = place_circuit(experiment.circuit()).lines[0] or 0
+    torch.testing.assert_close(
+        logits[:, -1, line, 0], exact_teacher(experiment).logits(shots)[:, 0, 0, 0], atol=2e-3, rtol=1e-3
+    )
+    nll_BKL = label_loss(logits, shots.labels_BKLO)
+    p = torch.sigmoid(logits[..., 0])
+    entropy_BKL = -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p))
+    difference_B = (nll_BKL - entropy_BKL).mean((1, 2))
+    assert abs(float(difference_B.mean())) < 5.5 * float(difference_B.std()) / 4_000**0.5
+    assert teacher.key() != ExactEveryEnd("si1000", 0.003).key()
+
+
+def test_of_every_end_it_answers_memories_alone():
+    with pytest.raises(SyndistillError, match="take basis x or z"):
+        ExactEveryEnd("uniform", 0.01).answer(simulate(Experiment(3, 1, "both", "uniform", 0.01), 4, 0))
+    with pytest.raises(SyndistillError, match="needs the signal spatial"):
+        ExactEveryEnd("uniform", 0.01).answer(simulate(Experiment(3, 1, "z", "uniform", 0.01), 4, 0), {"spatial"})

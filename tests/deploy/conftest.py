@@ -21,11 +21,11 @@ def network_file(tmp_path_factory):
     """(family, output, distance, **dials) -> path of a network with random weights; the same call, the same file."""
     folder = tmp_path_factory.mktemp("networks")
 
-    def make(family="flat_gru", output="two_channel", distance=3, metadata=None, **dials):
+    def make(family="flat_gru", output="two_channel", distance=3, metadata=None, seed=5, **dials):
         config = {"family": family, "distance": distance, "output": output, **DIALS[family], **dials}
-        path = folder / f"{abs(hash((str(config), str(metadata))))}.safetensors"
+        path = folder / f"{abs(hash((str(config), str(metadata), seed)))}.safetensors"
         if not path.exists():
-            torch.manual_seed(5)
+            torch.manual_seed(seed)
             network = build(config_from(config))
             with torch.no_grad():
                 for parameter in network.parameters():

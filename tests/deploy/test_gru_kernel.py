@@ -162,3 +162,16 @@ def test_refusals(network_file, monkeypatch):
         GruKernel(weights, "z", "int8")
     with pytest.raises(SyndistillError, match="joint4 network"):
         pack(load_flat_weights(network_file(output="joint4")), "x", 16, int8=False)
+
+
+def test_networks_of_one_shape_share_code_and_keep_their_weights(network_file, experiment_shots):
+    paths = [network_file(width=12, readout_width=8, seed=seed) for seed in (1, 2)]
+    circuit, shots = experiment_shots(n_shots=MANY + 3)
+    kernels = [GruKernel(load_flat_weights(path), "z") for path in paths]
+    assert kernels[0]._functions is kernels[1]._functions
+    found = [kernel_logits(kernel, circuit, shots) for kernel in kernels]
+    for path, logits in zip(paths, found, strict=True):
+        np.testing.assert_allclose(logits, torch_logits(path, circuit, shots), atol=1e-4)
+    assert np.abs(found[0] - found[1]).max() > 0.01
+    other = GruKernel(load_flat_weights(network_file(width=13, readout_width=8)), "z")
+    assert other._functions is not kernels[0]._functions

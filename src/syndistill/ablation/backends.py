@@ -8,6 +8,7 @@ import signal
 import threading
 from abc import ABC, abstractmethod
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from multiprocessing.connection import wait as wait_for_any
 
@@ -78,7 +79,7 @@ class Processes(Backend):
         if error is None:
             self._idle.append(pool)
             return task, future.result()
-        if isinstance(error, multiprocessing.ProcessError | OSError | RuntimeError) and pool_is_broken(pool):
+        if isinstance(error, BrokenProcessPool):
             pool.shutdown(wait=False)
             self._idle.append(_pool())
             return task, RuntimeError(LOST)
@@ -90,10 +91,6 @@ class Processes(Backend):
             for process in list(getattr(pool, "_processes", None) or {}):
                 _end(process)
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def pool_is_broken(pool: ProcessPoolExecutor) -> bool:
-    return bool(getattr(pool, "_broken", False))
 
 
 def _end(process: int) -> None:

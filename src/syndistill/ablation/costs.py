@@ -1,7 +1,7 @@
 """What a plan takes, before it is begun: from milliseconds of one core that was half busy with other work, so that an
 idle one takes about half.
 
-Measured at d=3 with 3 or 5 rounds, Teacher of 170 k parameters. A rough guide: other sizes are scaled by multiply-adds.
+Measured at d=3 with 3 or 5 rounds, Teacher of 370 k parameters. A rough guide: other sizes are scaled by multiply-adds.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from syndistill.models.presets import build
 
 STEP_MS = {256: 9.0, 512: 12.8}
 """Of a flat GRU of 20 k parameters, by batch size."""
-FEATURES = 1.35
-"""Times that, with feature terms."""
+FEATURES, MUON = 1.35, 1.6
+"""Times that, with feature terms; with Muon."""
 STEP_AT_20K, LEAST_SHARE = 17_000.0, 0.6
 """Multiply-adds a round of that Student, and the share of a step that no smaller one saves."""
 TEACHER_MS = {"answer": 2.4, "fit": 2.4}
@@ -67,6 +67,7 @@ def _step_ms(run: StudentRun, job: Job, sizes: dict[str, float]) -> float:
     batch = run.training.batch_size
     nearest = min(STEP_MS, key=lambda size: abs(size - batch))
     whole = STEP_MS[nearest] * max(1.0, batch / nearest) * (FEATURES if run.terms.features else 1.0)
+    whole *= MUON if run.training.optimiser.name == "muon" else 1.0
     return whole * (LEAST_SHARE + (1 - LEAST_SHARE) * sizes[job.student])
 
 

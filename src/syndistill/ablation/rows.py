@@ -32,6 +32,9 @@ class PlanLine(Strict):
     plan: Plan
     teachers: dict[str, str]
     """Key of each who answers."""
+    runs: dict[str, str] = Field(default_factory=dict)
+    """Hash of each run by its job's name, so that a later version, whose configurations have more dials, still knows
+    these rows; empty in files of the first sweeps: hashes are then computed."""
     versions: dict[str, str] = Field(default_factory=versions)
 
 

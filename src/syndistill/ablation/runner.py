@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from syndistill.ablation.backends import Backend
+from syndistill.ablation.jobs import jobs_of, parts_of
 from syndistill.ablation.plan import Plan
 from syndistill.ablation.rows import ROWS_FILE, PlanLine, Rows, Score
 from syndistill.ablation.work import Task, tasks_of, teacher_keys
@@ -50,8 +51,9 @@ def run_plan(
         rows = Rows(rows_file or out / ROWS_FILE, mend=True)
         if rows.cut:
             say("a row cut short by a kill was removed; it is made again")
-        line = PlanLine(plan=plan, teachers=keys)
-        if rows.plan is None or (rows.plan.plan, rows.plan.teachers) != (plan, keys):
+        runs = {str(job): parts_of(plan, job, out, keys)[-1].hash for job in jobs_of(plan)}
+        line = PlanLine(plan=plan, teachers=keys, runs=runs)
+        if rows.plan is None or (rows.plan.plan, rows.plan.teachers, rows.plan.runs) != (plan, keys, runs):
             rows.append([line])
         tasks = tasks_of(plan, out, rows, keys, accept_any_teacher)
         if not tasks:
@@ -101,7 +103,7 @@ def _do(tasks: list[Task], backend: Backend, rows: Rows, say: Say, progress: Pro
             done.add(task.name)
             outcome.done += 1
             say(_line(task, found))
-        elif task.name == "gate":
+        elif task.name == "gate" and isinstance(found, SyndistillError):
             raise found
         else:
             error = " ".join(str(found).split()) or type(found).__name__

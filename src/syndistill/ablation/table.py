@@ -9,8 +9,7 @@ from pathlib import Path
 
 from syndistill.ablation.jobs import Job, jobs_of, parts_of
 from syndistill.ablation.judge import OPTIMUM, RIVAL, TEACHER, reference_run
-from syndistill.ablation.plan import Plan
-from syndistill.ablation.rows import ROWS_FILE, Rows, Score
+from syndistill.ablation.rows import ROWS_FILE, PlanLine, Rows, Score
 from syndistill.errors import SyndistillError
 
 Group = tuple[str, str, float]
@@ -55,7 +54,8 @@ class Table:
     nothing failed). foreign: how many rows belong to no run of the plan, and were left out.
     """
 
-    def __init__(self, plan: Plan, teachers: dict[str, str], rows: Rows) -> None:
+    def __init__(self, line: PlanLine, rows: Rows) -> None:
+        plan, teachers = line.plan, line.teachers
         self.plan = plan
         self.judged: dict[Group, dict[int, dict[int, Judged]]] = {}
         self.missing: dict[Job, str | None] = {}
@@ -65,7 +65,7 @@ class Table:
         used: set[str] = set()
         failed = {failure.run: failure.error for failure in rows.failures}
         for job in jobs_of(plan):
-            run = parts_of(plan, job, Path(), teachers)[-1].hash
+            run = line.runs.get(str(job)) or parts_of(plan, job, Path(), teachers)[-1].hash
             used.add(run)
             found = self._by_rounds(by_run.get(run, []), None)
             if found is None:
@@ -149,4 +149,4 @@ def read_table(source: Path) -> Table:
     rows = Rows(path)
     if rows.plan is None:
         raise SyndistillError(f"{path} names no plan: its first line must be the one `syndistill ablate` writes")
-    return Table(rows.plan.plan, rows.plan.teachers, rows)
+    return Table(rows.plan, rows)
