@@ -89,7 +89,7 @@ def revealed_shots(experiment: Experiment, n_shots: int, seed: int) -> Shots:
     return _revealed_labels(experiment).draw(n_shots, seed)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)  # 51 rates, two bases, several numbers of rounds; up to 1 s each to prepare
 def _revealed_labels(experiment: Experiment) -> RevealedLabels:
     return RevealedLabels(experiment)
 
