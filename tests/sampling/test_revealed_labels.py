@@ -4,7 +4,9 @@ Means are compared within 5.6 standard errors: with all comparisons of this file
 """
 
 import sys
+from dataclasses import replace
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 import pytest
@@ -14,7 +16,9 @@ from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.placement import place_circuit
 from syndistill.errors import SyndistillError
 from syndistill.sampling import revealed_labels
-from syndistill.sampling.revealed_labels import RevealedLabels, revealed_shots
+from syndistill.sampling.exact_labels import with_exact_labels
+from syndistill.sampling.joint_errors import joint_chances
+from syndistill.sampling.revealed_labels import RevealedEnds, RevealedLabels, revealed_shots
 from syndistill.sampling.slice_chain import flips, slice_chain
 from syndistill.sampling.stream import SimulatedSource
 
@@ -140,6 +144,42 @@ def test_distance_5_is_calibrated_by_its_drawn_labels(noise, basis):
         assert_mean_zero((drawn_B - soft_B) ** 2 - soft_B * (1 - soft_B))
 
 
+@pytest.mark.parametrize(("noise", "basis"), [("si1000", "x"), ("si1000", "z"), ("uniform", "x"), ("uniform", "z")])
+def test_joint_errors_are_those_of_every_end_s_own_model(noise, basis):
+    ends = RevealedEnds(experiment(rounds=4, basis=basis, noise=noise, p=0.007))
+    chi_J = 1 - 2 * joint_chances(ends.experiment, ends.errors)
+    for end in range(1, 5):
+        own = RevealedLabels(replace(ends.experiment, rounds=end))
+        column_J = ends._columns(end)
+        chi_A = np.ones(own.dem.num_errors)
+        np.multiply.at(chi_A, column_J[column_J >= 0], chi_J[column_J >= 0])
+        np.testing.assert_allclose((1 - chi_A) / 2, [q for q, _, _ in flips(own.dem)], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("basis", ["x", "z"])
+def test_unbiased_at_every_end(basis):
+    of = experiment(rounds=3, basis=basis)
+    shots = revealed_shots(of, 10_000, seed=13, ends=(1, 2, 3))
+    exact_BKLP = with_exact_labels(shots, of).posterior_BKLP
+    torch.testing.assert_close(shots.posterior_BKLP[:, 0], exact_BKLP[:, 0], rtol=0, atol=2e-6)
+    for k, line in product((1, 2), range(3)):
+        soft_B, exact_B = (
+            posterior[:, k, line, 1].double().numpy() for posterior in (shots.posterior_BKLP, exact_BKLP)
+        )
+        drawn_B = shots.labels_BKLO[:, k, line, 0].double().numpy()
+        assert_mean_zero(soft_B - exact_B)
+        assert_mean_zero(drawn_B - exact_B)
+        assert ((soft_B - exact_B) ** 2).mean() * 8 < ((drawn_B - exact_B) ** 2).mean()
+
+
+def test_fewer_ends_of_the_same_shots():
+    every = revealed_shots(experiment(), 1_100, seed=2, ends=(1, 2, 3)).at_ends([1, 2])
+    two = revealed_shots(experiment(), 1_100, seed=2, ends=(2, 3))
+    assert two.ends == every.ends == (2, 3)
+    for name in ("events_BRS", "last_BKS", "labels_BKLO", "posterior_BKLP"):
+        assert torch.equal(getattr(two, name), getattr(every, name))
+
+
 def test_lines_differ_by_what_the_shot_shows():
     shots = revealed_shots(experiment(5, 2), 50, seed=1)
     shown_BL = shots.labels_BKLO[:, 0, :, 0] ^ shots.labels_BKLO[:, 0, :1, 0]
@@ -164,8 +204,10 @@ def test_a_source_of_them():
     source = SimulatedSource(5, "si1000", ("x", "z"), OneRate(), 8, 0, 2, labels="revealed", ends=2)
     shots = source.chunk(0)
     assert [s.basis for s in shots] == ["x", "z"]
-    assert shots[0].ends == (3,)
-    assert shots[0].posterior_BKLP.shape == (8, 1, 5, 2)
+    assert shots[0].ends in ((1, 3), (2, 3))
+    assert shots[0].ends == shots[1].ends
+    assert shots[0].posterior_BKLP.shape == (8, 2, 5, 2)
+    assert torch.equal(source.chunk(0)[1].posterior_BKLP, shots[1].posterior_BKLP)
 
 
 def test_what_is_refused(monkeypatch):
