@@ -118,10 +118,13 @@ def test_loss_of_a_posterior_is_the_mean_over_its_labels():
     torch.testing.assert_close(posterior_loss(logits, posterior), expected)
 
 
-def test_exact_labels_are_what_a_run_with_them_learns_from():
+@pytest.mark.parametrize("labels", ["exact", "revealed"])
+def test_soft_labels_are_what_a_run_with_them_learns_from(labels):
+    if labels == "revealed":
+        pytest.importorskip("numba")
     data = DataConfig(
         distance=3,
-        labels="exact",
+        labels=labels,
         curriculum=Curriculum(p_min=0.004, p_max=0.006, rounds=(RoundsPhase(from_shots=0, rounds=(2,)),)),
     )
     shots = simulated_source(data, TrainingConfig(steps=1, batch_size=8)).chunk(0)[0]

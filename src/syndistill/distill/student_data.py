@@ -55,9 +55,9 @@ class StudentData(Strict):
 
 
 def require_sampled_labels(data: DataConfig) -> None:
-    """Exact ones would be ignored here, so they are refused."""
+    """Others would be ignored here, so they are refused."""
     if data.labels != "sampled":
-        raise ValueError("labels are sampled here; exact ones are for a Teacher's training")
+        raise ValueError("labels are sampled here; others are for a Teacher's training")
 
 
 class LiveSource:

@@ -6,12 +6,14 @@ it scatters (Rao-Blackwell). Here the oracle is told, for each pattern of off-ba
 class with that pattern fired, but not which; and every error of a class of which more than one fired. What is left to
 sum over are patterns of on-basis events, half as many bits.
 
-Axes: B shots, R rounds, S stabilisers, L lines, O observables, P their patterns (2), N on-basis detectors,
-D all detectors, A errors, M members of classes, C classes, G classes that fired once, of all shots one after the other.
+Axes: B shots, R rounds, S stabilisers, K ends, L lines, O observables, P their patterns (2), T slices of one end,
+D detectors and A errors of one end's model, N on-basis detectors, M members of classes, C classes, G classes that fired
+once (GM: class, member), of all shots one after the other, J errors of all ends' model, X bits that they show.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -22,11 +24,13 @@ from numpy.typing import NDArray
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.placement import Placement, place_circuit
 from syndistill.errors import SyndistillError
-from syndistill.sampling.shots import Shots, shots_from_detectors, with_posterior
+from syndistill.sampling.joint_errors import joint_chances, joint_errors
+from syndistill.sampling.shots import Shots, concatenate, ends_of_one, shots_from_detectors, with_posterior
+from syndistill.sampling.slice_chain import flips
 from syndistill.sampling.sweep_plan import NONE, SweepModel, sweep_model
 
-MOST_OPEN = 17
-"""Detectors open at once (d=5 needs 13): two states of 2^18 numbers, 4 MB."""
+MOST_OPEN = 18
+"""Detectors open at once (d=5 needs 13): two states of 2^19 numbers, 8 MB."""
 
 _LARGEST = 5
 _AT_A_TIME = 1024
@@ -48,20 +52,24 @@ class RevealedLabels:
             )
         circuit = experiment.circuit()
         self.placed: Placement = place_circuit(circuit)
+        self.line = self.placed.lines[0] or 0
         self.dem: stim.DetectorErrorModel = circuit.detector_error_model()
         self.model: SweepModel = sweep_model(self.dem, self.placed)
 
     def draw(self, n_shots: int, seed: int) -> Shots:
         """Shots with one end, `labels_BKLO` as drawn and `posterior_BKLP` as revealed. A function of the seed."""
         sampler = self.dem.compile_sampler(seed=seed)
-        parts = []
-        for first in range(0, n_shots, _AT_A_TIME):
-            events, labels, errors = sampler.sample(min(_AT_A_TIME, n_shots - first), return_errors=True)
-            parts.append((events, labels, self.flipped(events, errors)))
-        events_BD, labels_BO, flipped_B = (np.concatenate(part) for part in zip(*parts, strict=True))
+        sizes = [min(_AT_A_TIME, n_shots - first) for first in range(0, n_shots, _AT_A_TIME)]
+        return concatenate([self.labelled(*sampler.sample(size, return_errors=True)) for size in sizes])
+
+    def labelled(
+        self, events_BD: NDArray[np.bool_], labels_BO: NDArray[np.bool_], errors_BA: NDArray[np.bool_]
+    ) -> Shots:
+        """Shots with one end from a sample of this experiment's error model."""
+        flipped_B = self.flipped(events_BD, errors_BA)
         shots = shots_from_detectors(events_BD, self.placed, labels_BO)
         posterior_BP = torch.from_numpy(np.stack([1 - flipped_B, flipped_B], -1).astype(np.float32))
-        return with_posterior(shots, posterior_BP[:, None], tuple(line or 0 for line in self.placed.lines))
+        return with_posterior(shots, posterior_BP[:, None], (self.line,))
 
     def flipped(self, events_BD: NDArray[np.bool_], errors_BA: NDArray[np.bool_]) -> NDArray[np.float64]:
         """P(observable flipped | events, what is revealed of the errors), float64 (B,)."""
@@ -84,14 +92,85 @@ class RevealedLabels:
         return np.where(turned_B, 1 - flipped_B, flipped_B)
 
 
-def revealed_shots(experiment: Experiment, n_shots: int, seed: int) -> Shots:
-    """Fresh shots with one end, at `rounds`, and the oracle's posterior. Same arguments: same shots."""
-    return _revealed_labels(experiment).draw(n_shots, seed)
+class RevealedEnds:
+    """The same at several ends of one shot: each is a problem of its own, of the errors that show at it.
+
+    Raises what RevealedLabels does.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.errors = joint_errors(experiment, _revealed_labels(experiment).line)
+        shown_JX = np.concatenate([part.reshape(len(part), -1) for part in self.errors[1:]], axis=1)
+        self.dem = stim.DetectorErrorModel()
+        for q, shown_X in zip(joint_chances(experiment, self.errors), shown_JX, strict=True):
+            self.dem.append("error", q, [stim.target_relative_detector_id(int(n)) for n in np.flatnonzero(shown_X)])
+        self.dem.append("detector", [], [stim.target_relative_detector_id(shown_JX.shape[1] - 1)])
+        self.columns: dict[int, NDArray[np.int64]] = {}
+
+    def draw(self, n_shots: int, seed: int, ends: tuple[int, ...]) -> Shots:
+        """Shots with these ends, as RevealedLabels.draw."""
+        sampler = self.dem.compile_sampler(seed=seed)
+        sizes = [min(_AT_A_TIME, n_shots - first) for first in range(0, n_shots, _AT_A_TIME)]
+        samples = (sampler.sample(size, return_errors=True) for size in sizes)
+        return concatenate([self._some(shown_BX, errors_BJ, ends) for shown_BX, _, errors_BJ in samples])
+
+    def _some(self, shown_BX: NDArray[np.bool_], errors_BJ: NDArray[np.bool_], ends: tuple[int, ...]) -> Shots:
+        events_BRS, last_BKS, label_BK = self._split(shown_BX)
+        parts = []
+        for end in ends:
+            labels, column_J = self._end(end), self._columns(end)
+            errors_BA = np.zeros((len(shown_BX), labels.dem.num_errors), np.bool_)
+            shot, j = np.nonzero(errors_BJ & (column_J != NONE))
+            np.bitwise_xor.at(errors_BA, (shot, column_J[j]), True)
+            events_BD = _detectors(events_BRS, last_BKS, end, labels.placed)
+            parts.append(labels.labelled(events_BD, label_BK[:, [end - 1]], errors_BA))
+        return ends_of_one(parts, torch.from_numpy(events_BRS.astype(np.uint8)))
+
+    def _split(self, shown_BX: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
+        sizes = [part[0].size for part in self.errors[1:]]
+        parts = np.split(shown_BX, np.cumsum(sizes)[:-1], axis=1)
+        return [part.reshape(-1, *of.shape[1:]) for part, of in zip(parts, self.errors[1:], strict=True)]
+
+    def _end(self, end: int) -> RevealedLabels:
+        return _revealed_labels(replace(self.experiment, rounds=end))
+
+    def _columns(self, end: int) -> NDArray[np.int64]:
+        """int64 (J,): which error of the model that ends here each joint one is, NONE where it shows nothing."""
+        if end not in self.columns:
+            of = self._end(end)
+            known = {(*sorted(detectors), observable): a for a, (_, detectors, observable) in enumerate(flips(of.dem))}
+            events_JD = _detectors(self.errors.events_JRS, self.errors.last_JKS, end, of.placed)
+            label_J = self.errors.label_JK[:, end - 1]
+            shown: list[list[int]] = [[] for _ in label_J]
+            for j, n in zip(*(index.tolist() for index in np.nonzero(events_JD)), strict=True):
+                shown[j].append(n)
+            keys = [(*some, int(label)) for some, label in zip(shown, label_J, strict=True)]
+            self.columns[end] = np.array([NONE if key == (0,) else known[key] for key in keys], np.int64)
+        return self.columns[end]
 
 
-@lru_cache(maxsize=256)
+def _detectors(events_BRS: NDArray, last_BKS: NDArray, end: int, placed: Placement) -> NDArray:
+    slices_BTS = np.concatenate([events_BRS[:, :end], last_BKS[:, [end - 1]]], axis=1)
+    return slices_BTS[:, placed.slice_N, placed.stabiliser_N]
+
+
+def revealed_shots(experiment: Experiment, n_shots: int, seed: int, ends: tuple[int, ...] = ()) -> Shots:
+    """Fresh shots with these ends (none: the last alone) and the oracle's posterior. Same arguments: same shots."""
+    if ends in ((), (experiment.rounds,)):
+        return _revealed_labels(experiment).draw(n_shots, seed)
+    return _revealed_ends(experiment).draw(n_shots, seed, ends)
+
+
+# 51 rates, two bases, several numbers of rounds; up to 1 s each to prepare
+@lru_cache(maxsize=1024)
 def _revealed_labels(experiment: Experiment) -> RevealedLabels:
     return RevealedLabels(experiment)
+
+
+@lru_cache(maxsize=512)
+def _revealed_ends(experiment: Experiment) -> RevealedEnds:
+    return RevealedEnds(experiment)
 
 
 def _compiled():  # type: ignore[no-untyped-def]

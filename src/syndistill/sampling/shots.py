@@ -97,9 +97,21 @@ def concatenate(parts: list[Shots]) -> Shots:
     )
 
 
-def _joined(parts: list[torch.Tensor | None]) -> torch.Tensor | None:
+def ends_of_one(parts: list[Shots], events_BRS: torch.Tensor) -> Shots:
+    """The ends of the same shots, each given with its own rounds, as one; `events_BRS` are of all rounds."""
+    return replace(
+        parts[0],
+        events_BRS=events_BRS,
+        last_BKS=torch.cat([p.last_BKS for p in parts], 1),
+        labels_BKLO=_joined([p.labels_BKLO for p in parts], 1),
+        posterior_BKLP=_joined([p.posterior_BKLP for p in parts], 1),
+        ends=tuple(end for p in parts for end in p.ends),
+    )
+
+
+def _joined(parts: list[torch.Tensor | None], axis: int = 0) -> torch.Tensor | None:
     there = [part for part in parts if part is not None]
-    return torch.cat(there) if len(there) == len(parts) else None
+    return torch.cat(there, axis) if len(there) == len(parts) else None
 
 
 def with_posterior(shots: Shots, posterior_BKP: torch.Tensor, lines: tuple[int, ...]) -> Shots:

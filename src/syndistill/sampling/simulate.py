@@ -1,6 +1,6 @@
 """Simulated shots with the alternative last slice and the label of every line after every round.
 
-Axes: B shots, R rounds, S stabilisers, L lines, Q data qubits, O observables.
+Axes: B shots, R rounds, M measurements of a round, S stabilisers, L lines, Q data qubits, O observables.
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ from syndistill.sampling.shots import Shots
 
 def simulate(experiment: Experiment, n_shots: int, seed: int) -> Shots:
     """Fresh shots whose ends are 1..rounds. Same arguments, Stim version and SIMD width: same shots."""
+    return shots_from_flips(experiment, _flips(every_end(experiment), experiment.rounds, n_shots, seed))
+
+
+def shots_from_flips(experiment: Experiment, flips_RMB: np.ndarray) -> Shots:
+    """Shots from how the measurements M of each round of `every_end` differ from the noiseless ones."""
     layout = Layout(experiment.distance)
-    flips_RMB = _flips(every_end(experiment), experiment.rounds, n_shots, seed)
     measured_RSB, data_RMB = np.split(flips_RMB, [layout.n_stabilisers], axis=1)
     events_RSB = measured_RSB.copy()
     events_RSB[1:] ^= measured_RSB[:-1]

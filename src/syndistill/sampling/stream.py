@@ -63,22 +63,34 @@ class SimulatedSource:
         rng = np.random.default_rng([self.seed, index])
         shots_seen = index * self.batches_per_chunk * self.batch_size
         rounds, rates = self.schedule.draw(shots_seen, rng)
-        per_basis = [
-            self._shuffled(index, b, basis, rounds, rates, rng) for b, basis in enumerate(self.bases)
-        ]
+        # Revealed labels cost as much as their ends do, simulated ones come with all.
+        ends = self._ends(rounds, rng) if self.labels == "revealed" else ()
+        per_basis = [self._shuffled(index, b, basis, rounds, rates, rng, ends) for b, basis in enumerate(self.bases)]
         if self.labels != "revealed" and 0 < self.ends < rounds:
-            kept = [*sorted(rng.choice(rounds - 1, self.ends - 1, replace=False).tolist()), rounds - 1]
+            kept = [end - 1 for end in self._ends(rounds, rng)]
             per_basis = [shots.at_ends(kept) for shots in per_basis]
         return [
             per_basis[i % len(self.bases)].take(self._slice(i // len(self.bases)))
             for i in range(self.batches_per_chunk)
         ]
 
+    def _ends(self, rounds: int, rng: np.random.Generator) -> tuple[int, ...]:
+        if not 0 < self.ends < rounds:
+            return tuple(range(1, rounds + 1))
+        return (*sorted(1 + k for k in rng.choice(rounds - 1, self.ends - 1, replace=False).tolist()), rounds)
+
     def _slice(self, position: int) -> slice:
         return slice(position * self.batch_size, (position + 1) * self.batch_size)
 
     def _shuffled(
-        self, index: int, b: int, basis: str, rounds: int, rates: list[float], rng: np.random.Generator
+        self,
+        index: int,
+        b: int,
+        basis: str,
+        rounds: int,
+        rates: list[float],
+        rng: np.random.Generator,
+        ends: tuple[int, ...],
     ) -> Shots:
         n_shots = -(-self.batches_per_chunk // len(self.bases)) * self.batch_size
         n_each = -(-n_shots // len(rates))
@@ -86,12 +98,12 @@ class SimulatedSource:
         for r, p in enumerate(rates):
             seed = derived_seed(self.role, self.seed, index, b, r)
             experiment = Experiment(self.distance, rounds, basis, self.noise, p)
-            parts.append(self._drawn(experiment, n_each, seed))
+            parts.append(self._drawn(experiment, n_each, seed, ends))
         return concatenate(parts).take(_permutation(rng, n_each * len(rates)))
 
-    def _drawn(self, experiment: Experiment, n_shots: int, seed: int) -> Shots:
+    def _drawn(self, experiment: Experiment, n_shots: int, seed: int, ends: tuple[int, ...]) -> Shots:
         if self.labels == "revealed":
-            return revealed_shots(experiment, n_shots, seed)
+            return revealed_shots(experiment, n_shots, seed, ends)
         shots = simulate(experiment, n_shots, seed)
         return with_exact_labels(shots, experiment) if self.labels == "exact" else shots
 

@@ -119,8 +119,8 @@ class DataConfig(Strict):
     bases: tuple[Literal["x", "z", "both"], ...] = ("x", "z")
     labels: Literal["sampled", "exact", "revealed"] = "sampled"
     """exact: the exact posterior in place of the drawn label (sampling.exact_labels), for distance 3. revealed:
-    an unbiased estimate of it (sampling.revealed_labels), at the last end alone, for distances 3 and 5."""
+    an unbiased estimate of it (sampling.revealed_labels), for distances 3 and 5; .7 ms a shot and end at d=5, r=5."""
     ends: int = Field(default=0, ge=0)
     """At how many ends a chunk is taught: the last and others drawn anew for each; 0: at all. Each costs a Teacher as
-    much as a round. Shots with revealed labels have one."""
+    much as a round, revealed labels as much as they do."""
     curriculum: Curriculum
