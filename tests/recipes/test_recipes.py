@@ -27,8 +27,9 @@ def test_a_recipe_survives_json_and_fits_together(name):
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if isinstance(recipe(name), StudentRun | RoadRun)])
-def test_students_have_at_most_20_k_parameters(name):
-    assert build(recipe(name).network).n_parameters() <= 20_000
+def test_students_keep_within_their_size(name):
+    most = 100_000 if name.endswith("-100k") else 20_000
+    assert build(recipe(name).network).n_parameters() <= most
 
 
 def test_labels_alone_is_the_baseline_without_its_teacher():
@@ -42,4 +43,4 @@ def test_labels_alone_is_the_baseline_without_its_teacher():
 
 def test_an_unknown_recipe_is_an_error():
     with pytest.raises(SyndistillError, match="teacher-d3"):
-        recipe("teacher-d5")
+        recipe("teacher-d99")

@@ -12,20 +12,27 @@ from syndistill.recipes.students import (
     baseline_d3,
     baseline_d3_joint,
     baseline_d3_longer,
+    baseline_d5,
+    baseline_d5_100k,
     baseline_tiny,
     labels_d3,
+    labels_d5,
 )
-from syndistill.recipes.teachers import sycamore_d3, teacher_d3, teacher_d3_joint, teacher_tiny
+from syndistill.recipes.teachers import sycamore_d3, teacher_d3, teacher_d3_joint, teacher_d5, teacher_tiny
 from syndistill.training.run import TeacherRun
 
 RECIPES: dict[str, Callable[[], TeacherRun | StudentRun | RoadRun]] = {
     "teacher-d3": teacher_d3,
     "teacher-d3-joint": teacher_d3_joint,
+    "teacher-d5": teacher_d5,
     "teacher-tiny": teacher_tiny,
     "sycamore-d3": sycamore_d3,
     "baseline-d3": baseline_d3,
     "baseline-d3-longer": baseline_d3_longer,
     "labels-d3": labels_d3,
+    "baseline-d5": baseline_d5,
+    "baseline-d5-100k": baseline_d5_100k,
+    "labels-d5": labels_d5,
     "baseline-d3-joint": baseline_d3_joint,
     "baseline-tiny": baseline_tiny,
     "road-d3": road_d3,

@@ -1,6 +1,7 @@
-"""The published d=3 scores: every decoder on the standard grid, from rows that add up.
+"""The published scores of one distance: every decoder on the standard grid, from rows that add up.
 
     python -m syndistill.recipes.scores --rows results/d3.jsonl --page docs/results.md
+    python -m syndistill.recipes.scores --distance 5 --rows results/d5.jsonl --page docs/results-d5.md
 
 Batches that the rows file holds already are not decoded again, so a killed call goes on.
 """
@@ -23,11 +24,37 @@ from syndistill.recipes.console import progress_bars
 
 SEED = 31_415
 RIVAL = "pymatching-correlated"
-TEACHER = "teacher-d3"
-# The shipped Student, and two that had equal steps (20 k) on the same road: distilled, and from labels alone.
-STUDENTS = ("student-d3", "results/networks/baseline-20k.safetensors", "results/networks/labels-20k.safetensors")
-NETWORKS = (TEACHER, *STUDENTS)
-LONG_ROUNDS = (3, 5, 9, 15, 25)
+LONG_P = 0.004
+
+
+class Suite(NamedTuple):
+    """Who is judged at one distance, and on what: `short` rounds at two noise strengths, `long` ones at LONG_P."""
+
+    distance: int
+    teacher: str
+    students: tuple[str, ...]
+    short: int
+    long: tuple[int, ...]
+    optimum: bool
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        return (self.teacher, *self.students)
+
+    @property
+    def rounds(self) -> tuple[int, ...]:
+        return tuple(sorted({self.short, *self.long}))
+
+
+# d=3: the shipped Student, and two that had equal steps (20 k) on the same road: distilled, and from labels alone.
+SUITES = {
+    3: Suite(
+        3, "teacher-d3",
+        ("student-d3", "results/networks/baseline-20k.safetensors", "results/networks/labels-20k.safetensors"),
+        short=3, long=(5, 9, 15, 25), optimum=True,
+    ),
+    5: Suite(5, "teacher-d5", ("student-d5", "student-d5-100k"), short=5, long=(3, 9), optimum=False),
+}  # fmt: skip
 
 
 class Block(NamedTuple):
@@ -37,19 +64,22 @@ class Block(NamedTuple):
     experiment: Experiment
     decoders: tuple[str, ...]
     shots: int
-    students: tuple[str, ...] = (RIVAL, *STUDENTS)
+    students: tuple[str, ...]
 
 
-def grid(shots: int, long_shots: int) -> Iterator[Block]:
-    """r=3 with every reference at two noise strengths; the rounds of the error-per-round fit at p=.004."""
-    for p in (0.002, 0.004):
-        for basis in ("z", "x"):
-            references = ("pymatching", RIVAL, "tesseract", "optimal")
-            yield Block(Experiment(3, 3, basis, "si1000", p), (*references, TEACHER), shots)
-    for rounds in LONG_ROUNDS[1:]:
-        for basis in ("z", "x"):
-            decoders = ("pymatching", RIVAL, "optimal", TEACHER)
-            yield Block(Experiment(3, rounds, basis, "si1000", 0.004), decoders, long_shots)
+def grid(suite: Suite, shots: int, long_shots: int) -> Iterator[Block]:
+    """The short experiment with every reference at two noise strengths; the other rounds at LONG_P.
+
+    Tesseract takes 10 ms a shot at d=5 and is left out there.
+    """
+    slow = ("tesseract", "optimal") if suite.optimum else ()
+    for rounds in (suite.short, *suite.long):
+        for p in (0.002, LONG_P) if rounds == suite.short else (LONG_P,):
+            for basis in ("z", "x"):
+                references = ("pymatching", RIVAL, *(slow if rounds == suite.short else slow[1:]))
+                n_shots = shots if rounds == suite.short else long_shots
+                experiment = Experiment(suite.distance, rounds, basis, "si1000", p)
+                yield Block(experiment, (*references, suite.teacher), n_shots, (RIVAL, *suite.students))
 
 
 def judge(blocks: list[Block], rows_file: Path) -> list[tuple[Block, Comparison]]:
@@ -68,20 +98,20 @@ def judge(blocks: list[Block], rows_file: Path) -> list[tuple[Block, Comparison]
     return found
 
 
-def page(found: list[tuple[Block, Comparison]]) -> str:
-    """docs/results.md, from the rows alone."""
-    lines = ["# Scores of the shipped d=3 networks", ""]
+def page(suite: Suite, found: list[tuple[Block, Comparison]], command: str) -> str:
+    """The page of a distance, from the rows alone."""
+    lines = [f"# Scores of the shipped d={suite.distance} networks", ""]
     lines += [
         "SI1000 memory, all decoders on the same shots, 95 % Wilson intervals; made from the rows in `results/` by "
-        "`python -m syndistill.recipes.scores --rows results/d3.jsonl --page docs/results.md --long-shots 50000`."
+        f"`{command}`."
     ]
     for block, comparison in found:
         lines += ["", f"## {block.experiment}", ""]
         lines += _table(comparison)
-    lines += ["", "## Logical error per round, p=.004, fit over r = " + ", ".join(map(str, LONG_ROUNDS)), ""]
-    lines += _per_round(found)
+    lines += ["", "## Logical error per round, p=.004, fit over r = " + ", ".join(map(str, suite.rounds)), ""]
+    lines += _per_round(suite, found)
     lines += ["", f"## Share of the Teacher's gain over {RIVAL} that a Student keeps, p=.004", ""]
-    lines += _gains(found)
+    lines += _gains(suite, found)
     return "\n".join(lines) + "\n"
 
 
@@ -116,19 +146,20 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _rows(found: list[tuple[Block, Comparison]], basis: str, decoder: str) -> list[tuple[int, Row]]:
-    return [
+    rows = [
         (block.experiment.rounds, row)
         for block, comparison in found
-        if block.experiment.basis == basis and block.experiment.p == 0.004
+        if block.experiment.basis == basis and block.experiment.p == LONG_P
         for row in comparison.rows
         if row.decoder == decoder
     ]
+    return sorted(rows, key=lambda item: item[0])
 
 
-def _per_round(found: list[tuple[Block, Comparison]]) -> list[str]:
+def _per_round(suite: Suite, found: list[tuple[Block, Comparison]]) -> list[str]:
     lines = ["| basis | decoder | error per round % | 95 % | R^2 |", "|---|---|---|---|---|"]
     for basis in ("z", "x"):
-        for decoder in ("pymatching", RIVAL, "optimal", *NETWORKS):
+        for decoder in ("pymatching", RIVAL, *(("optimal",) if suite.optimum else ()), *suite.networks):
             rows = _rows(found, basis, decoder)
             fit = fit_per_round([n for n, _ in rows], [r.errors for _, r in rows], [r.shots for _, r in rows])
             cells = f"{100 * fit.epsilon:.3f} | {100 * fit.low:.3f} - {100 * fit.high:.3f} | {fit.r_squared:.4f}"
@@ -136,28 +167,36 @@ def _per_round(found: list[tuple[Block, Comparison]]) -> list[str]:
     return lines
 
 
-def _gains(found: list[tuple[Block, Comparison]]) -> list[str]:
-    head = " | ".join(f"{_short(name)} keeps" for name in STUDENTS)
-    lines = [f"| basis | rounds | Teacher's gain | {head} |", "|" + "---|" * (3 + len(STUDENTS))]
+def _gains(suite: Suite, found: list[tuple[Block, Comparison]]) -> list[str]:
+    head = " | ".join(f"{_short(name)} keeps" for name in suite.students)
+    lines = [f"| basis | rounds | Teacher's gain | {head} |", "|" + "---|" * (3 + len(suite.students))]
     for basis in ("z", "x"):
-        lers = {d: {n: r.ler for n, r in _rows(found, basis, d)} for d in (RIVAL, *NETWORKS)}
+        lers = {d: {n: r.ler for n, r in _rows(found, basis, d)} for d in (RIVAL, *suite.networks)}
         for rounds in lers[RIVAL]:
-            gain = lers[RIVAL][rounds] - lers[TEACHER][rounds]
+            gain = lers[RIVAL][rounds] - lers[suite.teacher][rounds]
             # Where the Teacher gains nothing there is nothing to keep.
-            kept = [f"{(lers[RIVAL][rounds] - lers[d][rounds]) / gain:.0%}" if gain > 0 else "-" for d in STUDENTS]
+            of = suite.students
+            kept = [f"{(lers[RIVAL][rounds] - lers[d][rounds]) / gain:.0%}" if gain > 0 else "-" for d in of]
             lines.append(f"| {basis} | {rounds} | {gain:.5f} | " + " | ".join(kept) + " |")
     return lines
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--distance", type=int, choices=SUITES, default=3)
     parser.add_argument("--rows", type=Path, required=True, help="rows file, appended to")
     parser.add_argument("--page", type=Path, required=True, help="Markdown page to write")
-    parser.add_argument("--shots", type=int, default=200_000, help="for r=3")
-    parser.add_argument("--long-shots", type=int, default=50_000, help="for longer experiments")
+    parser.add_argument("--shots", type=int, default=200_000, help="for the short experiment")
+    parser.add_argument("--long-shots", type=int, default=50_000, help="for the others")
     args = parser.parse_args(arguments)
+    suite = SUITES[args.distance]
+    command = (
+        f"python -m syndistill.recipes.scores --distance {args.distance} --rows {args.rows} --page {args.page} "
+        f"--shots {args.shots} --long-shots {args.long_shots}"
+    )
     try:
-        args.page.write_text(page(judge(list(grid(args.shots, args.long_shots)), args.rows)))
+        found = judge(list(grid(suite, args.shots, args.long_shots)), args.rows)
+        args.page.write_text(page(suite, found, command))
     except SyndistillError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

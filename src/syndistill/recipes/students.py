@@ -6,6 +6,7 @@ from typing import Literal
 
 from syndistill.distill.objective import FinalTerm, LabelTerm, Terms
 from syndistill.distill.run import StudentData, StudentRun
+from syndistill.models.flat_gru import FlatGruConfig
 from syndistill.models.presets import preset
 from syndistill.training.config import Curriculum, DataConfig, OptimiserConfig, RoundsPhase, TrainingConfig
 
@@ -53,6 +54,39 @@ def baseline_d3_longer() -> StudentRun:
     )
 
 
+def baseline_d5() -> StudentRun:
+    """A flat GRU of at most 20 k parameters from the d=5 Teacher's final logits and labels, for 3 to 5 rounds."""
+    return _baseline_d5(width=50, readout_width=28, steps=30_000)
+
+
+def baseline_d5_100k() -> StudentRun:
+    """The same for at most 100 k parameters."""
+    return _baseline_d5(width=132, readout_width=60, steps=20_000)
+
+
+def _baseline_d5(width: int, readout_width: int, steps: int) -> StudentRun:
+    run = baseline_d3()
+    optimiser = run.training.optimiser.model_copy(update={"decay_steps": steps * 97 // 100})
+    simulated = fixed_rounds(5, ("x", "z"), p_min=0.001, p_max=0.006, distance=5)
+    return run.model_copy(
+        update={
+            "network": FlatGruConfig(distance=5, width=width, readout_width=readout_width, readout_layers=1),
+            "teacher": "teacher-d5",
+            "data": run.data.model_copy(
+                update={"simulated": simulated, "cached_shots": 131_072, "cut_rounds": (3, 4, 5, 5, 5)}
+            ),
+            "training": run.training.model_copy(update={"steps": steps, "optimiser": optimiser}),
+        }
+    )
+
+
+def labels_d5() -> StudentRun:
+    """The control of baseline_d5: the same steps from labels alone, on fresh shots."""
+    run = baseline_d5()
+    terms = run.terms.model_copy(update={"final": FinalTerm(weight=0.0)})
+    return run.model_copy(update={"terms": terms, "data": run.data.model_copy(update={"cached_shots": 0})})
+
+
 def labels_d3() -> StudentRun:
     """The baseline's Student with the same steps from labels alone, on fresh shots (labels are free, so they repeat
     nothing: the strongest form of this control)."""
@@ -95,8 +129,10 @@ def baseline_tiny() -> StudentRun:
     )
 
 
-def fixed_rounds(rounds: int, bases: tuple[Literal["x", "z", "both"], ...], p_min: float, p_max: float) -> DataConfig:
-    """Simulated d=3 shots of one number of rounds, p uniform between the two."""
+def fixed_rounds(
+    rounds: int, bases: tuple[Literal["x", "z", "both"], ...], p_min: float, p_max: float, distance: int = 3
+) -> DataConfig:
+    """Simulated shots of one number of rounds, p uniform between the two."""
     phases = (RoundsPhase(from_shots=0, rounds=(rounds,)),)
     uniform = Curriculum(p_min=p_min, p_max=p_max, tilt=0.0, rounds=phases)
-    return DataConfig(distance=3, noise="si1000", bases=bases, curriculum=uniform)
+    return DataConfig(distance=distance, noise="si1000", bases=bases, curriculum=uniform)

@@ -48,6 +48,46 @@ def teacher_d3_joint() -> TeacherRun:
     )
 
 
+def teacher_d5() -> TeacherRun:
+    """The d=5 Teacher: the same network from the shipped d=3 Teacher's weights, its lines agreeing, on revealed labels.
+
+    The road of the shipped one (its card has the legs) as a single run, which itself was never made, with the longer
+    rounds that the shipped one still lacks.
+    """
+    return TeacherRun(
+        network=preset("teacher-small", 5).model_copy(update={"agree_lines": True}),
+        start_from="teacher-d3",
+        data=DataConfig(
+            distance=5,
+            noise="si1000",
+            bases=("x", "z"),
+            labels="revealed",
+            ends=1,
+            curriculum=Curriculum(
+                p_min=0.001,
+                p_max=0.006,
+                tilt=0.0,
+                rounds=(
+                    RoundsPhase(from_shots=0, rounds=(2, 3, 4, 5, 5)),
+                    RoundsPhase(from_shots=500_000, rounds=(3, 5, 5, 5, 9)),
+                    RoundsPhase(from_shots=1_000_000, rounds=(3, 5, 9, 15, 25)),
+                ),
+            ),
+        ),
+        training=TrainingConfig(
+            steps=12_000,
+            batch_size=128,
+            seed=1,
+            precision="bf16",
+            compile=True,
+            threads=1,
+            optimiser=OptimiserConfig(
+                name="muon", learning_rate=1e-3, matrix_rate=0.01, warmup_steps=50, decay_steps=8_000, ema_decay=0.998
+            ),
+        ),
+    )
+
+
 def teacher_tiny() -> TeacherRun:
     """Under a minute on one core: shows that the road is open, and is no Teacher to learn from."""
     phases = (RoundsPhase(from_shots=0, rounds=(3,)),)
