@@ -31,7 +31,7 @@ from syndistill.training.run_folder import write_json
 
 __all__ = ["CacheKey", "CachedSource", "add_signals", "announce", "cut", "read_manifest", "teacher_key", "write_cache"]
 
-SHOTS_PER_CALL = 1024  # a Teacher's forward; keeps its activations in tens of MB
+SHOTS_PER_CALL = 128  # a forward that fits the cache: of 9 rounds 1.6 ms a shot, 2.3 with 512
 
 Progress = Callable[[int, int], None]
 

@@ -29,14 +29,12 @@ def baseline_d3() -> StudentRun:
         ),
         terms=Terms(labels=LabelTerm(weight=0.1, where="last"), final=FinalTerm(weight=1.0, temperature=1.0)),
         training=TrainingConfig(
-            steps=100_000,
-            batch_size=256,
+            steps=60_000,
+            batch_size=512,
             seed=1,
             threads=1,
             log_every=100,
-            optimiser=OptimiserConfig(
-                name="muon", learning_rate=3e-3, matrix_rate=0.02, warmup_steps=300, decay_steps=98_000, ema_decay=0.999
-            ),
+            optimiser=OptimiserConfig(learning_rate=3e-3, warmup_steps=300, decay_steps=58_000, ema_decay=0.999),
         ),
     )
 
@@ -66,7 +64,9 @@ def baseline_d5_100k() -> StudentRun:
 
 def _baseline_d5(width: int, readout_width: int, steps: int) -> StudentRun:
     run = baseline_d3()
-    optimiser = run.training.optimiser.model_copy(update={"decay_steps": steps * 97 // 100})
+    optimiser = run.training.optimiser.model_copy(
+        update={"name": "muon", "matrix_rate": 0.02, "decay_steps": steps * 97 // 100}
+    )
     simulated = fixed_rounds(5, ("x", "z"), p_min=0.001, p_max=0.006, distance=5)
     return run.model_copy(
         update={
@@ -75,7 +75,7 @@ def _baseline_d5(width: int, readout_width: int, steps: int) -> StudentRun:
             "data": run.data.model_copy(
                 update={"simulated": simulated, "cached_shots": 131_072, "cut_rounds": (3, 4, 5, 5, 5)}
             ),
-            "training": run.training.model_copy(update={"steps": steps, "optimiser": optimiser}),
+            "training": run.training.model_copy(update={"steps": steps, "batch_size": 256, "optimiser": optimiser}),
         }
     )
 
