@@ -20,7 +20,7 @@ from syndistill.models.zoo import load_any, network_path
 from syndistill.sampling.shots import Shots, shots_from_detectors
 from syndistill.sampling.stored import StoredShots
 
-BATCH = 1024  # of a forward; larger ones leave the cache
+BATCH = 256  # of a forward; a Teacher of d=5 takes 2.9 ms a shot, with 1024 5.7: it leaves the cache
 
 
 class NetworkDecoder(Decoder):

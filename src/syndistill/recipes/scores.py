@@ -28,13 +28,14 @@ LONG_P = 0.004
 
 
 class Suite(NamedTuple):
-    """Who is judged at one distance, and on what: `short` rounds at two noise strengths, `long` ones at LONG_P."""
+    """Who is judged at one distance, and on what: `short` rounds at each of `rates`, `long` ones at LONG_P."""
 
     distance: int
     teacher: str
     students: tuple[str, ...]
     short: int
     long: tuple[int, ...]
+    rates: tuple[float, ...]
     optimum: bool
 
     @property
@@ -51,9 +52,9 @@ SUITES = {
     3: Suite(
         3, "teacher-d3",
         ("student-d3", "results/networks/baseline-20k.safetensors", "results/networks/labels-20k.safetensors"),
-        short=3, long=(5, 9, 15, 25), optimum=True,
+        short=3, long=(5, 9, 15, 25), rates=(0.002, LONG_P), optimum=True,
     ),
-    5: Suite(5, "teacher-d5", ("student-d5", "student-d5-100k"), short=5, long=(3, 9), optimum=False),
+    5: Suite(5, "teacher-d5", (), short=5, long=(3, 9), rates=(LONG_P,), optimum=False),
 }  # fmt: skip
 
 
@@ -68,13 +69,13 @@ class Block(NamedTuple):
 
 
 def grid(suite: Suite, shots: int, long_shots: int) -> Iterator[Block]:
-    """The short experiment with every reference at two noise strengths; the other rounds at LONG_P.
+    """The short experiment with every reference at the suite's rates; the other rounds at LONG_P.
 
     Tesseract takes 10 ms a shot at d=5 and is left out there.
     """
     slow = ("tesseract", "optimal") if suite.optimum else ()
     for rounds in (suite.short, *suite.long):
-        for p in (0.002, LONG_P) if rounds == suite.short else (LONG_P,):
+        for p in suite.rates if rounds == suite.short else (LONG_P,):
             for basis in ("z", "x"):
                 references = ("pymatching", RIVAL, *(slow if rounds == suite.short else slow[1:]))
                 n_shots = shots if rounds == suite.short else long_shots
@@ -110,8 +111,9 @@ def page(suite: Suite, found: list[tuple[Block, Comparison]], command: str) -> s
         lines += _table(comparison)
     lines += ["", "## Logical error per round, p=.004, fit over r = " + ", ".join(map(str, suite.rounds)), ""]
     lines += _per_round(suite, found)
-    lines += ["", f"## Share of the Teacher's gain over {RIVAL} that a Student keeps, p=.004", ""]
-    lines += _gains(suite, found)
+    if suite.students:
+        lines += ["", f"## Share of the Teacher's gain over {RIVAL} that a Student keeps, p=.004", ""]
+        lines += _gains(suite, found)
     return "\n".join(lines) + "\n"
 
 
