@@ -1,6 +1,6 @@
 """The cards of shipped networks, from the network files and the rows of `recipes.scores` alone.
 
-    python -m syndistill.recipes.cards --rows results/d3.jsonl --speed results/speed.json \
+    python -m syndistill.recipes.cards --rows results/d3.jsonl results/d5.jsonl --speed results/speed.json \
         --confidence results/confidence.json
 
 --speed is what benchmarks/decoding_speed.py wrote, --confidence what `recipes.confidence` did; without them a card says
@@ -87,14 +87,14 @@ def _read(path: Path | None, maker: str) -> dict[str, Any] | None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=Path, required=True, help="rows file of recipes.scores")
+    parser.add_argument("--rows", type=Path, nargs="+", required=True, help="rows files of recipes.scores")
     parser.add_argument("--speed", type=Path, help="figures of benchmarks/decoding_speed.py")
     parser.add_argument("--confidence", type=Path, help="figures of recipes.confidence")
     args = parser.parse_args(arguments)
     try:
-        if not args.rows.is_file():
-            raise SyndistillError(f"no rows file {args.rows}; python -m syndistill.recipes.scores makes it")
-        rows = combine(list(RowsFile(args.rows).rows.values()))
+        if missing := [path for path in args.rows if not path.is_file()]:
+            raise SyndistillError(f"no rows file {missing[0]}; python -m syndistill.recipes.scores makes it")
+        rows = combine([row for path in args.rows for row in RowsFile(path).rows.values()])
         speed = _read(args.speed, "benchmarks/decoding_speed.py")
         confidence = _read(args.confidence, "python -m syndistill.recipes.confidence")
         for name in shipped_names():
