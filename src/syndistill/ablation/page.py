@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 from syndistill.ablation.grids import Grid, grids_of
 from syndistill.ablation.judge import OPTIMUM, RIVAL, TEACHER
@@ -12,6 +13,16 @@ from syndistill.ablation.pictures import figures
 from syndistill.ablation.table import Table, read_table
 from syndistill.ablation.verdicts import answers, findings
 from syndistill.errors import SyndistillError
+
+
+class _Content(NamedTuple):
+    """What both forms of the report show. said: (question, answer). drawn: by name, caption and SVG."""
+
+    table: Table
+    said: list[tuple[str, str]]
+    gaps: list[str]
+    drawn: dict[str, tuple[str, str]]
+    grids: list[Grid]
 
 
 def write_report(source: Path, html_file: Path | None, markdown: Path | None) -> list[Path]:
@@ -23,18 +34,16 @@ def write_report(source: Path, html_file: Path | None, markdown: Path | None) ->
         if not path.parent.is_dir():
             raise SyndistillError(f"{path}: there is no folder {path.parent}; choose another place")
     found = findings(table)
-    drawn = figures(table, found)
-    said, gaps = answers(table, found), _gaps(table)
-    grids = grids_of(table, found)
+    content = _Content(table, answers(table, found), _gaps(table), figures(table, found), grids_of(table, found))
     try:
-        html_file.write_text(_html(table, said, gaps, drawn, grids), encoding="utf-8")
+        html_file.write_text(_html(content), encoding="utf-8")
         folder = markdown.with_suffix("")
-        if drawn:
+        if content.drawn:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-        for name, (_, svg) in drawn.items():
+        for name, (_, svg) in content.drawn.items():
             (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
-        markdown.write_text(_markdown(table, said, gaps, drawn, grids, folder.name), encoding="utf-8")
+        markdown.write_text(_markdown(content, folder.name), encoding="utf-8")
     except OSError as error:
         raise SyndistillError(f"cannot write the report ({error}); choose another place") from None
     return [html_file, markdown]
@@ -80,13 +89,8 @@ def _about(table: Table) -> str:
     )
 
 
-def _html(
-    table: Table,
-    said: list[tuple[str, str]],
-    gaps: list[str],
-    drawn: dict[str, tuple[str, str]],
-    grids: list[Grid],
-) -> str:
+def _html(content: _Content) -> str:
+    table, said, gaps, drawn, grids = content
     text = html.escape
     parts = [f"<h1>What each signal is worth: {text(table.plan.title)}</h1>"]
     parts += [f'<p class="gap">{text(gap)}</p>' for gap in gaps]
@@ -113,14 +117,8 @@ _STYLE = (
 )
 
 
-def _markdown(
-    table: Table,
-    said: list[tuple[str, str]],
-    gaps: list[str],
-    drawn: dict[str, tuple[str, str]],
-    grids: list[Grid],
-    folder: str,
-) -> str:
+def _markdown(content: _Content, folder: str) -> str:
+    table, said, gaps, drawn, grids = content
     lines = [f"# What each signal is worth: {table.plan.title}", ""]
     lines += [f"> **Gap.** {gap}\n" for gap in gaps]
     for question, answer in said:

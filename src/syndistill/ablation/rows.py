@@ -46,20 +46,25 @@ class Reliability(Strict):
     observed: tuple[float, ...]
 
 
-class Score(Strict):
-    """One decoder on one case. student: a preset, or "reference", whose name is then in arm.
+class _OfRun(Strict):
+    """Whose row it is. run: hash of the configuration that was trained."""
 
-    run: hash of the configuration that was trained. nll: nats per shot. kl: of the Teacher's posterior to the
-    Student's, nats per shot, on kl_shots of the shots. steps, shots_seen: of the whole training.
-    """
-
-    format: Literal[1] = FORMAT
-    kind: Literal["score"] = "score"
     run: str
     student: str
     arm: str
     budget: float
     seed: int
+
+
+class Score(_OfRun):
+    """One decoder on one case. student: a preset, or "reference", whose name is then in arm.
+
+    nll: nats per shot. kl: of the Teacher's posterior to the
+    Student's, nats per shot, on kl_shots of the shots. steps, shots_seen: of the whole training.
+    """
+
+    format: Literal[1] = FORMAT
+    kind: Literal["score"] = "score"
     experiment: str
     rounds: int
     shots: int = Field(gt=0)
@@ -92,16 +97,11 @@ class Score(Strict):
         return self.errors / self.shots
 
 
-class Failure(Strict):
+class Failure(_OfRun):
     """An attempt that raised, or whose process died."""
 
     format: Literal[1] = FORMAT
     kind: Literal["failure"] = "failure"
-    run: str
-    student: str
-    arm: str
-    budget: float
-    seed: int
     attempt: int
     error: str
 

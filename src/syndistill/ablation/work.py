@@ -59,11 +59,7 @@ class Task:
     job: Job
 
     def failure(self, attempt: int, error: str) -> Failure:
-        job = self.job
-        return Failure(
-            run=self.run, student=job.student, arm=job.arm, budget=job.budget, seed=job.seed, attempt=attempt,
-            error=error,
-        )  # fmt: skip
+        return Failure(run=self.run, **self.job._asdict(), attempt=attempt, error=error)
 
 
 def teacher_keys(plan: Plan) -> dict[str, str]:

@@ -5,6 +5,8 @@ Axes: B shots, S stabilisers, D width, W readout width, L lines, C logit channel
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from torch import nn
@@ -69,9 +71,7 @@ def agreed(logits_NLC: torch.Tensor, parity_NS: torch.Tensor, layout: Layout, ba
     parity_NS: uint8, final stabiliser values (running XOR up to the last slice). float32 (N, L, C).
     """
     logits_NLC = logits_NLC.float()
-    bases = ("x", "z") if basis == "both" else (basis,)
-    matrices = np.stack([layout.line_matrix(b) for b in bases], -1)
-    matrix_SLO = torch.from_numpy(matrices).to(logits_NLC.device, torch.float32)
+    matrix_SLO = _line_matrices(layout, basis).to(logits_NLC.device)
     flipped_NLO = torch.einsum("ns,slo->nlo", parity_NS.float(), matrix_SLO) % 2
     if logits_NLC.shape[-1] == 4:  # class 2 x + z of I, X, Z, Y: flips permute the classes, and again undo it
         pattern_NL = (2 * flipped_NLO[..., 0] + flipped_NLO[..., 1]).long()
@@ -80,3 +80,10 @@ def agreed(logits_NLC: torch.Tensor, parity_NS: torch.Tensor, layout: Layout, ba
         return mean_NLC.gather(-1, turned_NLC)
     sign_NLC = 1 - 2 * flipped_NLO
     return sign_NLC * (sign_NLC * logits_NLC).mean(1, keepdim=True)
+
+
+@lru_cache(maxsize=64)
+def _line_matrices(layout: Layout, basis: str) -> torch.Tensor:
+    """float32 (S, L, O): `Layout.line_matrix` of each basis; kept, since every streamed readout asks for it."""
+    bases = ("x", "z") if basis == "both" else (basis,)
+    return torch.from_numpy(np.stack([layout.line_matrix(b) for b in bases], -1)).float()

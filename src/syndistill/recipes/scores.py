@@ -177,8 +177,8 @@ def _gains(suite: Suite, found: list[tuple[Block, Comparison]]) -> list[str]:
         for rounds in lers[RIVAL]:
             gain = lers[RIVAL][rounds] - lers[suite.teacher][rounds]
             # Where the Teacher gains nothing there is nothing to keep.
-            of = suite.students
-            kept = [f"{(lers[RIVAL][rounds] - lers[d][rounds]) / gain:.0%}" if gain > 0 else "-" for d in of]
+            left = [lers[RIVAL][rounds] - lers[name][rounds] for name in suite.students]
+            kept = [f"{own / gain:.0%}" if gain > 0 else "-" for own in left]
             lines.append(f"| {basis} | {rounds} | {gain:.5f} | " + " | ".join(kept) + " |")
     return lines
 
