@@ -200,3 +200,20 @@ def test_joint4_refuses_memory_experiments(make_network, make_shots, family):
         network(shots)
     with pytest.raises(SyndistillError, match="two-observable shots, these are of basis x"):
         network.init_state(2, "x")
+
+
+def test_a_turned_network_reads_x_shots_as_z_shots(make_network, make_shots):
+    network, shots = make_network("flat_gru"), make_shots("x")
+    with torch.no_grad():
+        for kind in ("start", "heads"):  # so that nothing but the order of the inputs tells the bases apart
+            part = getattr(network, kind).state_dict()
+            getattr(network, kind).load_state_dict({key: part[key.replace("x", "z", 1)] for key in part})
+    turned_S = network.layout.turned_S
+    as_z = replace(
+        shots, basis="z", events_BRS=shots.events_BRS[..., turned_S], last_BKS=shots.last_BKS[..., turned_S]
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(network(shots).logits_BKLC, network(as_z).logits_BKLC)
+        plain = make_network("flat_gru", turn_x=False)
+        plain.load_state_dict(network.state_dict())
+        assert not torch.allclose(plain(shots).logits_BKLC, network(as_z).logits_BKLC)

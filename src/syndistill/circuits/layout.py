@@ -75,6 +75,17 @@ class Layout:
             for row, col in self.cells_S2.tolist()
         ]
 
+    @cached_property
+    def turned_S(self) -> np.ndarray:
+        """For each stabiliser the one that a quarter turn moves onto it, int64 (S,): the other type, line l to line l.
+
+        events[:, turned_S] of an X memory experiment look like those of a Z one. They are not quite distributed alike:
+        at d=3, SI1000, error mechanisms of 15 % of all probability differ.
+        """
+        cells_S2 = self.cells_S2
+        number = {(r, c): s for s, (r, c) in enumerate(cells_S2.tolist())}
+        return np.array([number[c, self.distance - r] for r, c in cells_S2.tolist()])
+
     def line_data(self, basis: str, line: int) -> list[int]:
         """The data qubits of a line: row `line` for basis x, column `line` for basis z."""
         d = self.distance

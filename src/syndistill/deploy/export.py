@@ -36,10 +36,11 @@ def export_onnx(name_or_path: str | Path, circuit: stim.Circuit, label: str, fol
     weights = load_flat_weights(name_or_path)
     placement = place_circuit(circuit)
     _check(weights, placement, str(name_or_path))
+    reading = weights.reading(placement.basis)
     files = {
-        STEP_FILE: step_graph(weights),
-        READOUT_FILE: readout_graph(weights, placement.basis),
-        EXPERIMENT_FILE: experiment_graph(weights, placement),
+        STEP_FILE: step_graph(reading),
+        READOUT_FILE: readout_graph(reading, placement.basis),
+        EXPERIMENT_FILE: experiment_graph(reading, placement),
     }
     manifest = _manifest(weights, placement, str(name_or_path), label, circuit, files)
     beside = folder.with_name(f".{folder.name}.{os.getpid()}")
@@ -103,10 +104,8 @@ def _manifest(
             "is_x_S": layout.is_x_S.tolist(),
             "on_basis_S": layout.on_basis_S(placement.basis).tolist(),
         },
-        # The state before the first round, for each basis, which the step graph takes.
-        "start_D": {
-            name.partition(".")[2]: t.tolist() for name, t in weights.tensors.items() if name.startswith("start.")
-        },
+        # The state before the first round, which the step graph takes. Of one basis: the graphs may read it turned.
+        "start_D": {placement.basis: weights.tensors[f"start.{placement.basis}"].tolist()},
         "opset": OPSET,
         "files": {file: hashlib.sha256(content).hexdigest() for file, content in files.items()},
         "versions": {package: version(package) for package in ("syndistill", "onnx", "stim", "numpy")},

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -34,6 +34,7 @@ class FlatWeights:
     width: int
     readout_width: int
     readout_layers: int
+    turn_x: bool
     tensors: Mapping[str, NDArray[np.float32]]
     metadata: Mapping[str, Any]
 
@@ -53,6 +54,19 @@ class FlatWeights:
             digest.update(f"{name} torch.{tensor.dtype} {tuple(tensor.shape)}\n".encode())
             digest.update(np.ascontiguousarray(tensor).tobytes())
         return digest.hexdigest()
+
+    def reading(self, basis: str) -> FlatWeights:
+        """The same network for shots of one basis, its inputs in the layout's order whether or not it turns them."""
+        if not (self.turn_x and basis == "x"):
+            return self
+        s, place_S = self.layout.n_stabilisers, np.argsort(self.layout.turned_S)
+        place_I = np.concatenate([place_S, s + place_S])
+        first, width = self.tensors["decide.0.weight"], self.width
+        turned = {
+            "gru.weight_ih_l0": self.tensors["gru.weight_ih_l0"][:, place_I],
+            "decide.0.weight": np.concatenate([first[:, :width], first[:, width:][:, place_I]], 1),
+        }
+        return replace(self, turn_x=False, tensors={**self.tensors, **turned})
 
     def heads(self, basis: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Weights (O, W) and biases (O,) that answer for line 0: one for x or z, two for both, four for joint4."""
@@ -102,7 +116,7 @@ def load_flat_weights(name_or_path: str | Path) -> FlatWeights:
     try:
         found = FlatWeights(
             config["distance"], config["output"], config["width"], config["readout_width"], config["readout_layers"],
-            tensors, header["metadata"],
+            bool(config.get("turn_x", False)), tensors, header["metadata"],
         )  # fmt: skip
         expected = _shapes(found, bool(config["next_events"]))
     except (KeyError, TypeError) as error:

@@ -79,6 +79,7 @@ class PackedGru:
 def pack(weights: FlatWeights, basis: str, lanes: int, int8: bool) -> PackedGru:
     """For shots of one basis, for vectors of `lanes` floats."""
     n_outputs(weights.output, basis)  # refuses what it has no head for
+    weights = weights.reading(basis)
     t, width, bits = weights.tensors, weights.width, 2 * weights.layout.n_stabilisers
     reset, update, candidate = (slice(i * width, (i + 1) * width) for i in range(3))
     recurrent_DDg = t["gru.weight_hh_l0"].reshape(3, width, width)

@@ -35,6 +35,8 @@ class FlatGruConfig(NetworkConfig):
     width: int = Field(64, gt=0)
     readout_width: int = Field(32, gt=0)
     readout_layers: int = Field(1, ge=0)
+    turn_x: bool = False
+    """Whether X experiments are read turned by 90 degrees, like Z ones: one filter to learn, not two."""
     next_events: bool = False
     """Whether it also predicts the next round's events: an aid in training, of no use afterwards."""
 
@@ -76,7 +78,8 @@ class FlatGru(DecoderNetwork):
         if state.rounds_done == 0:
             events_BS = events_BS * self.defined_S(state.basis)
         parity_BS = state.parity_BS ^ events_BS
-        _, memory_1BD = self.gru(self._bits(events_BS, parity_BS)[:, None], state.memory_BX[None].contiguous())
+        bits_BI = self._bits(events_BS, parity_BS, state.basis)
+        _, memory_1BD = self.gru(bits_BI[:, None], state.memory_BX[None].contiguous())
         return replace(
             state,
             rounds_done=state.rounds_done + 1,
@@ -94,7 +97,7 @@ class FlatGru(DecoderNetwork):
         shots = defined_only(shots)
         parity_BRS, _, last_parity_BKS, _ = event_history(shots)
         start_BD = self.init_state(len(shots), shots.basis).memory_BX
-        states_BRD, _ = self.gru(self._bits(shots.events_BRS, parity_BRS), start_BD[None].contiguous())
+        states_BRD, _ = self.gru(self._bits(shots.events_BRS, parity_BRS, shots.basis), start_BD[None].contiguous())
         ended_BKD = states_BRD[:, [end - 1 for end in shots.ends]]
         logits_NLC = self._decide(
             ended_BKD.flatten(0, 1), shots.last_BKS.flatten(0, 1), last_parity_BKS.flatten(0, 1), shots.basis
@@ -110,14 +113,17 @@ class FlatGru(DecoderNetwork):
         decide = c.readout_width * (c.width + 2 * s + 2 * c.readout_layers * c.readout_width)
         return core + (decide + c.readout_width * lines * channels) / rounds
 
-    def _bits(self, events: torch.Tensor, parity: torch.Tensor) -> torch.Tensor:
+    def _bits(self, events: torch.Tensor, parity: torch.Tensor, basis: str) -> torch.Tensor:
+        if self.config.turn_x and basis == "x":
+            turned_S = torch.from_numpy(self.layout.turned_S).to(events.device)
+            events, parity = events[..., turned_S], parity[..., turned_S]
         return torch.cat([events, parity], -1).to(working_dtype(events.device))
 
     def _decide(
         self, state_ND: torch.Tensor, last_NS: torch.Tensor, parity_NS: torch.Tensor, basis: str
     ) -> torch.Tensor:
         """logits_NLC from the state, the last slice and the final parities."""
-        hidden_NW = self.decide(torch.cat([state_ND, self._bits(last_NS, parity_NS)], -1))
+        hidden_NW = self.decide(torch.cat([state_ND, self._bits(last_NS, parity_NS, basis)], -1))
         if self.config.output == "joint4":
             logits_NLC: torch.Tensor = self.heads["both"](hidden_NW).unflatten(-1, (-1, 4))
             return logits_NLC
