@@ -33,10 +33,11 @@ def test_students_keep_within_their_size(name):
 
 
 def test_labels_alone_is_the_baseline_without_its_teacher():
-    """Same Student, steps and kind of shots; no final term, and fresh shots, since labels need no cache."""
+    """Same Student, steps, kind of shots and ends; no final term, and fresh shots, since labels need no cache."""
     baseline, labels = (recipe(name).model_dump() for name in ("baseline-d3", "labels-d3"))
-    assert baseline["terms"]["final"]["weight"] == 1
-    baseline["terms"]["final"]["weight"] = 0.0
+    assert baseline["terms"]["final"] == {"weight": 1.0, "temperature": 1.0, "where": "every"}
+    baseline["terms"]["final"] |= {"weight": 0.0, "where": "last"}
+    baseline["terms"]["labels"] |= {"weight": 1.0, "where": "every"}
     baseline["data"]["cached_shots"] = 0
     assert baseline == labels
 

@@ -214,7 +214,7 @@ def ablation_d3() -> Plan:
 
 
 def ablation_d5() -> Plan:
-    """The 2^3 and the stages at one budget, 3 seeds; its Teacher is the one the recipe teacher-d5 trains."""
+    """The 2^3 and the stages at one budget, 3 seeds."""
     d3 = ablation_d3()
     kept = [arm for arm in ARMS if arm.block != "controls"]
     names = {arm.name for arm in kept}
@@ -228,9 +228,9 @@ def ablation_d5() -> Plan:
     changes: dict[str, Any] = {
         "name": "ablation-d5",
         "title": "d=5, SI1000 noise, p = .004",
-        "teacher": "runs/teacher-d5/teacher.safetensors",
+        "teacher": "teacher-d5",
         "seeds": (1, 2, 3),
-        "steps": 6_000,
+        "steps": 1_500,
         "base": d3.base.model_copy(update={"data": d3.base.data.model_copy(update={"simulated": simulated})}),
         "arms": tuple(kept),
         "questions": tuple(questions),

@@ -122,7 +122,7 @@ def _terms(
     if terms.labels.weight:
         found.append(Term("labels", terms.labels.weight, _labels(terms.labels.where, terms.labels.smoothing)))
     if terms.final.weight:
-        found.append(Term("final", terms.final.weight, _final(terms.final.temperature)))
+        found.append(Term("final", terms.final.weight, _final(terms.final.where, terms.final.temperature)))
     if terms.readout.weight:
         if terms.readout.gated and gate is None:
             raise SyndistillError("a gated readout term needs the gate's weights; measure them first")
@@ -150,10 +150,13 @@ def _labels(where: Where, smoothing: float) -> Loss:
     return loss
 
 
-def _final(temperature: float) -> Loss:
+def _final(where: Where, temperature: float) -> Loss:
+    ends = slice(None) if where == "every" else slice(-1, None)
+
     def loss(outputs: Outputs, _: TaughtShots, lesson: Lesson) -> torch.Tensor:
         assert lesson.teacher_BKLC is not None
-        return posterior_divergence(outputs.logits_BKLC[:, -1, 0], lesson.teacher_BKLC[:, -1, 0], temperature).mean()
+        own_BKC, teacher_BKC = outputs.logits_BKLC[:, ends, 0], lesson.teacher_BKLC[:, ends, 0]
+        return posterior_divergence(own_BKC, teacher_BKC, temperature).mean()
 
     return loss
 

@@ -117,7 +117,9 @@ class RoadRun(Strict):
         base: dict[str, Any] = {"network": self.network, "teacher": self.teacher, "data": self.data}
         if stage == "no_kd":
             assert self.no_kd is not None
-            terms = Terms(labels=self.baseline.labels, final=FinalTerm(weight=0.0))
+            where = "every" if self.baseline.needs_every_end else "last"  # the control sees what the baseline sees
+            labels = self.baseline.labels.model_copy(update={"where": where})
+            terms = Terms(labels=labels, final=FinalTerm(weight=0.0))
             # Labels are free, so this control repeats no shot.
             fresh = self.data.model_copy(update={"cached_shots": 0})
             return StudentRun(**base | {"data": fresh}, terms=terms, training=self.no_kd)

@@ -28,10 +28,12 @@ class LabelTerm(Strict):
 
 
 class FinalTerm(Strict):
-    """Divergence from the Teacher's final posterior, all that a black-box Teacher gives."""
+    """Divergence from the Teacher's final posterior, all that a black-box Teacher gives: of the last end, or of every
+    end, each the last of a shorter experiment."""
 
     weight: float = Field(default=1.0, ge=0)
     temperature: float = Field(default=1.0, gt=0)
+    where: Where = "last"
 
 
 class ReadoutTerm(Strict):
@@ -104,7 +106,7 @@ class Terms(Strict):
     def asked(self) -> frozenset[str]:
         """Every signal that a Teacher must offer, but what the fusion wants."""
         names = {"final"} if self.final.weight else set()
-        if self.readout.weight:
+        if self.readout.weight or (self.final.weight and self.final.where == "every"):
             names.add("readout")
         return frozenset(names | {self.teacher_signal(name) for name in self.features})
 
@@ -115,7 +117,7 @@ class Terms(Strict):
     @property
     def needs_every_end(self) -> bool:
         """Whether the ends before the last one are looked at."""
-        where_every = self.labels.weight > 0 and self.labels.where == "every"
+        where_every = any(term.weight > 0 and term.where == "every" for term in (self.labels, self.final))
         return where_every or self.readout.weight > 0 or self.fused.weight > 0
 
 

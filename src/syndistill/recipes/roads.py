@@ -16,14 +16,14 @@ def road_d3() -> RoadRun:
     run = baseline_d3()
     training = run.training
     further = training.model_copy(update={"steps": training.steps // 2})
-    labels = LabelTerm(weight=0.1)
+    labels, final = LabelTerm(weight=0.1), FinalTerm(where="every")
     return RoadRun(
         network=run.network,
         teacher=run.teacher,
         data=run.data,
         no_kd=training,
-        baseline=Baseline(labels=labels, final=FinalTerm(weight=1.0), training=training),
-        stage1=Stage1(labels=labels, final=FinalTerm(weight=1.0), training=training),
+        baseline=Baseline(labels=labels, final=final, training=training),
+        stage1=Stage1(labels=labels, final=final, training=training),
         fuse=Fuse(training=probe_training(steps=2_000), fit_shots=32_768, report_shots=65_536),
         stage2=Stage2(labels=labels, training=_cooled(further)),
     )
@@ -54,6 +54,6 @@ def probe_training(steps: int) -> TrainingConfig:
 def _cooled(training: TrainingConfig) -> TrainingConfig:
     """A third of the learning rate, falling to 0 over all the steps: the Student has already learned. Another seed:
     another order of the shots."""
-    third = training.optimiser.learning_rate / 3
-    optimiser = training.optimiser.model_copy(update={"learning_rate": third, "decay_steps": training.steps})
+    rates = {name: getattr(training.optimiser, name) / 3 for name in ("learning_rate", "matrix_rate")}
+    optimiser = training.optimiser.model_copy(update={**rates, "decay_steps": training.steps})
     return training.model_copy(update={"optimiser": optimiser, "seed": training.seed + 1})

@@ -11,43 +11,51 @@ from syndistill.models.presets import preset
 from syndistill.training.config import Curriculum, DataConfig, OptimiserConfig, RoundsPhase, TrainingConfig
 
 ROUNDS = 9
+LABELS_ALONE = Terms(labels=LabelTerm(where="every"), final=FinalTerm(weight=0.0))
 
 
 def baseline_d3() -> StudentRun:
     """The shipped d=3 Student: a flat GRU below 20 k parameters, from the shipped Teacher's final logits and labels.
 
-    262,144 shots of 9 rounds are asked of the Teacher once; each batch is cut to 3, 5, 7 or 9 rounds. p is uniform: a
-    Student has no calibration goal at small p, and shots at large p say more.
+    655,360 shots of 9 rounds are asked of the Teacher once; every end gives the final posterior of an experiment of so
+    many rounds. p is uniform: a Student has no calibration goal at small p, and shots at large p say more.
     """
     return StudentRun(
         network=preset("flat-gru-20k", 3),
         teacher="teacher-d3",
         data=StudentData(
             simulated=fixed_rounds(ROUNDS, ("x", "z"), p_min=0.001, p_max=0.006),
-            cached_shots=262_144,
-            cut_rounds=(3, 5, 7, 9, 9),
+            cached_shots=655_360,
+            ends=0,
         ),
-        terms=Terms(labels=LabelTerm(weight=0.1, where="last"), final=FinalTerm(weight=1.0, temperature=1.0)),
+        terms=Terms(labels=LabelTerm(weight=0.1, where="last"), final=FinalTerm(where="every")),
         training=TrainingConfig(
-            steps=60_000,
+            steps=25_000,
             batch_size=512,
             seed=1,
             threads=1,
             log_every=100,
-            optimiser=OptimiserConfig(learning_rate=3e-3, warmup_steps=300, decay_steps=58_000, ema_decay=0.999),
+            optimiser=OptimiserConfig(
+                name="muon", learning_rate=3e-3, matrix_rate=0.02, warmup_steps=300, decay_steps=24_000, ema_decay=0.999
+            ),
         ),
     )
 
 
 def baseline_d3_longer() -> StudentRun:
-    """Goes on from runs/baseline-d3, mostly with 9 rounds, where the baseline was no better than matching."""
+    """Goes on from runs/baseline-d3 with experiments of up to 25 rounds: what it never saw there it does not keep."""
     run = baseline_d3()
-    optimiser = run.training.optimiser.model_copy(update={"learning_rate": 2e-3, "decay_steps": 59_000})
+    optimiser = run.training.optimiser.model_copy(
+        update={"learning_rate": 1e-3, "matrix_rate": 0.01, "decay_steps": 5_700}
+    )
+    simulated = fixed_rounds(25, ("x", "z"), p_min=0.001, p_max=0.006)
     return run.model_copy(
         update={
             "start_from": "runs/baseline-d3/student.safetensors",
-            "data": run.data.model_copy(update={"cut_rounds": (3, 5, 7, 9, 9, 9, 9)}),
-            "training": run.training.model_copy(update={"steps": 60_000, "seed": 2, "optimiser": optimiser}),
+            "data": run.data.model_copy(update={"simulated": simulated, "cached_shots": 131_072}),
+            "training": run.training.model_copy(
+                update={"steps": 6_000, "batch_size": 256, "seed": 2, "optimiser": optimiser}
+            ),
         }
     )
 
@@ -73,9 +81,7 @@ def _baseline_d5(width: int, readout_width: int, steps: int) -> StudentRun:
         update={
             "network": network,
             "teacher": "teacher-d5",
-            "data": run.data.model_copy(
-                update={"simulated": simulated, "cached_shots": 131_072, "cut_rounds": (3, 4, 5, 5, 5)}
-            ),
+            "data": run.data.model_copy(update={"simulated": simulated, "cached_shots": 131_072}),
             "training": run.training.model_copy(update={"steps": steps, "batch_size": 256, "optimiser": optimiser}),
         }
     )
@@ -84,8 +90,7 @@ def _baseline_d5(width: int, readout_width: int, steps: int) -> StudentRun:
 def labels_d5() -> StudentRun:
     """The control of baseline_d5: the same steps from labels alone, on fresh shots."""
     run = baseline_d5()
-    terms = run.terms.model_copy(update={"final": FinalTerm(weight=0.0)})
-    return run.model_copy(update={"terms": terms, "data": run.data.model_copy(update={"cached_shots": 0})})
+    return run.model_copy(update={"terms": LABELS_ALONE, "data": run.data.model_copy(update={"cached_shots": 0})})
 
 
 def labels_d3() -> StudentRun:
@@ -94,7 +99,7 @@ def labels_d3() -> StudentRun:
     run = baseline_d3()
     return run.model_copy(
         update={
-            "terms": run.terms.model_copy(update={"final": FinalTerm(weight=0.0)}),
+            "terms": LABELS_ALONE,
             "data": run.data.model_copy(update={"cached_shots": 0}),
         }
     )
