@@ -8,7 +8,7 @@ import torch
 
 from syndistill.distill.losses import posterior_divergence
 from syndistill.distill.objective import FinalTerm, LabelTerm, StudentObjective, Terms
-from syndistill.distill.targets import FrozenTeacher
+from syndistill.distill.targets import FrozenTeacher, cut
 from syndistill.errors import SyndistillError
 from syndistill.training.objective import label_loss
 
@@ -101,6 +101,16 @@ def test_every_end_and_line_or_the_last_alone(small, taught):
     torch.testing.assert_close(every, loss_BKL.mean())
     last, _ = StudentObjective(Terms(final=FinalTerm(weight=0)), None)(network, batch)
     torch.testing.assert_close(last, loss_BKL[:, -1, 0].mean())
+
+
+def test_the_final_posterior_of_every_end_is_the_mean_over_shorter_experiments(small, taught, teacher):
+    network, batch = small(), taught(rounds=4)
+    labels = LabelTerm(weight=0)
+    every, _ = StudentObjective(Terms(labels=labels, final=FinalTerm(where="every")), teacher)(network, batch)
+    last = StudentObjective(Terms(labels=labels), teacher)
+    shorter = [last(network, cut(batch, rounds))[0].detach() for rounds in (1, 2, 3, 4)]
+    assert len({round(float(loss), 5) for loss in shorter}) == 4
+    torch.testing.assert_close(every.detach(), torch.stack(shorter).mean())
 
 
 def test_nothing_to_learn_from_is_an_error(small, taught):

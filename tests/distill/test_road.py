@@ -202,6 +202,15 @@ def test_one_key_switches_a_signal(tmp_path, road):
         validated(RoadRun, content, "recipe")
 
 
+@pytest.mark.parametrize("where", ["last", "every"])
+def test_the_control_from_labels_looks_at_the_ends_that_the_baseline_looks_at(tmp_path, road, where):
+    content = road().model_dump(mode="json")
+    content["baseline"]["final"]["where"] = where
+    run = validated(RoadRun, content, "recipe")
+    assert run.student_run("no_kd", tmp_path).terms.labels.where == where
+    assert run.student_run("baseline", tmp_path).terms.labels.where == "last"
+
+
 def test_an_adapter_of_another_width_is_refused(tmp_path, stage1_run):
     run = stage1_run()
     train_student(run, tmp_path / "run", tmp_path / "cache")

@@ -79,5 +79,7 @@ def test_a_black_box_gives_the_final_posterior_alone(tmp_path, stage1_run, taugh
     train_student(run, tmp_path / "run", teacher=box)
     with pytest.raises(SyndistillError, match="readout"):
         train_student(stage1_run(terms=Terms(readout={"weight": 1.0})), tmp_path / "other", teacher=box)
+    with pytest.raises(SyndistillError, match="readout"):
+        train_student(stage1_run(terms=Terms(final={"where": "every"})), tmp_path / "every", teacher=box)
     with pytest.raises(SyndistillError, match=r"posterior of shape \(3,\) for 32 shots"):
         PosteriorTeacher(lambda _: torch.zeros(3), "broken", Layout(3)).logits(batch.shots)
