@@ -30,9 +30,13 @@ ARMS: dict[str, dict[str, Any]] = {
     "base": {},
     "two ends": {"data": {"ends": 2}},
     "agreeing lines": {"network": {"agree_lines": True}},
+    "turned": {"network": {"turn_x": True}},
     "muon": {"optimiser": MUON},
     "revealed": {"data": {"labels": "revealed", "ends": 1}},
     "exact": {"data": {"labels": "exact"}},
+    "all but exact, turned": {
+        "data": {"labels": "revealed", "ends": 1}, "network": {"agree_lines": True, "turn_x": True}, "optimiser": MUON,
+    },
     "all but exact": {
         "data": {"labels": "revealed", "ends": 1}, "network": {"agree_lines": True}, "optimiser": MUON,
     },

@@ -202,18 +202,29 @@ def test_joint4_refuses_memory_experiments(make_network, make_shots, family):
         network.init_state(2, "x")
 
 
-def test_a_turned_network_reads_x_shots_as_z_shots(make_network, make_shots):
-    network, shots = make_network("flat_gru"), make_shots("x")
-    with torch.no_grad():
-        for kind in ("start", "heads"):  # so that nothing but the order of the inputs tells the bases apart
-            part = getattr(network, kind).state_dict()
-            getattr(network, kind).load_state_dict({key: part[key.replace("x", "z", 1)] for key in part})
+@pytest.mark.parametrize("family", ["flat_gru", "transformer"])
+def test_a_turned_network_reads_x_shots_as_z_shots(make_network, make_shots, family):
+    network, shots = make_network(family, turn_x=True), make_shots("x")
+    with torch.no_grad():  # so that nothing but the order of the inputs tells the bases apart
+        if family == "transformer":
+            network.turned_D.zero_()
+            network.line_readout.basis.weight[0] = network.line_readout.basis.weight[1]
+        else:
+            for kind in ("start", "heads"):
+                part = getattr(network, kind).state_dict()
+                getattr(network, kind).load_state_dict({key: part[key.replace("x", "z", 1)] for key in part})
     turned_S = network.layout.turned_S
     as_z = replace(
         shots, basis="z", events_BRS=shots.events_BRS[..., turned_S], last_BKS=shots.last_BKS[..., turned_S]
     )
+    wanted = network.signals_offered & {"spatial"}
     with torch.no_grad():
-        torch.testing.assert_close(network(shots).logits_BKLC, network(as_z).logits_BKLC)
-        plain = make_network("flat_gru", turn_x=False)
-        plain.load_state_dict(network.state_dict())
-        assert not torch.allclose(plain(shots).logits_BKLC, network(as_z).logits_BKLC)
+        seen, expected = network(shots, wanted), network(as_z, wanted)
+        torch.testing.assert_close(seen.logits_BKLC, expected.logits_BKLC)
+        torch.testing.assert_close(seen.next_BRS[..., turned_S], expected.next_BRS)
+        for name in wanted:
+            torch.testing.assert_close(seen.signals[name][..., turned_S, :], expected.signals[name])
+        torch.testing.assert_close(stream(network, shots), seen.logits_BKLC, rtol=1e-5, atol=1e-5)
+        plain = make_network(family, turn_x=False)
+        plain.load_state_dict(network.state_dict(), strict=False)
+        assert not torch.allclose(plain(shots).logits_BKLC, expected.logits_BKLC)

@@ -140,6 +140,17 @@ def defined_only(shots: Shots) -> Shots:
     return replace(shots, events_BRS=events_BRS, last_BKS=shots.last_BKS * defined_S)
 
 
+def turned(events: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """A slice of an X experiment (*, S) as the quarter-turned code shows it: where a Z experiment has its own."""
+    return events[..., torch.from_numpy(layout.turned_S).to(events.device)]
+
+
+def turned_back(values: torch.Tensor, layout: Layout, axis: int = -1) -> torch.Tensor:
+    """What a network says of the turned code's stabilisers (along `axis`), in the layout's order."""
+    place_S = torch.from_numpy(layout.turned_S.argsort()).to(values.device)
+    return values.index_select(axis, place_S)
+
+
 def event_history(shots: Shots) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """(parity_BRS, previous_BRS, last_parity_BKS, last_previous_BKS), all uint8.
 

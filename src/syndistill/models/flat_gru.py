@@ -23,6 +23,8 @@ from syndistill.models.contract import (
     State,
     defined_only,
     event_history,
+    turned,
+    turned_back,
     working_dtype,
 )
 from syndistill.sampling.shots import Shots
@@ -103,6 +105,8 @@ class FlatGru(DecoderNetwork):
             ended_BKD.flatten(0, 1), shots.last_BKS.flatten(0, 1), last_parity_BKS.flatten(0, 1), shots.basis
         )
         next_BRS = None if self.next_events is None else self.next_events(states_BRD)
+        if next_BRS is not None and self._turns(shots.basis):
+            next_BRS = turned_back(next_BRS, self.layout)
         signals = {"temporal": states_BRD} if "temporal" in want_signals else {}
         return Outputs(logits_NLC.unflatten(0, (len(shots), len(shots.ends))), next_BRS, signals)
 
@@ -113,10 +117,12 @@ class FlatGru(DecoderNetwork):
         decide = c.readout_width * (c.width + 2 * s + 2 * c.readout_layers * c.readout_width)
         return core + (decide + c.readout_width * lines * channels) / rounds
 
+    def _turns(self, basis: str) -> bool:
+        return self.config.turn_x and basis == "x"
+
     def _bits(self, events: torch.Tensor, parity: torch.Tensor, basis: str) -> torch.Tensor:
-        if self.config.turn_x and basis == "x":
-            turned_S = torch.from_numpy(self.layout.turned_S).to(events.device)
-            events, parity = events[..., turned_S], parity[..., turned_S]
+        if self._turns(basis):
+            events, parity = turned(events, self.layout), turned(parity, self.layout)
         return torch.cat([events, parity], -1).to(working_dtype(events.device))
 
     def _decide(

@@ -51,14 +51,15 @@ class LineReadout(nn.Module):
             a_line += 2 * out**2
         return d**2 * (4 * width**2 + width * out) + d * a_line
 
-    def forward(self, x_BSD: torch.Tensor, rounds_done_B: torch.Tensor, basis: str) -> torch.Tensor:
-        """logits_BLC. rounds_done_B: int64 (B,), how many rounds were measured."""
+    def forward(self, x_BSD: torch.Tensor, rounds_done_B: torch.Tensor, basis: str, frame: str = "") -> torch.Tensor:
+        """logits_BLC. rounds_done_B: int64 (B,), how many rounds were measured. frame: z where basis x comes turned."""
         data_BDHW = torch.nn.functional.gelu(self.convolution(self.grid.scatter(self.norm(x_BSD))))
         data_BWHW = self.project(data_BDHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         round_B1W = self.rounds((rounds_done_B - 1).clamp(max=self.max_rounds - 1))[:, None]
         bases = ("x", "z") if basis == "both" else (basis,)
         pooled = [
-            pool_lines(data_BWHW, b) + round_B1W + self.basis.weight[BASIS_INDEX[b]] for b in bases
+            pool_lines(data_BWHW, "z" if frame == "z" else b) + round_B1W + self.basis.weight[BASIS_INDEX[b]]
+            for b in bases
         ]
         if self.merge is not None:
             pooled = [self.merge(torch.cat(pooled, -1))]

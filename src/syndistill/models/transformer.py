@@ -24,6 +24,8 @@ from syndistill.models.contract import (
     State,
     defined_only,
     event_history,
+    turned,
+    turned_back,
     working_dtype,
 )
 from syndistill.models.embedder import StabiliserEmbedder, look_up
@@ -53,6 +55,8 @@ class TransformerConfig(NetworkConfig):
     agree_lines: bool = False
     """Whether the lines answer as one: their labels differ by final stabiliser values, which the shot shows, so that
     the mean of their logits, turned by those, is an answer to each. Not in the paper, whose lines answer alone."""
+    turn_x: bool = False
+    """Whether X experiments are read turned by 90 degrees, like Z ones, told by a learned vector. Not in the paper."""
 
 
 class _Constants(NamedTuple):
@@ -85,6 +89,7 @@ class SyndromeTransformer(DecoderNetwork):
             if config.attention_bias
             else None
         )
+        self.turned_D = nn.Parameter(torch.zeros(config.width)) if config.turn_x else None
         self.next_events = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, 1))
         self.line_readout = LineReadout(
             layout, config.width, config.readout_width, config.readout_layers, config.max_rounds, config.output
@@ -99,10 +104,11 @@ class SyndromeTransformer(DecoderNetwork):
         return State(basis, 0, memory, empty, empty)
 
     def step(self, state: State, events_BS: torch.Tensor) -> State:
-        defined_S = self.defined_S(state.basis if state.rounds_done == 0 else "both")
+        events_BS = self._framed(events_BS, state.basis)
+        defined_S = self.defined_S(self._frame(state.basis) if state.rounds_done == 0 else "both")
         events_BS = events_BS * defined_S
         parity_BS = state.parity_BS ^ events_BS
-        slice_BSD = look_up(self.embedder.table_SVD().to(self._dtype()), events_BS, parity_BS, defined_S)
+        slice_BSD = look_up(self._table(self.embedder, state.basis), events_BS, parity_BS, defined_S)
         constants = self._constants()
         biases = self._biases(events_BS, state.previous_BS, constants)
         memory, _ = self._mix(state.memory_BX, slice_BSD, biases, constants)
@@ -115,10 +121,10 @@ class SyndromeTransformer(DecoderNetwork):
         )
 
     def readout(self, state: State, last_BS: torch.Tensor) -> torch.Tensor:
-        last_BS = last_BS * self.defined_S(state.basis)
+        defined_S = self.defined_S(self._frame(state.basis))
+        last_BS = self._framed(last_BS, state.basis) * defined_S
         parity_BS = state.parity_BS ^ last_BS
-        table = self.last_embedder.table_SVD().to(self._dtype())
-        last_BSD = look_up(table, last_BS, parity_BS, self.defined_S(state.basis))
+        last_BSD = look_up(self._table(self.last_embedder, state.basis), last_BS, parity_BS, defined_S)
         constants = self._constants()
         biases = self._biases(last_BS, state.previous_BS, constants)
         mixed, _ = self._mix(state.memory_BX, last_BSD, biases, constants)
@@ -130,6 +136,11 @@ class SyndromeTransformer(DecoderNetwork):
         self.check_signals(want_signals)
         wanted = {kind: self._layers_of(kind, want_signals) for kind in ("spatial", "ends")}
         shots = defined_only(shots)
+        shots = replace(
+            shots,
+            events_BRS=self._framed(shots.events_BRS, shots.basis),
+            last_BKS=self._framed(shots.last_BKS, shots.basis),
+        )
         parity_BRS, previous_BRS, last_parity_BKS, last_previous_BKS = event_history(shots)
         slices_BRSD = self._embed_rounds(shots, parity_BRS)
         constants = self._constants()
@@ -144,8 +155,8 @@ class SyndromeTransformer(DecoderNetwork):
         states_BRSD = torch.stack(states, 1)
         # All ends at once, as a batch of B * K.
         ended = states_BRSD[:, [end - 1 for end in shots.ends]].flatten(0, 1)
-        table = self.last_embedder.table_SVD().to(self._dtype())
-        last = look_up(table, shots.last_BKS, last_parity_BKS, self.defined_S(shots.basis)).flatten(0, 1)
+        table, defined_S = self._table(self.last_embedder, shots.basis), self.defined_S(self._frame(shots.basis))
+        last = look_up(table, shots.last_BKS, last_parity_BKS, defined_S).flatten(0, 1)
         biases = self._biases(shots.last_BKS.flatten(0, 1), last_previous_BKS.flatten(0, 1), constants)
         mixed, inner = self._mix(ended, last, biases, constants, wanted["ends"].values())
         rounds_BK = torch.tensor(shots.ends, device=mixed.device).repeat(b)
@@ -155,19 +166,37 @@ class SyndromeTransformer(DecoderNetwork):
         signals |= {name: inner[m].unflatten(0, (b, len(shots.ends))) for name, m in wanted["ends"].items()}
         if "temporal" in want_signals:
             signals["temporal"] = states_BRSD
-        return Outputs(logits_BKLC, self.next_events(states_BRSD).squeeze(-1), signals)
+        next_BRS = self.next_events(states_BRSD).squeeze(-1)
+        if self._frame(shots.basis) != shots.basis:
+            next_BRS = turned_back(next_BRS, self.layout)
+            signals = {name: turned_back(signal, self.layout, axis=-2) for name, signal in signals.items()}
+        return Outputs(logits_BKLC, next_BRS, signals)
 
     def _decide(
         self, mixed_NSD: torch.Tensor, rounds_N: torch.Tensor, parity_NS: torch.Tensor, basis: str
     ) -> torch.Tensor:
-        logits_NLC: torch.Tensor = self.line_readout(mixed_NSD, rounds_N, basis)
-        return agreed(logits_NLC, parity_NS, self.layout, basis) if self.config.agree_lines else logits_NLC
+        frame = self._frame(basis)
+        logits_NLC: torch.Tensor = self.line_readout(mixed_NSD, rounds_N, basis, frame)
+        return agreed(logits_NLC, parity_NS, self.layout, frame) if self.config.agree_lines else logits_NLC
+
+    def _frame(self, basis: str) -> str:
+        """The basis whose experiments these shots look like."""
+        return "z" if self.config.turn_x and basis == "x" else basis
+
+    def _framed(self, events: torch.Tensor, basis: str) -> torch.Tensor:
+        return events if self._frame(basis) == basis else turned(events, self.layout)
+
+    def _table(self, embedder: StabiliserEmbedder, basis: str) -> torch.Tensor:
+        table_SVD = embedder.table_SVD()
+        if self.turned_D is not None and self._frame(basis) != basis:
+            table_SVD = table_SVD + self.turned_D
+        return table_SVD.to(self._dtype())
 
     def _embed_rounds(self, shots: Shots, parity_BRS: torch.Tensor) -> torch.Tensor:
-        table = self.embedder.table_SVD().to(self._dtype())
+        table = self._table(self.embedder, shots.basis)
         first, rest = (
             look_up(table, shots.events_BRS[:, part], parity_BRS[:, part], self.defined_S(basis))
-            for part, basis in ((slice(0, 1), shots.basis), (slice(1, None), "both"))
+            for part, basis in ((slice(0, 1), self._frame(shots.basis)), (slice(1, None), "both"))
         )
         return torch.cat([first, rest], 1)
 
