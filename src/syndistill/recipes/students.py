@@ -46,7 +46,7 @@ def baseline_d3_longer() -> StudentRun:
     """Goes on from runs/baseline-d3 with experiments of up to 25 rounds: what it never saw there it does not keep."""
     run = baseline_d3()
     optimiser = run.training.optimiser.model_copy(
-        update={"learning_rate": 1e-3, "matrix_rate": 0.01, "decay_steps": 5_700}
+        update={"learning_rate": 1.5e-3, "matrix_rate": 0.01, "decay_steps": 11_400}
     )
     simulated = fixed_rounds(25, ("x", "z"), p_min=0.001, p_max=0.006)
     return run.model_copy(
@@ -54,7 +54,7 @@ def baseline_d3_longer() -> StudentRun:
             "start_from": "runs/baseline-d3/student.safetensors",
             "data": run.data.model_copy(update={"simulated": simulated, "cached_shots": 131_072}),
             "training": run.training.model_copy(
-                update={"steps": 6_000, "batch_size": 256, "seed": 2, "optimiser": optimiser}
+                update={"steps": 12_000, "batch_size": 256, "seed": 2, "optimiser": optimiser}
             ),
         }
     )
@@ -89,20 +89,23 @@ def _baseline_d5(width: int, readout_width: int, steps: int) -> StudentRun:
 
 def labels_d5() -> StudentRun:
     """The control of baseline_d5: the same steps from labels alone, on fresh shots."""
-    run = baseline_d5()
-    return run.model_copy(update={"terms": LABELS_ALONE, "data": run.data.model_copy(update={"cached_shots": 0})})
+    return _labels_alone(baseline_d5())
 
 
 def labels_d3() -> StudentRun:
     """The baseline's Student with the same steps from labels alone, on fresh shots (labels are free, so they repeat
     nothing: the strongest form of this control)."""
-    run = baseline_d3()
-    return run.model_copy(
-        update={
-            "terms": LABELS_ALONE,
-            "data": run.data.model_copy(update={"cached_shots": 0}),
-        }
-    )
+    return _labels_alone(baseline_d3())
+
+
+def labels_d3_longer() -> StudentRun:
+    """The control of baseline_d3_longer, likewise."""
+    return _labels_alone(baseline_d3_longer()).model_copy(update={"start_from": "runs/labels-d3/student.safetensors"})
+
+
+def _labels_alone(run: StudentRun) -> StudentRun:
+    data = run.data.model_copy(update={"cached_shots": 0})
+    return run.model_copy(update={"terms": LABELS_ALONE, "data": data})
 
 
 def baseline_d3_joint() -> StudentRun:
