@@ -18,7 +18,7 @@ def fake_rows(path, plan, true_log_ler, spread=0.01, noise=0.0, left_out=()):
     rng = np.random.default_rng(1)
     rows = Rows(path)
     lines = [PlanLine(plan=plan, teachers=TEACHERS)]
-    of_seed = {seed: spread * rng.normal() for seed in plan.seeds}
+    of_seed = {seed: spread * rng.normal() for seed in sorted({job.seed for job in jobs_of(plan)})}
     for job in jobs_of(plan):
         part = parts_of(plan, job, path.parent, TEACHERS)[-1]
         ler = math.exp(true_log_ler(job.arm, job.budget) + of_seed[job.seed] + noise * rng.normal())

@@ -108,7 +108,7 @@ def _arm_row(table: Table, student: str, arm: str, budget: float) -> list[str] |
     at = [of_rounds[primary] for of_rounds in seeds.values()]
     lers = [_said([s[r].ler for s in seeds.values()], "{:.5f}") for r, _ in sorted(table.plan.judging.cases)]
     kept = [k for judged in at if (k := table.kept(judged)) is not None]
-    count = str(len(seeds)) if len(seeds) == len(table.plan.seeds) else f"{len(seeds)} of {len(table.plan.seeds)}"
+    count = str(len(seeds)) if len(seeds) >= len(table.plan.seeds) else f"{len(seeds)} of {len(table.plan.seeds)}"
     return [
         arm, says, count, *lers, *(_said([s.mean(name) for s in at], "{:.5f}") for name in ("nll", "kl")),
         _said([100 * k for k in kept], "{:.0f}") + " %" if kept else "-", f"{at[0].first.steps:,}",

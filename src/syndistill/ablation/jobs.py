@@ -59,7 +59,7 @@ def jobs_of(plan: Plan) -> list[Job]:
     found: dict[Job, None] = {}
     for sweep in plan.sweeps:
         for arm in sweep.arms or [arm.name for arm in plan.arms]:
-            for seed in plan.seeds:
+            for seed in sweep.seeds or plan.seeds:
                 found[Job(sweep.student, arm, sweep.budget, seed)] = None
     return list(found)
 

@@ -85,11 +85,12 @@ class Question(Strict):
 
 
 class Sweep(Strict):
-    """Arms to be run with every seed of the plan: one Student, one budget. arms: empty for all."""
+    """Arms to be run with every seed of the plan, or with others: one Student, one budget. Empty: all."""
 
     student: str
     budget: float = Field(gt=0)
     arms: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
 
 
 class Probing(Strict):

@@ -16,7 +16,6 @@ from syndistill.recipes.students import (
     baseline_d5_100k,
     baseline_tiny,
     labels_d3,
-    labels_d3_longer,
     labels_d5,
 )
 from syndistill.recipes.teachers import sycamore_d3, teacher_d3, teacher_d3_joint, teacher_d5, teacher_tiny
@@ -31,7 +30,6 @@ RECIPES: dict[str, Callable[[], TeacherRun | StudentRun | RoadRun]] = {
     "baseline-d3": baseline_d3,
     "baseline-d3-longer": baseline_d3_longer,
     "labels-d3": labels_d3,
-    "labels-d3-longer": labels_d3_longer,
     "baseline-d5": baseline_d5,
     "baseline-d5-100k": baseline_d5_100k,
     "labels-d5": labels_d5,

@@ -98,11 +98,6 @@ def labels_d3() -> StudentRun:
     return _labels_alone(baseline_d3())
 
 
-def labels_d3_longer() -> StudentRun:
-    """The control of baseline_d3_longer, likewise."""
-    return _labels_alone(baseline_d3_longer()).model_copy(update={"start_from": "runs/labels-d3/student.safetensors"})
-
-
 def _labels_alone(run: StudentRun) -> StudentRun:
     data = run.data.model_copy(update={"cached_shots": 0})
     return run.model_copy(update={"terms": LABELS_ALONE, "data": data})
