@@ -47,11 +47,11 @@ class Suite(NamedTuple):
         return tuple(sorted({self.short, *self.long}))
 
 
-# d=3: the shipped Student, and two that had equal steps (20 k) on the same road: distilled, and from labels alone.
+# d=3: the shipped Student, and two that had 25,000 steps on 9 rounds each: its own first leg, and from labels alone.
 SUITES = {
     3: Suite(
         3, "teacher-d3",
-        ("student-d3", "results/networks/baseline-20k.safetensors", "results/networks/labels-20k.safetensors"),
+        ("student-d3", "results/networks/baseline-25k.safetensors", "results/networks/labels-25k.safetensors"),
         short=3, long=(5, 9, 15, 25), rates=(0.002, LONG_P), optimum=True,
     ),
     5: Suite(5, "teacher-d5", (), short=5, long=(3, 9), rates=(LONG_P,), optimum=False),
