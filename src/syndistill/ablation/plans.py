@@ -242,7 +242,9 @@ def ablation_d5() -> Plan:
         "arms": tuple(kept),
         "questions": tuple(questions),
         "sweeps": (Sweep(student="flat-gru-100k", budget=1),),
-        "judging": Judging(cases=((5, 200_000),), primary_rounds=5, teacher_shots=20_000, optimum=False),
+        "probing": Probing(steps=100, fit_shots=4_096, report_shots=4_096),
+        "judging": Judging(cases=((5, 200_000),), primary_rounds=5, teacher_shots=10_000, optimum=False),
+        "gate_shots": 5_000,
     }
     return plan_from({**dict(d3), **changes}, "plan ablation-d5")
 
