@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,7 @@ from syndistill.errors import SyndistillError
 from .fakes import fake_rows
 
 PLAN = PLANS["ablation-d3"]()
+REPOSITORY = Path(__file__).parents[2]
 TRUE = {"labels": 0.08, "scratch-nll": 0.0, "stage1-nll": -0.05, "spatial": 0.0}
 
 
@@ -148,3 +150,11 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path):
         assert done.stderr.startswith("error: ")
         assert said in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("rows_file", sorted(REPOSITORY.glob("results/ablation-*/rows.jsonl")), ids=str)
+def test_the_published_report_is_made_from_the_rows_alone(tmp_path, rows_file):
+    page = {"ablation-d3": "ablation"}.get(rows_file.parent.name, rows_file.parent.name)
+    write_report(rows_file, tmp_path / "report.html", tmp_path / f"{page}.md")
+    published = REPOSITORY / "docs" / f"{page}.md"
+    assert (tmp_path / f"{page}.md").read_text(encoding="utf-8") == published.read_text(encoding="utf-8")

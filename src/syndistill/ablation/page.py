@@ -80,10 +80,13 @@ def _some(table: Table, most: int = 8) -> str:
 
 def _about(table: Table) -> str:
     plan = table.plan
+    closer = [sweep for sweep in plan.sweeps if sweep.seeds]
+    more = "".join(f"{', '.join(s.arms)} also have seeds {', '.join(map(str, s.seeds))}. " for s in closer)
     return (
         f"Plan {plan.name}: {plan.title}. {len(plan.arms)} arms, seeds {', '.join(map(str, plan.seeds))}; a seed fixes "
-        "first weights and the order of shots in every arm ('again' has others). A run at 1x takes "
-        f"{plan.steps:,} steps of {plan.base.batch_size}. Judged on "
+        "first weights and the order of shots in every arm ('again' has others). "
+        + more
+        + f"A run at 1x takes {plan.steps:,} steps of {plan.base.batch_size}. Judged on "
         + ", ".join(f"{shots:,} shots a basis at r={rounds}" for rounds, shots in plan.judging.cases)
         + f"; questions are of r={plan.judging.primary_rounds}."
     )
