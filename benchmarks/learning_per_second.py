@@ -26,6 +26,7 @@ from syndistill.training.objective import GroundTruth, posterior_loss
 from syndistill.training.run import fresh_network, simulated_source
 
 MUON = {"name": "muon", "matrix_rate": 0.01}
+ALL_BUT_EXACT = {"data": {"labels": "revealed", "ends": 1}, "network": {"agree_lines": True}, "optimiser": MUON}
 ARMS: dict[str, dict[str, Any]] = {
     "base": {},
     "two ends": {"data": {"ends": 2}},
@@ -34,13 +35,9 @@ ARMS: dict[str, dict[str, Any]] = {
     "muon": {"optimiser": MUON},
     "revealed": {"data": {"labels": "revealed", "ends": 1}},
     "exact": {"data": {"labels": "exact"}},
-    "all but exact, turned": {
-        "data": {"labels": "revealed", "ends": 1}, "network": {"agree_lines": True, "turn_x": True}, "optimiser": MUON,
-    },
-    "all but exact": {
-        "data": {"labels": "revealed", "ends": 1}, "network": {"agree_lines": True}, "optimiser": MUON,
-    },
-}  # fmt: skip
+    "all but exact": ALL_BUT_EXACT,
+    "all but exact, turned": {**ALL_BUT_EXACT, "network": {"agree_lines": True, "turn_x": True}},
+}
 ROUNDS, P = 5, 0.004
 CHECKS = 4  # evaluations along the way
 

@@ -105,7 +105,7 @@ def test_a_turned_x_experiment_is_nearly_a_z_one() -> None:
     def mechanisms(basis: str, turn: bool) -> dict[frozenset[tuple[int, int]], float]:
         circuit = Experiment(3, 5, basis, "si1000", 0.004).circuit()
         placed, found = place_circuit(circuit), dict[frozenset[tuple[int, int]], float]()
-        place_S = np.argsort(placed.layout.turned_S) if turn else np.arange(8)
+        place_S = placed.layout.turned_back_S if turn else np.arange(8)
         for error in circuit.detector_error_model().flattened():
             if error.type == "error":
                 targets = [t.val for t in error.targets_copy() if t.is_relative_detector_id()]

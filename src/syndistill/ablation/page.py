@@ -85,8 +85,7 @@ def _about(table: Table) -> str:
     return (
         f"Plan {plan.name}: {plan.title}. {len(plan.arms)} arms, seeds {', '.join(map(str, plan.seeds))}; a seed fixes "
         "first weights and the order of shots in every arm ('again' has others). "
-        + more
-        + f"A run at 1x takes {plan.steps:,} steps of {plan.base.batch_size}. Judged on "
+        f"{more}A run at 1x takes {plan.steps:,} steps of {plan.base.batch_size}. Judged on "
         + ", ".join(f"{shots:,} shots a basis at r={rounds}" for rounds, shots in plan.judging.cases)
         + f"; questions are of r={plan.judging.primary_rounds}."
     )

@@ -82,9 +82,13 @@ class Layout:
         events[:, turned_S] of an X memory experiment look like those of a Z one. They are not quite distributed alike:
         at d=3, SI1000, error mechanisms of 15 % of all probability differ.
         """
-        cells_S2 = self.cells_S2
-        number = {(r, c): s for s, (r, c) in enumerate(cells_S2.tolist())}
-        return np.array([number[c, self.distance - r] for r, c in cells_S2.tolist()])
+        number = {(r, c): s for s, (r, c) in enumerate(self.cells_S2.tolist())}
+        return np.array([number[c, self.distance - r] for r, c in self.cells_S2.tolist()])
+
+    @cached_property
+    def turned_back_S(self) -> np.ndarray:
+        """The inverse of `turned_S`, int64 (S,)."""
+        return self.turned_S.argsort()
 
     def line_data(self, basis: str, line: int) -> list[int]:
         """The data qubits of a line: row `line` for basis x, column `line` for basis z."""

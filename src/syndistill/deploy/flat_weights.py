@@ -59,8 +59,8 @@ class FlatWeights:
         """The same network for shots of one basis, its inputs in the layout's order whether or not it turns them."""
         if not (self.turn_x and basis == "x"):
             return self
-        s, place_S = self.layout.n_stabilisers, np.argsort(self.layout.turned_S)
-        place_I = np.concatenate([place_S, s + place_S])
+        place_S = self.layout.turned_back_S
+        place_I = np.concatenate([place_S, self.layout.n_stabilisers + place_S])
         first, width = self.tensors["decide.0.weight"], self.width
         turned = {
             "gru.weight_ih_l0": self.tensors["gru.weight_ih_l0"][:, place_I],

@@ -38,7 +38,7 @@ class State:
     rounds_done: int
     memory_BX: torch.Tensor
     parity_BS: torch.Tensor
-    """Running XOR of the events so far: stands in for the measurement (uint8)."""
+    """Running XOR of the events so far, in the network's own order: stands in for the measurement (uint8)."""
     previous_BS: torch.Tensor
     """Events of the previous slice (uint8)."""
 
@@ -124,6 +124,42 @@ class DecoderNetwork(nn.Module, ABC):
         return 2 if basis == "both" else 1
 
 
+class TurnableConfig(NetworkConfig):
+    """Of a family that can read X experiments as Z ones."""
+
+    turn_x: bool = False
+    """Whether X experiments are read turned by 90 degrees, like Z ones: one filter to learn, not two."""
+
+
+class TurnableNetwork(DecoderNetwork):
+    """Turns slices where they come in, and what it says of stabilisers where it goes out."""
+
+    config: TurnableConfig
+
+    def frame(self, basis: str) -> str:
+        """The basis whose experiments these shots look like inside."""
+        return "z" if self.config.turn_x and basis == "x" else basis
+
+    def framed(self, events: torch.Tensor, basis: str) -> torch.Tensor:
+        """Slices (*, S) as the network sees them."""
+        if self.frame(basis) == basis:
+            return events
+        return events[..., torch.from_numpy(self.layout.turned_S).to(events.device)]
+
+    def framed_shots(self, shots: Shots) -> Shots:
+        """The same for whole shots; their basis stays."""
+        if self.frame(shots.basis) == shots.basis:
+            return shots
+        events_BRS, last_BKS = (self.framed(x, shots.basis) for x in (shots.events_BRS, shots.last_BKS))
+        return replace(shots, events_BRS=events_BRS, last_BKS=last_BKS)
+
+    def unframed(self, values: torch.Tensor, basis: str, axis: int = -1) -> torch.Tensor:
+        """What it says of the stabilisers along `axis`, in the layout's order."""
+        if self.frame(basis) == basis:
+            return values
+        return values.index_select(axis, torch.from_numpy(self.layout.turned_back_S).to(values.device))
+
+
 def working_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 inside such an autocast region, so that the residual stream needs no casts; else float32."""
     if torch.is_autocast_enabled(device.type):
@@ -138,17 +174,6 @@ def defined_only(shots: Shots) -> Shots:
     defined_S = torch.from_numpy(shots.layout.on_basis_S(shots.basis)).to(shots.events_BRS.device)
     events_BRS = torch.cat([shots.events_BRS[:, :1] * defined_S, shots.events_BRS[:, 1:]], 1)
     return replace(shots, events_BRS=events_BRS, last_BKS=shots.last_BKS * defined_S)
-
-
-def turned(events: torch.Tensor, layout: Layout) -> torch.Tensor:
-    """A slice of an X experiment (*, S) as the quarter-turned code shows it: where a Z experiment has its own."""
-    return events[..., torch.from_numpy(layout.turned_S).to(events.device)]
-
-
-def turned_back(values: torch.Tensor, layout: Layout, axis: int = -1) -> torch.Tensor:
-    """What a network says of the turned code's stabilisers (along `axis`), in the layout's order."""
-    place_S = torch.from_numpy(layout.turned_S.argsort()).to(values.device)
-    return values.index_select(axis, place_S)
 
 
 def event_history(shots: Shots) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -17,33 +17,29 @@ from torch import nn
 from syndistill.circuits.layout import BASES, Layout
 from syndistill.models.blocks import ResidualDense
 from syndistill.models.contract import (
-    DecoderNetwork,
-    NetworkConfig,
     Outputs,
     State,
+    TurnableConfig,
+    TurnableNetwork,
     defined_only,
     event_history,
-    turned,
-    turned_back,
     working_dtype,
 )
 from syndistill.sampling.shots import Shots
 
 
-class FlatGruConfig(NetworkConfig):
+class FlatGruConfig(TurnableConfig):
     """Dials of the flat GRU."""
 
     family: Literal["flat_gru"] = "flat_gru"
     width: int = Field(64, gt=0)
     readout_width: int = Field(32, gt=0)
     readout_layers: int = Field(1, ge=0)
-    turn_x: bool = False
-    """Whether X experiments are read turned by 90 degrees, like Z ones: one filter to learn, not two."""
     next_events: bool = False
     """Whether it also predicts the next round's events: an aid in training, of no use afterwards."""
 
 
-class FlatGru(DecoderNetwork):
+class FlatGru(TurnableNetwork):
     """Input of a round: events and running parity of all stabilisers, 0 where undefined.
 
     The basis is told through a learned initial state and an output head for each.
@@ -79,9 +75,9 @@ class FlatGru(DecoderNetwork):
     def step(self, state: State, events_BS: torch.Tensor) -> State:
         if state.rounds_done == 0:
             events_BS = events_BS * self.defined_S(state.basis)
+        events_BS = self.framed(events_BS, state.basis)
         parity_BS = state.parity_BS ^ events_BS
-        bits_BI = self._bits(events_BS, parity_BS, state.basis)
-        _, memory_1BD = self.gru(bits_BI[:, None], state.memory_BX[None].contiguous())
+        _, memory_1BD = self.gru(self._bits(events_BS, parity_BS)[:, None], state.memory_BX[None].contiguous())
         return replace(
             state,
             rounds_done=state.rounds_done + 1,
@@ -91,22 +87,20 @@ class FlatGru(DecoderNetwork):
         )
 
     def readout(self, state: State, last_BS: torch.Tensor) -> torch.Tensor:
-        last_BS = last_BS * self.defined_S(state.basis)
+        last_BS = self.framed(last_BS * self.defined_S(state.basis), state.basis)
         return self._decide(state.memory_BX, last_BS, state.parity_BS ^ last_BS, state.basis)
 
     def forward(self, shots: Shots, want_signals: Collection[str] = ()) -> Outputs:
         self.check_signals(want_signals)
-        shots = defined_only(shots)
+        shots = self.framed_shots(defined_only(shots))
         parity_BRS, _, last_parity_BKS, _ = event_history(shots)
         start_BD = self.init_state(len(shots), shots.basis).memory_BX
-        states_BRD, _ = self.gru(self._bits(shots.events_BRS, parity_BRS, shots.basis), start_BD[None].contiguous())
+        states_BRD, _ = self.gru(self._bits(shots.events_BRS, parity_BRS), start_BD[None].contiguous())
         ended_BKD = states_BRD[:, [end - 1 for end in shots.ends]]
         logits_NLC = self._decide(
             ended_BKD.flatten(0, 1), shots.last_BKS.flatten(0, 1), last_parity_BKS.flatten(0, 1), shots.basis
         )
-        next_BRS = None if self.next_events is None else self.next_events(states_BRD)
-        if next_BRS is not None and self._turns(shots.basis):
-            next_BRS = turned_back(next_BRS, self.layout)
+        next_BRS = None if self.next_events is None else self.unframed(self.next_events(states_BRD), shots.basis)
         signals = {"temporal": states_BRD} if "temporal" in want_signals else {}
         return Outputs(logits_NLC.unflatten(0, (len(shots), len(shots.ends))), next_BRS, signals)
 
@@ -117,19 +111,14 @@ class FlatGru(DecoderNetwork):
         decide = c.readout_width * (c.width + 2 * s + 2 * c.readout_layers * c.readout_width)
         return core + (decide + c.readout_width * lines * channels) / rounds
 
-    def _turns(self, basis: str) -> bool:
-        return self.config.turn_x and basis == "x"
-
-    def _bits(self, events: torch.Tensor, parity: torch.Tensor, basis: str) -> torch.Tensor:
-        if self._turns(basis):
-            events, parity = turned(events, self.layout), turned(parity, self.layout)
+    def _bits(self, events: torch.Tensor, parity: torch.Tensor) -> torch.Tensor:
         return torch.cat([events, parity], -1).to(working_dtype(events.device))
 
     def _decide(
         self, state_ND: torch.Tensor, last_NS: torch.Tensor, parity_NS: torch.Tensor, basis: str
     ) -> torch.Tensor:
         """logits_NLC from the state, the last slice and the final parities."""
-        hidden_NW = self.decide(torch.cat([state_ND, self._bits(last_NS, parity_NS, basis)], -1))
+        hidden_NW = self.decide(torch.cat([state_ND, self._bits(last_NS, parity_NS)], -1))
         if self.config.output == "joint4":
             logits_NLC: torch.Tensor = self.heads["both"](hidden_NW).unflatten(-1, (-1, 4))
             return logits_NLC

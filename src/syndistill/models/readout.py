@@ -51,15 +51,17 @@ class LineReadout(nn.Module):
             a_line += 2 * out**2
         return d**2 * (4 * width**2 + width * out) + d * a_line
 
-    def forward(self, x_BSD: torch.Tensor, rounds_done_B: torch.Tensor, basis: str, frame: str = "") -> torch.Tensor:
-        """logits_BLC. rounds_done_B: int64 (B,), how many rounds were measured. frame: z where basis x comes turned."""
+    def forward(
+        self, x_BSD: torch.Tensor, rounds_done_B: torch.Tensor, basis: str, frame: str | None = None
+    ) -> torch.Tensor:
+        """logits_BLC. rounds_done_B: int64 (B,), how many rounds were measured. frame: the basis whose lines
+        are to be read, where it is another (turned shots)."""
         data_BDHW = torch.nn.functional.gelu(self.convolution(self.grid.scatter(self.norm(x_BSD))))
         data_BWHW = self.project(data_BDHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         round_B1W = self.rounds((rounds_done_B - 1).clamp(max=self.max_rounds - 1))[:, None]
-        bases = ("x", "z") if basis == "both" else (basis,)
         pooled = [
-            pool_lines(data_BWHW, "z" if frame == "z" else b) + round_B1W + self.basis.weight[BASIS_INDEX[b]]
-            for b in bases
+            pool_lines(data_BWHW, lines) + round_B1W + self.basis.weight[BASIS_INDEX[b]]
+            for b, lines in zip(_bases(basis), _bases(frame or basis), strict=True)
         ]
         if self.merge is not None:
             pooled = [self.merge(torch.cat(pooled, -1))]
@@ -86,5 +88,8 @@ def agreed(logits_NLC: torch.Tensor, parity_NS: torch.Tensor, layout: Layout, ba
 @lru_cache(maxsize=64)
 def _line_matrices(layout: Layout, basis: str) -> torch.Tensor:
     """float32 (S, L, O): `Layout.line_matrix` of each basis; kept, since every streamed readout asks for it."""
-    bases = ("x", "z") if basis == "both" else (basis,)
-    return torch.from_numpy(np.stack([layout.line_matrix(b) for b in bases], -1)).float()
+    return torch.from_numpy(np.stack([layout.line_matrix(b) for b in _bases(basis)], -1)).float()
+
+
+def _bases(basis: str) -> tuple[str, ...]:
+    return ("x", "z") if basis == "both" else (basis,)

@@ -18,14 +18,12 @@ from syndistill.circuits.layout import Layout
 from syndistill.models.attention_bias import AttentionBias
 from syndistill.models.blocks import SyndromeTransformerLayer
 from syndistill.models.contract import (
-    DecoderNetwork,
-    NetworkConfig,
     Outputs,
     State,
+    TurnableConfig,
+    TurnableNetwork,
     defined_only,
     event_history,
-    turned,
-    turned_back,
     working_dtype,
 )
 from syndistill.models.embedder import StabiliserEmbedder, look_up
@@ -34,7 +32,7 @@ from syndistill.models.readout import LineReadout, agreed
 from syndistill.sampling.shots import Shots
 
 
-class TransformerConfig(NetworkConfig):
+class TransformerConfig(TurnableConfig):
     """Dials of the recurrent syndrome transformer; `presets` has named settings."""
 
     family: Literal["transformer"] = "transformer"
@@ -55,8 +53,6 @@ class TransformerConfig(NetworkConfig):
     agree_lines: bool = False
     """Whether the lines answer as one: their labels differ by final stabiliser values, which the shot shows, so that
     the mean of their logits, turned by those, is an answer to each. Not in the paper, whose lines answer alone."""
-    turn_x: bool = False
-    """Whether X experiments are read turned by 90 degrees, like Z ones, told by a learned vector. Not in the paper."""
 
 
 class _Constants(NamedTuple):
@@ -66,7 +62,7 @@ class _Constants(NamedTuple):
     convolutions: list[list[PreparedConvolution]]
 
 
-class SyndromeTransformer(DecoderNetwork):
+class SyndromeTransformer(TurnableNetwork):
     """Recurrent core with state X: X <- (X + S_n) / sqrt(2), then the syndrome transformer layers."""
 
     config: TransformerConfig
@@ -89,6 +85,7 @@ class SyndromeTransformer(DecoderNetwork):
             if config.attention_bias
             else None
         )
+        # What tells a turned shot from one of Z; not in the paper, which turns nothing.
         self.turned_D = nn.Parameter(torch.zeros(config.width)) if config.turn_x else None
         self.next_events = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, 1))
         self.line_readout = LineReadout(
@@ -104,8 +101,8 @@ class SyndromeTransformer(DecoderNetwork):
         return State(basis, 0, memory, empty, empty)
 
     def step(self, state: State, events_BS: torch.Tensor) -> State:
-        events_BS = self._framed(events_BS, state.basis)
-        defined_S = self.defined_S(self._frame(state.basis) if state.rounds_done == 0 else "both")
+        events_BS = self.framed(events_BS, state.basis)
+        defined_S = self.defined_S(self.frame(state.basis) if state.rounds_done == 0 else "both")
         events_BS = events_BS * defined_S
         parity_BS = state.parity_BS ^ events_BS
         slice_BSD = look_up(self._table(self.embedder, state.basis), events_BS, parity_BS, defined_S)
@@ -121,8 +118,8 @@ class SyndromeTransformer(DecoderNetwork):
         )
 
     def readout(self, state: State, last_BS: torch.Tensor) -> torch.Tensor:
-        defined_S = self.defined_S(self._frame(state.basis))
-        last_BS = self._framed(last_BS, state.basis) * defined_S
+        defined_S = self.defined_S(self.frame(state.basis))
+        last_BS = self.framed(last_BS, state.basis) * defined_S
         parity_BS = state.parity_BS ^ last_BS
         last_BSD = look_up(self._table(self.last_embedder, state.basis), last_BS, parity_BS, defined_S)
         constants = self._constants()
@@ -135,12 +132,7 @@ class SyndromeTransformer(DecoderNetwork):
         b, rounds, _ = shots.events_BRS.shape
         self.check_signals(want_signals)
         wanted = {kind: self._layers_of(kind, want_signals) for kind in ("spatial", "ends")}
-        shots = defined_only(shots)
-        shots = replace(
-            shots,
-            events_BRS=self._framed(shots.events_BRS, shots.basis),
-            last_BKS=self._framed(shots.last_BKS, shots.basis),
-        )
+        shots = self.framed_shots(defined_only(shots))
         parity_BRS, previous_BRS, last_parity_BKS, last_previous_BKS = event_history(shots)
         slices_BRSD = self._embed_rounds(shots, parity_BRS)
         constants = self._constants()
@@ -155,7 +147,7 @@ class SyndromeTransformer(DecoderNetwork):
         states_BRSD = torch.stack(states, 1)
         # All ends at once, as a batch of B * K.
         ended = states_BRSD[:, [end - 1 for end in shots.ends]].flatten(0, 1)
-        table, defined_S = self._table(self.last_embedder, shots.basis), self.defined_S(self._frame(shots.basis))
+        table, defined_S = self._table(self.last_embedder, shots.basis), self.defined_S(self.frame(shots.basis))
         last = look_up(table, shots.last_BKS, last_parity_BKS, defined_S).flatten(0, 1)
         biases = self._biases(shots.last_BKS.flatten(0, 1), last_previous_BKS.flatten(0, 1), constants)
         mixed, inner = self._mix(ended, last, biases, constants, wanted["ends"].values())
@@ -166,29 +158,20 @@ class SyndromeTransformer(DecoderNetwork):
         signals |= {name: inner[m].unflatten(0, (b, len(shots.ends))) for name, m in wanted["ends"].items()}
         if "temporal" in want_signals:
             signals["temporal"] = states_BRSD
-        next_BRS = self.next_events(states_BRSD).squeeze(-1)
-        if self._frame(shots.basis) != shots.basis:
-            next_BRS = turned_back(next_BRS, self.layout)
-            signals = {name: turned_back(signal, self.layout, axis=-2) for name, signal in signals.items()}
+        next_BRS = self.unframed(self.next_events(states_BRSD).squeeze(-1), shots.basis)
+        signals = {name: self.unframed(signal, shots.basis, axis=-2) for name, signal in signals.items()}
         return Outputs(logits_BKLC, next_BRS, signals)
 
     def _decide(
         self, mixed_NSD: torch.Tensor, rounds_N: torch.Tensor, parity_NS: torch.Tensor, basis: str
     ) -> torch.Tensor:
-        frame = self._frame(basis)
+        frame = self.frame(basis)
         logits_NLC: torch.Tensor = self.line_readout(mixed_NSD, rounds_N, basis, frame)
         return agreed(logits_NLC, parity_NS, self.layout, frame) if self.config.agree_lines else logits_NLC
 
-    def _frame(self, basis: str) -> str:
-        """The basis whose experiments these shots look like."""
-        return "z" if self.config.turn_x and basis == "x" else basis
-
-    def _framed(self, events: torch.Tensor, basis: str) -> torch.Tensor:
-        return events if self._frame(basis) == basis else turned(events, self.layout)
-
     def _table(self, embedder: StabiliserEmbedder, basis: str) -> torch.Tensor:
         table_SVD = embedder.table_SVD()
-        if self.turned_D is not None and self._frame(basis) != basis:
+        if self.turned_D is not None and self.frame(basis) != basis:
             table_SVD = table_SVD + self.turned_D
         return table_SVD.to(self._dtype())
 
@@ -196,7 +179,7 @@ class SyndromeTransformer(DecoderNetwork):
         table = self._table(self.embedder, shots.basis)
         first, rest = (
             look_up(table, shots.events_BRS[:, part], parity_BRS[:, part], self.defined_S(basis))
-            for part, basis in ((slice(0, 1), self._frame(shots.basis)), (slice(1, None), "both"))
+            for part, basis in ((slice(0, 1), self.frame(shots.basis)), (slice(1, None), "both"))
         )
         return torch.cat([first, rest], 1)
 

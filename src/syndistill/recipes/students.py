@@ -73,9 +73,7 @@ def baseline_d5_100k() -> StudentRun:
 def _baseline_d5(width: int, readout_width: int, steps: int) -> StudentRun:
     run = baseline_d3()
     network = FlatGruConfig(distance=5, width=width, readout_width=readout_width, readout_layers=1, turn_x=True)
-    optimiser = run.training.optimiser.model_copy(
-        update={"name": "muon", "matrix_rate": 0.02, "decay_steps": steps * 97 // 100}
-    )
+    optimiser = run.training.optimiser.model_copy(update={"decay_steps": steps * 97 // 100})
     simulated = fixed_rounds(5, ("x", "z"), p_min=0.001, p_max=0.006, distance=5)
     return run.model_copy(
         update={
