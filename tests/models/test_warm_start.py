@@ -5,7 +5,7 @@ import torch
 
 from syndistill.circuits.layout import Layout
 from syndistill.errors import SyndistillError
-from syndistill.models.warm_start import alike, carried_over
+from syndistill.models.warm_start import alike, can_begin, carried_over
 
 
 @pytest.mark.parametrize("family", ["transformer", "conv_gru"])
@@ -35,3 +35,15 @@ def test_alike_keeps_type_and_border():
 def test_a_flat_network_does_not_carry_over(make_network):
     with pytest.raises(SyndistillError, match="does not carry over to distance 5; a flat_gru network"):
         carried_over(make_network("flat_gru"), make_network("flat_gru", distance=5))
+
+
+@pytest.mark.parametrize("distance", [3, 5])
+def test_a_network_that_is_not_turned_begins_one_that_is(make_network, distance):
+    source, target = make_network("transformer"), make_network("transformer", distance=distance, turn_x=True)
+    assert can_begin(source, target)
+    assert not can_begin(target, source)
+    torch.nn.init.ones_(target.turned_D)
+    target.load_state_dict(carried_over(source, target))
+    assert torch.equal(target.turned_D, torch.zeros_like(target.turned_D))
+    assert torch.equal(target.embedder.index_SD[0], source.embedder.index_SD[0])
+    assert not can_begin(make_network("transformer", width=24), target)

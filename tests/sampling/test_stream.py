@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from syndistill.circuits.experiment import Experiment
+from syndistill.errors import SyndistillError
 from syndistill.sampling.seeds import derived_seed
 from syndistill.sampling.simulate import simulate
 from syndistill.sampling.stored import evaluation_seed
@@ -58,6 +59,33 @@ def test_every_batch_mixes_error_rates():
     # 1e-4, four 2e-9.
     assert ((noisy == 0) | (noisy == 10)).sum() < 4
     assert 0.3 < noisy.float().mean() / 10 < 0.6
+
+
+class Long:
+    def draw(self, shots_seen, rng):
+        return 9, [0.003, 0.004, 0.005]
+
+
+@pytest.mark.parametrize(("labels", "distance"), [("sampled", 3), ("exact", 3), ("revealed", 5)])
+def test_the_shares_of_a_batch_are_the_batch(labels, distance):
+    def chunk(share):
+        return SimulatedSource(
+            distance, "si1000", ("x", "z"), Long(), 8, 0, 6, labels=labels, end_spacing=4, share=share
+        ).chunk(3)
+
+    for whole, *parts in zip(chunk((0, 1)), chunk((0, 2)), chunk((1, 2)), strict=True):
+        assert whole.ends == parts[0].ends == (1, 5, 9)
+        for name in ("events_BRS", "last_BKS", "labels_BKLO", "posterior_BKLP"):
+            tensor = getattr(whole, name)
+            assert (tensor is None) == (name == "posterior_BKLP" and labels == "sampled")
+            if tensor is not None:
+                assert len(tensor) == 8
+                assert torch.equal(tensor, torch.cat([getattr(part, name) for part in parts])), name
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    with pytest.raises(SyndistillError, match="batch of 8 does not divide among 3"):
+        SimulatedSource(3, "si1000", ("z",), Long(), 8, 0, share=(0, 3))
 
 
 def test_seeds_and_roles_are_other_shots():

@@ -34,6 +34,12 @@ def test_rates_are_uniform_or_tilted(tilt, mean):
     assert np.mean(rates) == pytest.approx(mean, abs=6 * 0.0012 / 20_000**0.5 + 0.00002)
 
 
+def test_rates_come_from_a_grid_of_the_size_asked_for():
+    curriculum = Curriculum(p_min=0.001, p_max=0.006, rounds=PHASES, n_rates=6, rates_per_chunk=1000)
+    _, rates = curriculum.draw(0, np.random.default_rng(0))  # the rarest, tilted, has .07: missing 3e-32
+    assert sorted(set(rates)) == pytest.approx([0.001, 0.002, 0.003, 0.004, 0.005, 0.006])
+
+
 @pytest.mark.parametrize(("seen", "share"), [(0, 0.018), (500_000, 0.5), (1_000_000, 0.982)])
 def test_noise_centre_moves_up_a_logistic(seen, share):
     """Centre = low + (1 - low) / (1 + exp(-4 (seen / midpoint - 1))), in units of p_max."""

@@ -16,7 +16,7 @@ from syndistill.training.distributed import World, share
 STEPS = 6
 SETTINGS = [
     f"training.steps={STEPS}", "training.batch_size=32", "training.threads=1", "training.log_every=1",
-    "training.optimiser.name=adamw",
+    "training.optimiser.name=adamw", "network.turn_x=true",  # a weight that batches of memory Z leave alone
 ]  # fmt: skip
 
 

@@ -171,8 +171,8 @@ class SyndromeTransformer(TurnableNetwork):
 
     def _table(self, embedder: StabiliserEmbedder, basis: str) -> torch.Tensor:
         table_SVD = embedder.table_SVD()
-        if self.turned_D is not None and self.frame(basis) != basis:
-            table_SVD = table_SVD + self.turned_D
+        if self.turned_D is not None:  # also 0 times: data parallel training wants a gradient of every weight
+            table_SVD = table_SVD + self.turned_D * float(self.frame(basis) != basis)
         return table_SVD.to(self._dtype())
 
     def _embed_rounds(self, shots: Shots, parity_BRS: torch.Tensor) -> torch.Tensor:

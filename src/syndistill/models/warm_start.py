@@ -1,4 +1,4 @@
-"""A network of one distance as the beginning of another: what does not depend on the distance carries over.
+"""A network of one distance as the beginning of another, or of one that reads X experiments turned.
 
 Axes: S stabilisers, D width.
 """
@@ -13,11 +13,20 @@ from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork
 
 
+def can_begin(source: DecoderNetwork, target: DecoderNetwork) -> bool:
+    """Whether `source` is the same network as `target` but for its distance and for not being turned yet."""
+    free = {"distance": target.config.distance}
+    if getattr(target.config, "turn_x", False):
+        free["turn_x"] = True
+    return bool(source.config.model_copy(update=free) == target.config)
+
+
 def carried_over(source: DecoderNetwork, target: DecoderNetwork) -> dict[str, torch.Tensor]:
-    """A state dict for `target` from the weights of `source`, the same network at another distance.
+    """A state dict for `target` from the weights of `source`, the same network at another distance or not turned.
 
     Weights of equal shape are copied; what is learned per stabiliser (first axis S) is taken from the stabiliser of
-    `source` that lies alike. SyndistillError where neither is so: a flat network has weights of the whole syndrome.
+    `source` that lies alike; what tells turned shots apart begins at 0 if `source` has none. SyndistillError where
+    none of these is so: a flat network has weights of the whole syndrome.
     """
     nearest_S = torch.from_numpy(alike(target.layout, source.layout))
     known = source.state_dict()
@@ -26,6 +35,8 @@ def carried_over(source: DecoderNetwork, target: DecoderNetwork) -> dict[str, to
         found = known.get(name)
         if found is not None and found.shape == value.shape:
             carried[name] = found
+        elif found is None and name == "turned_D":
+            carried[name] = torch.zeros_like(value)
         elif found is not None and found.shape == (source.layout.n_stabilisers, *value.shape[1:]):
             carried[name] = found[nearest_S]
         else:

@@ -13,6 +13,7 @@ once (GM: class, member), of all shots one after the other, J errors of all ends
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 
@@ -56,11 +57,12 @@ class RevealedLabels:
         self.dem: stim.DetectorErrorModel = circuit.detector_error_model()
         self.model: SweepModel = sweep_model(self.dem, self.placed)
 
-    def draw(self, n_shots: int, seed: int) -> Shots:
-        """Shots with one end, `labels_BKLO` as drawn and `posterior_BKLP` as revealed. A function of the seed."""
-        sampler = self.dem.compile_sampler(seed=seed)
-        sizes = [min(_AT_A_TIME, n_shots - first) for first in range(0, n_shots, _AT_A_TIME)]
-        return concatenate([self.labelled(*sampler.sample(size, return_errors=True)) for size in sizes])
+    def draw(self, n_shots: int, seed: int, kept_N: NDArray[np.int64] | None = None) -> Shots:
+        """Shots with one end, `labels_BKLO` as drawn and `posterior_BKLP` as revealed. A function of the seed.
+
+        kept_N: of the shots drawn only these (increasing), since labels are what costs.
+        """
+        return concatenate([self.labelled(*sample) for sample in _samples(self.dem, n_shots, seed, kept_N)])
 
     def labelled(
         self, events_BD: NDArray[np.bool_], labels_BO: NDArray[np.bool_], errors_BA: NDArray[np.bool_]
@@ -108,11 +110,9 @@ class RevealedEnds:
         self.dem.append("detector", [], [stim.target_relative_detector_id(shown_JX.shape[1] - 1)])
         self.columns: dict[int, NDArray[np.int64]] = {}
 
-    def draw(self, n_shots: int, seed: int, ends: tuple[int, ...]) -> Shots:
+    def draw(self, n_shots: int, seed: int, ends: tuple[int, ...], kept_N: NDArray[np.int64] | None = None) -> Shots:
         """Shots with these ends, as RevealedLabels.draw."""
-        sampler = self.dem.compile_sampler(seed=seed)
-        sizes = [min(_AT_A_TIME, n_shots - first) for first in range(0, n_shots, _AT_A_TIME)]
-        samples = (sampler.sample(size, return_errors=True) for size in sizes)
+        samples = _samples(self.dem, n_shots, seed, kept_N)
         return concatenate([self._some(shown_BX, errors_BJ, ends) for shown_BX, _, errors_BJ in samples])
 
     def _some(self, shown_BX: NDArray[np.bool_], errors_BJ: NDArray[np.bool_], ends: tuple[int, ...]) -> Shots:
@@ -150,16 +150,38 @@ class RevealedEnds:
         return self.columns[end]
 
 
+def _samples(
+    dem: stim.DetectorErrorModel, n_shots: int, seed: int, kept_N: NDArray[np.int64] | None
+) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]]:
+    """Blocks of detectors, observables and errors of the shots kept."""
+    sampler = dem.compile_sampler(seed=seed)
+    for first in range(0, n_shots, _AT_A_TIME):
+        sample = sampler.sample(min(_AT_A_TIME, n_shots - first), return_errors=True)
+        if kept_N is not None:
+            here = kept_N[(kept_N >= first) & (kept_N < first + _AT_A_TIME)] - first
+            sample = tuple(part[here] for part in sample)
+        yield sample
+
+
 def _detectors(events_BRS: NDArray, last_BKS: NDArray, end: int, placed: Placement) -> NDArray:
     slices_BTS = np.concatenate([events_BRS[:, :end], last_BKS[:, [end - 1]]], axis=1)
     return slices_BTS[:, placed.slice_N, placed.stabiliser_N]
 
 
-def revealed_shots(experiment: Experiment, n_shots: int, seed: int, ends: tuple[int, ...] = ()) -> Shots:
-    """Fresh shots with these ends (none: the last alone) and the oracle's posterior. Same arguments: same shots."""
+def revealed_shots(
+    experiment: Experiment,
+    n_shots: int,
+    seed: int,
+    ends: tuple[int, ...] = (),
+    kept_N: NDArray[np.int64] | None = None,
+) -> Shots:
+    """Fresh shots with these ends (none: the last alone) and the oracle's posterior. Same arguments: same shots.
+
+    kept_N: of the shots drawn only these (increasing).
+    """
     if ends in ((), (experiment.rounds,)):
-        return _revealed_labels(experiment).draw(n_shots, seed)
-    return _revealed_ends(experiment).draw(n_shots, seed, ends)
+        return _revealed_labels(experiment).draw(n_shots, seed, kept_N)
+    return _revealed_ends(experiment).draw(n_shots, seed, ends, kept_N)
 
 
 # 51 rates, two bases, several numbers of rounds; up to 1 s each to prepare

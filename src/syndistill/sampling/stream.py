@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from syndistill.circuits.experiment import Experiment
+from syndistill.errors import SyndistillError
 from syndistill.sampling.exact_labels import with_exact_labels
 from syndistill.sampling.revealed_labels import revealed_shots
 from syndistill.sampling.seeds import derived_seed
@@ -40,7 +41,11 @@ class Schedule(Protocol):
 
 
 class SimulatedSource:
-    """Chunks of batches: one number of rounds a chunk, bases in turn, several error rates mixed in each batch."""
+    """Chunks of batches: one number of rounds a chunk, bases in turn, several error rates mixed in each batch.
+
+    ends: at how many ends a chunk is taught, see DataConfig; end_spacing: at its last one and at every so many rounds
+    before it. share: (i, n), to make of every batch the i-th of n parts alone, since labels can cost much.
+    """
 
     def __init__(
         self,
@@ -54,10 +59,15 @@ class SimulatedSource:
         role: str = "train",
         labels: Labels = "sampled",
         ends: int = 0,
+        end_spacing: int = 0,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         self.distance, self.noise, self.bases, self.schedule = distance, noise, bases, schedule
         self.batch_size, self.seed, self.role = batch_size, seed, role
-        self.batches_per_chunk, self.labels, self.ends = batches_per_chunk, labels, ends
+        self.batches_per_chunk, self.labels = batches_per_chunk, labels
+        self.ends, self.end_spacing, self.share = ends, end_spacing, share
+        if batch_size % share[1]:
+            raise SyndistillError(f"a batch of {batch_size} does not divide among {share[1]} processes")
 
     def chunk(self, index: int) -> list[Shots]:
         rng = np.random.default_rng([self.seed, index])
@@ -66,7 +76,7 @@ class SimulatedSource:
         # Revealed labels cost as much as their ends do, simulated ones come with all.
         ends = self._ends(rounds, rng) if self.labels == "revealed" else ()
         per_basis = [self._shuffled(index, b, basis, rounds, rates, rng, ends) for b, basis in enumerate(self.bases)]
-        if self.labels != "revealed" and 0 < self.ends < rounds:
+        if self.labels != "revealed" and (self.end_spacing or 0 < self.ends < rounds):
             kept = [end - 1 for end in self._ends(rounds, rng)]
             per_basis = [shots.at_ends(kept) for shots in per_basis]
         return [
@@ -75,12 +85,15 @@ class SimulatedSource:
         ]
 
     def _ends(self, rounds: int, rng: np.random.Generator) -> tuple[int, ...]:
+        if self.end_spacing:
+            return tuple(range(rounds, 0, -self.end_spacing))[::-1]
         if not 0 < self.ends < rounds:
             return tuple(range(1, rounds + 1))
         return (*sorted(1 + k for k in rng.choice(rounds - 1, self.ends - 1, replace=False).tolist()), rounds)
 
     def _slice(self, position: int) -> slice:
-        return slice(position * self.batch_size, (position + 1) * self.batch_size)
+        size = self.batch_size // self.share[1]
+        return slice(position * size, (position + 1) * size)
 
     def _shuffled(
         self,
@@ -94,22 +107,24 @@ class SimulatedSource:
     ) -> Shots:
         n_shots = -(-self.batches_per_chunk // len(self.bases)) * self.batch_size
         n_each = -(-n_shots // len(rates))
+        order_N = rng.permutation(n_each * len(rates))[:n_shots]
+        mine_N = order_N[np.arange(n_shots) % self.batch_size * self.share[1] // self.batch_size == self.share[0]]
         parts = []
         for r, p in enumerate(rates):
             seed = derived_seed(self.role, self.seed, index, b, r)
             experiment = Experiment(self.distance, rounds, basis, self.noise, p)
-            parts.append(self._drawn(experiment, n_each, seed, ends))
-        return concatenate(parts).take(_permutation(rng, n_each * len(rates)))
+            kept_N = np.sort(mine_N[mine_N // n_each == r]) - r * n_each
+            parts.append(self._drawn(experiment, n_each, seed, ends, kept_N))
+        return concatenate(parts).take(torch.from_numpy(np.argsort(np.argsort(mine_N))))
 
-    def _drawn(self, experiment: Experiment, n_shots: int, seed: int, ends: tuple[int, ...]) -> Shots:
+    def _drawn(
+        self, experiment: Experiment, n_shots: int, seed: int, ends: tuple[int, ...], kept_N: np.ndarray
+    ) -> Shots:
+        """Of n_shots drawn with this seed those of `kept_N` (increasing), labelled."""
         if self.labels == "revealed":
-            return revealed_shots(experiment, n_shots, seed, ends)
-        shots = simulate(experiment, n_shots, seed)
+            return revealed_shots(experiment, n_shots, seed, ends, kept_N)
+        shots = simulate(experiment, n_shots, seed).take(torch.from_numpy(kept_N))
         return with_exact_labels(shots, experiment) if self.labels == "exact" else shots
-
-
-def _permutation(rng: np.random.Generator, n: int) -> torch.Tensor:
-    return torch.from_numpy(rng.permutation(n))
 
 
 class ShotStream(Generic[BatchT]):

@@ -36,6 +36,8 @@ class Curriculum(Strict):
     noise_width: float = 0.15
     noise_midpoint: int = 500_000
     rates_per_chunk: int = 4
+    n_rates: int = Field(default=51, ge=2)
+    """How many values of p there are: each has models of its own to prepare (4 s, revealed, d=5, r=25)."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Curriculum:
@@ -51,7 +53,7 @@ class Curriculum(Strict):
         phase = [phase for phase in self.rounds if phase.from_shots <= shots_seen][-1]
         rounds = int(rng.choice(phase.rounds))
         low = self.p_min / self.p_max
-        f = np.linspace(low, 1.0, 51)
+        f = np.linspace(low, 1.0, self.n_rates)
         centre = low + (1 - low) / (1 + np.exp(-4 * (shots_seen / self.noise_midpoint - 1)))
         density = 1 + self.noise_weight * np.exp(-((f - centre) ** 2) / (2 * self.noise_width**2))
         density = density * f**-self.tilt
@@ -123,4 +125,6 @@ class DataConfig(Strict):
     ends: int = Field(default=0, ge=0)
     """At how many ends a chunk is taught: the last and others drawn anew for each; 0: at all. Each costs a Teacher as
     much as a round, revealed labels as much as they do."""
+    end_spacing: int = Field(default=0, ge=0)
+    """If not 0, taught at the last end and at every so many rounds before it, whatever `ends` says."""
     curriculum: Curriculum

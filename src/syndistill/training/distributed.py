@@ -29,11 +29,14 @@ class World(NamedTuple):
         return self.rank == 0
 
 
+ALONE = World(0, 1)
+
+
 def join_world(device: torch.device) -> World:
     """The process group that torchrun announced, or a world of one."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        return World(0, 1)
+        return ALONE
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return World(dist.get_rank(), size)

@@ -58,7 +58,11 @@ class Batch(Protocol):
 
 
 class Trainer:
-    """Steps a network through a source of batches. `extra` holds train-only modules (adapters and the like)."""
+    """Steps a network through a source of batches.
+
+    extra: train-only modules (adapters and the like). shared: under torchrun, whether the source makes this process's
+    share of each batch, which is otherwise taken of the whole.
+    """
 
     def __init__(
         self,
@@ -68,8 +72,10 @@ class Trainer:
         config: TrainingConfig,
         folder: Path,
         extra: torch.nn.Module | None = None,
+        shared: bool = False,
     ) -> None:
         self.model, self.source, self.config, self.folder = model, source, config, folder
+        self.shared = shared
         if config.threads:
             torch.set_num_threads(config.threads)
         self.device = torch.device(config.device)
@@ -99,7 +105,7 @@ class Trainer:
                     break
                 values = self.train_step(shots)
                 if log is not None:
-                    log.add(self.step, values, len(shots), self._rate())
+                    log.add(self.step, values, self.config.batch_size, self._rate())
                     if progress is not None:
                         progress(self.step, self.config.steps, log.latest)
                 if self.world.is_first and time.monotonic() - saved > 60 * self.config.checkpoint_minutes:
@@ -119,7 +125,8 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = self._rate() * group.get("times", 1.0)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            loss, values = self.loss_module(share(shots, self.world).to(self.device))
+            mine = shots if self.shared else share(shots, self.world)
+            loss, values = self.loss_module(mine.to(self.device))
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimiser.clip_norm)
         if not torch.isfinite(norm):

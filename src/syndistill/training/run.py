@@ -12,13 +12,13 @@ from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork, NetworkConfig
 from syndistill.models.presets import build, config_from
 from syndistill.models.saving import save_network, weights_hash
-from syndistill.models.warm_start import carried_over
+from syndistill.models.warm_start import can_begin, carried_over
 from syndistill.models.zoo import load_any
 from syndistill.sampling.recorded_model import RecordedModelSource
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import BatchSource, SimulatedSource
 from syndistill.training.config import DataConfig, RecordedData, Strict, TrainingConfig
-from syndistill.training.distributed import join_world, leave_world, wait_for_all
+from syndistill.training.distributed import ALONE, World, join_world, leave_world, wait_for_all
 from syndistill.training.loop import Progress, Trainer
 from syndistill.training.objective import GroundTruth
 from syndistill.training.run_folder import open_run
@@ -40,7 +40,7 @@ class TeacherRun(Strict):
     next_event_weight: float = Field(default=0.02, ge=0)
     start_from: str | None = None
     """A saved network to go on from, with a fresh optimiser: how a Teacher is trained in legs. One of another distance
-    gives all that does not depend on the distance."""
+    gives all that does not depend on the distance; one that is not turned may begin one that is."""
 
 
 def validated(model: type[Strict], content: Any, where: str) -> Any:
@@ -60,7 +60,8 @@ def fresh_network(config: NetworkConfig, seed: int) -> DecoderNetwork:
         return build(config)
 
 
-def simulated_source(data: DataConfig, training: TrainingConfig) -> SimulatedSource:
+def simulated_source(data: DataConfig, training: TrainingConfig, world: World = ALONE) -> SimulatedSource:
+    """The run's batches; in a world of several processes this one's share of each."""
     return SimulatedSource(
         data.distance,
         data.noise,
@@ -70,12 +71,14 @@ def simulated_source(data: DataConfig, training: TrainingConfig) -> SimulatedSou
         training.seed,
         labels=data.labels,
         ends=data.ends,
+        end_spacing=data.end_spacing,
+        share=(world.rank, world.size),
     )
 
 
-def make_source(data: DataConfig | RecordedData, training: TrainingConfig) -> BatchSource[Shots]:
+def make_source(data: DataConfig | RecordedData, training: TrainingConfig, world: World) -> BatchSource[Shots]:
     if isinstance(data, DataConfig):
-        return simulated_source(data, training)
+        return simulated_source(data, training, world)
     return RecordedModelSource(
         Path(data.folder),
         data.distance,
@@ -91,10 +94,10 @@ def make_source(data: DataConfig | RecordedData, training: TrainingConfig) -> Ba
 def start_weights(network: DecoderNetwork, path: str, any_distance: bool = False) -> str:
     """Copy a saved network's weights in; returns their hash. Refuses another architecture.
 
-    any_distance: also take the same architecture of another distance, as far as its weights carry over.
+    any_distance: also take the same architecture of another distance or not turned, as far as its weights carry over.
     """
     found, _ = load_any(path)
-    if any_distance and found.config == network.config.model_copy(update={"distance": found.config.distance}):
+    if any_distance and can_begin(found, network):
         network.load_state_dict(carried_over(found, network))
         return weights_hash(found)
     if found.config != network.config:
@@ -113,11 +116,12 @@ def train_teacher(run: TeacherRun, folder: Path, progress: Progress | None = Non
     hashes = {}
     if run.start_from is not None:
         hashes["start_from"] = start_weights(network, run.start_from, any_distance=True)
-    source = make_source(run.data, run.training)
+    source = make_source(run.data, run.training, world)
     if world.is_first:
         open_run(folder, run, hashes, TEACHER_FILE)
     wait_for_all(world)
-    trainer = Trainer(network, GroundTruth(run.next_event_weight), source, run.training, folder)
+    shared = isinstance(source, SimulatedSource)
+    trainer = Trainer(network, GroundTruth(run.next_event_weight), source, run.training, folder, shared=shared)
     trainer.run(progress)
     path = folder / TEACHER_FILE
     if world.is_first:
