@@ -51,6 +51,8 @@ class StudentRun(Strict):
     network: AnyNetworkConfig
     teacher: str
     """A shipped network's name or a path."""
+    teacher_precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: the Teacher answers twice as fast on a CPU, to the third digit."""
     data: StudentData
     terms: Terms = Terms()
     training: TrainingConfig
@@ -93,7 +95,7 @@ def train_student(
     cache: where the Teacher's answers are kept, shared by runs that ask the same; default: in `folder`. teacher: one
     of your own, of which run.teacher is then only the name.
     """
-    teacher = teacher or FrozenTeacher(load_any(run.teacher)[0])
+    teacher = teacher or FrozenTeacher(load_any(run.teacher)[0], run.teacher_precision)
     network, fusion, said = student_start(run, teacher)
     open_run(folder, run, student_hashes(run, teacher), STUDENT_FILE)
     cache = cache or folder / "cache"

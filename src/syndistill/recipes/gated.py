@@ -44,7 +44,8 @@ def distil_gated(
     Raises SyndistillError when the gate refuses the Teacher and accept_any_teacher is not set; the folder then holds
     the run and the report, and the same call with accept_any_teacher goes on from there.
     """
-    teacher = FrozenTeacher(load_any(run.teacher)[0])
+    precision = run.teacher_precision if isinstance(run, StudentRun) else "fp32"
+    teacher = FrozenTeacher(load_any(run.teacher)[0], precision)
     _open(run, teacher, folder, cache)
     if not isinstance(run, StudentRun) or run.terms.needs_teacher:
         pass_gate(run.teacher, run.data, folder, accept_any_teacher, gate_shots, gate_progress, say)

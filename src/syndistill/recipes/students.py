@@ -61,24 +61,25 @@ def baseline_d3_longer() -> StudentRun:
 
 
 def baseline_d5() -> StudentRun:
-    """A flat GRU of at most 20 k parameters from the d=5 Teacher's final logits and labels, for 3 to 5 rounds."""
-    return _baseline_d5(width=50, readout_width=28, steps=30_000)
+    """A flat GRU of at most 20 k parameters from the d=5 Teacher's final logits and labels, for up to 9 rounds."""
+    return _baseline_d5(width=50, readout_width=28, steps=12_000)
 
 
 def baseline_d5_100k() -> StudentRun:
     """The same for at most 100 k parameters."""
-    return _baseline_d5(width=132, readout_width=60, steps=20_000)
+    return _baseline_d5(width=132, readout_width=60, steps=12_000)
 
 
 def _baseline_d5(width: int, readout_width: int, steps: int) -> StudentRun:
     run = baseline_d3()
     network = FlatGruConfig(distance=5, width=width, readout_width=readout_width, readout_layers=1, turn_x=True)
     optimiser = run.training.optimiser.model_copy(update={"decay_steps": steps * 97 // 100})
-    simulated = fixed_rounds(5, ("x", "z"), p_min=0.001, p_max=0.006, distance=5)
+    simulated = fixed_rounds(ROUNDS, ("x", "z"), p_min=0.001, p_max=0.006, distance=5)
     return run.model_copy(
         update={
             "network": network,
             "teacher": "teacher-d5",
+            "teacher_precision": "bf16",
             "data": run.data.model_copy(update={"simulated": simulated, "cached_shots": 131_072}),
             "training": run.training.model_copy(update={"steps": steps, "batch_size": 256, "optimiser": optimiser}),
         }
