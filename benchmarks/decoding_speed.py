@@ -22,10 +22,8 @@ from syndistill.errors import SyndistillError
 from syndistill.evaluation.rows import Row
 from syndistill.evaluation.subject import Subject
 
-DECODERS = (
-    *("pymatching", "pymatching-correlated", "belief-matching", "tesseract"),
-    *("student-d3", "student-d3:int8", "student-d3:onnx", "student-d3:pytorch"),
-)
+RIVALS = ("pymatching", "pymatching-correlated", "belief-matching", "tesseract")
+ENGINES = ("", ":int8", ":onnx", ":pytorch")
 
 
 def table(found: dict[int, list[tuple[Row, Speed]]]) -> list[str]:
@@ -45,7 +43,7 @@ def table(found: dict[int, list[tuple[Row, Speed]]]) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("decoders", nargs="*", default=DECODERS, help="as `syndistill bench` names them")
+    parser.add_argument("decoders", nargs="*", help="as `syndistill bench` names them; default: all there are")
     parser.add_argument("--distance", type=int, default=3)
     parser.add_argument("--rounds", type=int, nargs="+", default=[3, 5, 9, 15, 25])
     parser.add_argument("--basis", default="z")
@@ -54,13 +52,14 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=0.5, help="of each measurement")
     parser.add_argument("--json", type=Path, help="where the figures go")
     args = parser.parse_args()
+    decoders = args.decoders or [*RIVALS, *(f"student-d{args.distance}{engine}" for engine in ENGINES)]
     torch.set_num_threads(1)
     found: dict[int, list[tuple[Row, Speed]]] = {}
     try:
         for rounds in args.rounds:
             experiment = Experiment(args.distance, rounds, args.basis, "si1000", args.p)
             comparison, speeds = bench_subject(
-                Subject.from_experiment(str(experiment)), args.decoders, args.shots, 0, args.seconds
+                Subject.from_experiment(str(experiment)), decoders, args.shots, 0, args.seconds
             )
             found[rounds] = list(zip(comparison.rows, speeds, strict=True))
             print(f"r={rounds} done, load {machine()['load']}", file=sys.stderr)

@@ -48,4 +48,4 @@ def test_a_wrong_file_of_figures(tmp_path, capsys):
 def test_what_the_benchmark_writes_is_read(speed, tmp_path):
     path = tmp_path / "speed.json"
     path.write_text(json.dumps(speed))
-    assert cards._read(path, "the benchmark") == speed
+    assert cards._read([path], "the benchmark") == [speed]

@@ -1,10 +1,10 @@
 """The cards of shipped networks, from the network files and the rows of `recipes.scores` alone.
 
-    python -m syndistill.recipes.cards --rows results/d3.jsonl results/d5.jsonl --speed results/speed.json \
-        --confidence results/confidence.json
+    python -m syndistill.recipes.cards --rows results/d3.jsonl results/d5.jsonl \
+        --speed results/speed.json results/speed-d5.json --confidence results/confidence.json
 
---speed is what benchmarks/decoding_speed.py wrote, --confidence what `recipes.confidence` did; without them a card says
-nothing of times, or of kept fractions and reliability.
+--speed is what benchmarks/decoding_speed.py wrote, a file for each distance, --confidence what `recipes.confidence`
+did; without them a card says nothing of times, or of kept fractions and reliability.
 """
 
 from __future__ import annotations
@@ -75,21 +75,25 @@ def _times(weights_sha256: str, speed: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _read(path: Path | None, maker: str) -> dict[str, Any] | None:
-    if path is None:
-        return None
+def _read(paths: list[Path], maker: str) -> list[dict[str, Any]]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        return [json.loads(path.read_text()) for path in paths]
     except (OSError, ValueError) as error:
-        raise SyndistillError(f"cannot read {path} ({error}); {maker} makes it") from None
-    return content
+        raise SyndistillError(f"cannot read {', '.join(map(str, paths))} ({error}); {maker} makes it") from None
+
+
+def _about(name: str, found: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The first of these files that measured this network; else the first, which then says that it did not."""
+    key = weights_hash(load_any(name)[0])
+    about = [f for f in found if any(row["decoder_id"].startswith(key) for row in f["rows"])]
+    return next(iter([*about, *found]), None)
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=Path, nargs="+", required=True, help="rows files of recipes.scores")
-    parser.add_argument("--speed", type=Path, help="figures of benchmarks/decoding_speed.py")
-    parser.add_argument("--confidence", type=Path, help="figures of recipes.confidence")
+    parser.add_argument("--speed", type=Path, nargs="+", default=[], help="figures of benchmarks/decoding_speed.py")
+    parser.add_argument("--confidence", type=Path, nargs="+", default=[], help="figures of recipes.confidence")
     args = parser.parse_args(arguments)
     try:
         if missing := [path for path in args.rows if not path.is_file()]:
@@ -100,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
         for name in shipped_names():
             path = network_path(name)
             assert path is not None
-            write_json(path.with_suffix(".json"), card_of(name, rows, speed, confidence))
+            write_json(path.with_suffix(".json"), card_of(name, rows, _about(name, speed), _about(name, confidence)))
             print(path.with_suffix(".json"))
     except SyndistillError as error:
         print(f"error: {error}", file=sys.stderr)

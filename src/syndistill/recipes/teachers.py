@@ -49,40 +49,41 @@ def teacher_d3_joint() -> TeacherRun:
 
 
 def teacher_d5() -> TeacherRun:
-    """The d=5 Teacher: the same network from the shipped d=3 Teacher's weights, its lines agreeing, on revealed labels.
+    """The d=5 Teacher: from the d=3 one's weights, its lines agreeing, X experiments turned, on revealed labels.
 
-    The road of the shipped one (its card has the legs) as a single run, which itself was never made, with the longer
-    rounds that the shipped one still lacks.
+    The road of the shipped one (its card has the legs) as a single run, which itself was never made. Best under
+    torchrun with two processes of one thread.
     """
     return TeacherRun(
-        network=preset("teacher-small", 5).model_copy(update={"agree_lines": True}),
+        network=preset("teacher-small", 5).model_copy(update={"agree_lines": True, "turn_x": True}),
         start_from="teacher-d3",
         data=DataConfig(
             distance=5,
             noise="si1000",
             bases=("x", "z"),
             labels="revealed",
-            ends=1,
+            end_spacing=10,
             curriculum=Curriculum(
                 p_min=0.001,
                 p_max=0.006,
                 tilt=0.0,
+                n_rates=17,
                 rounds=(
                     RoundsPhase(from_shots=0, rounds=(2, 3, 4, 5, 5)),
                     RoundsPhase(from_shots=500_000, rounds=(3, 5, 5, 5, 9)),
-                    RoundsPhase(from_shots=1_000_000, rounds=(3, 5, 9, 15, 25)),
+                    RoundsPhase(from_shots=1_000_000, rounds=(5, 5, 9, 15, 25)),
                 ),
             ),
         ),
         training=TrainingConfig(
-            steps=12_000,
-            batch_size=128,
+            steps=9_000,
+            batch_size=256,
             seed=1,
             precision="bf16",
             compile=True,
             threads=1,
             optimiser=OptimiserConfig(
-                name="muon", learning_rate=1e-3, matrix_rate=0.01, warmup_steps=50, decay_steps=8_000, ema_decay=0.998
+                name="muon", learning_rate=1e-3, matrix_rate=0.01, warmup_steps=50, decay_steps=6_000, ema_decay=0.998
             ),
         ),
     )
