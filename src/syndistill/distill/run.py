@@ -32,7 +32,7 @@ from syndistill.models.contract import DecoderNetwork, NetworkConfig
 from syndistill.models.saving import save_network, weights_hash
 from syndistill.models.zoo import load_any
 from syndistill.sampling.stream import BatchSource
-from syndistill.training.config import Strict, TrainingConfig
+from syndistill.training.config import Precision, Strict, TrainingConfig
 from syndistill.training.loop import Progress, Trainer
 from syndistill.training.run import AnyNetworkConfig, fresh_network, start_weights
 from syndistill.training.run_folder import open_run
@@ -51,7 +51,7 @@ class StudentRun(Strict):
     network: AnyNetworkConfig
     teacher: str
     """A shipped network's name or a path."""
-    teacher_precision: Literal["fp32", "bf16"] = "fp32"
+    teacher_precision: Precision = "fp32"
     """bf16: the Teacher answers twice as fast on a CPU, to the third digit."""
     data: StudentData
     terms: Terms = Terms()

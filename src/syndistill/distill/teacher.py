@@ -8,7 +8,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 
@@ -18,6 +17,7 @@ from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork, OutputForm
 from syndistill.models.saving import weights_hash
 from syndistill.sampling.shots import Shots
+from syndistill.training.config import Precision
 from syndistill.training.run import fresh_network
 
 OUTPUTS = frozenset({"final", "readout"})
@@ -80,7 +80,7 @@ class FrozenTeacher(Teacher):
     in the third digit, so that it counts as another Teacher (`key`).
     """
 
-    def __init__(self, network: DecoderNetwork, precision: Literal["fp32", "bf16"] = "fp32") -> None:
+    def __init__(self, network: DecoderNetwork, precision: Precision = "fp32") -> None:
         self.network = network.eval().requires_grad_(False)
         self.precision = precision
         if precision == "bf16":

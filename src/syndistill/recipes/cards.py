@@ -82,10 +82,9 @@ def _read(paths: list[Path], maker: str) -> list[dict[str, Any]]:
         raise SyndistillError(f"cannot read {', '.join(map(str, paths))} ({error}); {maker} makes it") from None
 
 
-def _about(name: str, found: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _about(weights_sha256: str, found: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The first of these files that measured this network; else the first, which then says that it did not."""
-    key = weights_hash(load_any(name)[0])
-    about = [f for f in found if any(row["decoder_id"].startswith(key) for row in f["rows"])]
+    about = [f for f in found if any(row["decoder_id"].startswith(weights_sha256) for row in f["rows"])]
     return next(iter([*about, *found]), None)
 
 
@@ -104,7 +103,8 @@ def main(arguments: list[str] | None = None) -> int:
         for name in shipped_names():
             path = network_path(name)
             assert path is not None
-            write_json(path.with_suffix(".json"), card_of(name, rows, _about(name, speed), _about(name, confidence)))
+            key = weights_hash(load_any(name)[0])
+            write_json(path.with_suffix(".json"), card_of(name, rows, _about(key, speed), _about(key, confidence)))
             print(path.with_suffix(".json"))
     except SyndistillError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -40,6 +40,15 @@ class Schedule(Protocol):
     def draw(self, shots_seen: int, rng: np.random.Generator) -> tuple[int, list[float]]: ...
 
 
+def share_of(batch_size: int, share: tuple[int, int]) -> slice:
+    """The i-th of n equal parts of a batch, share = (i, n). SyndistillError where it does not divide."""
+    part, n_parts = share
+    if batch_size % n_parts:
+        raise SyndistillError(f"a batch of {batch_size} does not divide among {n_parts} processes")
+    size = batch_size // n_parts
+    return slice(part * size, (part + 1) * size)
+
+
 class SimulatedSource:
     """Chunks of batches: one number of rounds a chunk, bases in turn, several error rates mixed in each batch.
 
@@ -65,9 +74,8 @@ class SimulatedSource:
         self.distance, self.noise, self.bases, self.schedule = distance, noise, bases, schedule
         self.batch_size, self.seed, self.role = batch_size, seed, role
         self.batches_per_chunk, self.labels = batches_per_chunk, labels
-        self.ends, self.end_spacing, self.share = ends, end_spacing, share
-        if batch_size % share[1]:
-            raise SyndistillError(f"a batch of {batch_size} does not divide among {share[1]} processes")
+        self.ends, self.end_spacing = ends, end_spacing
+        self._mine = share_of(batch_size, share)
 
     def chunk(self, index: int) -> list[Shots]:
         rng = np.random.default_rng([self.seed, index])
@@ -92,7 +100,7 @@ class SimulatedSource:
         return (*sorted(1 + k for k in rng.choice(rounds - 1, self.ends - 1, replace=False).tolist()), rounds)
 
     def _slice(self, position: int) -> slice:
-        size = self.batch_size // self.share[1]
+        size = self._mine.stop - self._mine.start
         return slice(position * size, (position + 1) * size)
 
     def _shuffled(
@@ -108,7 +116,7 @@ class SimulatedSource:
         n_shots = -(-self.batches_per_chunk // len(self.bases)) * self.batch_size
         n_each = -(-n_shots // len(rates))
         order_N = rng.permutation(n_each * len(rates))[:n_shots]
-        mine_N = order_N[np.arange(n_shots) % self.batch_size * self.share[1] // self.batch_size == self.share[0]]
+        mine_N = order_N.reshape(-1, self.batch_size)[:, self._mine].ravel()
         parts = []
         for r, p in enumerate(rates):
             seed = derived_seed(self.role, self.seed, index, b, r)

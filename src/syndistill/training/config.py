@@ -7,6 +7,9 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+Precision = Literal["fp32", "bf16"]
+"""bf16: autocast, the weights stay float32."""
+
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -91,7 +94,7 @@ class TrainingConfig(Strict):
     batch_size: int = Field(default=256, gt=0)
     seed: int = Field(default=0, ge=0)
     optimiser: OptimiserConfig = OptimiserConfig()
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     compile: bool = False
     device: str = "cpu"
     threads: int = Field(default=0, ge=0)

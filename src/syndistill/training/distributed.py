@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from syndistill.errors import SyndistillError
+from syndistill.sampling.stream import share_of
 
 
 class World(NamedTuple):
@@ -63,10 +63,7 @@ def share(batch: Any, world: World) -> Any:
     """This process's part of a batch; the batch must divide evenly, or the mean would be another."""
     if world.size == 1:
         return batch
-    if len(batch) % world.size:
-        raise SyndistillError(f"a batch of {len(batch)} does not divide among {world.size} processes")
-    part = len(batch) // world.size
-    return batch.take(slice(world.rank * part, (world.rank + 1) * part))
+    return batch.take(share_of(len(batch), world))
 
 
 def wait_for_all(world: World) -> None:

@@ -72,7 +72,7 @@ def simulated_source(data: DataConfig, training: TrainingConfig, world: World = 
         labels=data.labels,
         ends=data.ends,
         end_spacing=data.end_spacing,
-        share=(world.rank, world.size),
+        share=world,
     )
 
 
