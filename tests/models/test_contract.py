@@ -12,6 +12,8 @@ from syndistill.models.presets import FAMILIES, build
 from syndistill.training.objective import GroundTruth
 
 CASES = [("two_channel", "x", 1), ("two_channel", "z", 1), ("two_channel", "both", 2), ("joint4", "both", 4)]
+EMBEDDED = ("transformer", "conv_gru")
+"""Families with an embedder of slices."""
 SPREAD_LEAST, SPREAD_MOST = 1e-4, 1e3
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
@@ -86,13 +88,13 @@ def test_train_and_eval_agree_without_batchnorm(make_network, make_shots, family
 @every_family
 @pytest.mark.parametrize("output", ["two_channel", "joint4"])
 def test_gradients_reach_every_parameter(make_network, make_shots, family, output):
-    network = make_network(family, output, **({"max_rounds": 2} if family != "flat_gru" else {}))
+    network = make_network(family, output, **({"max_rounds": 2} if family in EMBEDDED else {}))
     for basis in ("both",) if output == "joint4" else ("x", "z", "both"):
         loss, _ = GroundTruth()(network, make_shots(basis, n_shots=64))
         loss.backward()
     silent = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
     # Two-observable shots define everything: there the vector for undefined stabilisers is idle.
-    idle = ["embedder.undefined_D", "last_embedder.undefined_D"] if output == "joint4" and family != "flat_gru" else []
+    idle = ["embedder.undefined_D", "last_embedder.undefined_D"] if output == "joint4" and family in EMBEDDED else []
     assert silent == idle
 
 
@@ -178,7 +180,7 @@ def test_temporal_is_the_state_that_crosses_the_boundary(make_network, make_shot
             torch.testing.assert_close(state.memory_BX, temporal[:, t], rtol=1e-5, atol=1e-5)
 
 
-@every_family
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "local_gru"])  # test_local_gru has it
 @pytest.mark.parametrize("distance", [3, 7])
 @pytest.mark.parametrize("output", ["two_channel", "joint4"])
 def test_multiply_adds_are_those_of_streaming(make_network, make_shots, family, distance, output):
@@ -202,7 +204,7 @@ def test_joint4_refuses_memory_experiments(make_network, make_shots, family):
         network.init_state(2, "x")
 
 
-@pytest.mark.parametrize("family", ["flat_gru", "transformer"])
+@pytest.mark.parametrize("family", ["flat_gru", "local_gru", "transformer"])
 def test_a_turned_network_reads_x_shots_as_z_shots(make_network, make_shots, family):
     network, shots = make_network(family, turn_x=True), make_shots("x")
     with torch.no_grad():  # so that nothing but the order of the inputs tells the bases apart
@@ -210,7 +212,7 @@ def test_a_turned_network_reads_x_shots_as_z_shots(make_network, make_shots, fam
             network.turned_D.zero_()
             network.line_readout.basis.weight[0] = network.line_readout.basis.weight[1]
         else:
-            for kind in ("start", "heads"):
+            for kind in ("start", "heads", *(("line",) if family == "local_gru" else ())):
                 part = getattr(network, kind).state_dict()
                 getattr(network, kind).load_state_dict({key: part[key.replace("x", "z", 1)] for key in part})
     turned_S = network.layout.turned_S

@@ -14,6 +14,7 @@ from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork, NetworkConfig, OutputForm
 from syndistill.models.conv_gru import ConvGru, ConvGruConfig
 from syndistill.models.flat_gru import FlatGru, FlatGruConfig
+from syndistill.models.local_gru import LocalGru, LocalGruConfig
 from syndistill.models.transformer import SyndromeTransformer, TransformerConfig
 
 
@@ -28,6 +29,7 @@ FAMILIES: dict[str, Family] = {
     "transformer": Family(TransformerConfig, SyndromeTransformer),
     "conv_gru": Family(ConvGruConfig, ConvGru),
     "flat_gru": Family(FlatGruConfig, FlatGru),
+    "local_gru": Family(LocalGruConfig, LocalGru),
 }
 
 Preset = Callable[[int, OutputForm], NetworkConfig]
@@ -50,6 +52,9 @@ PRESETS: dict[str, Preset] = {
     "flat-gru-5k": _sized("flat_gru", width=22, readout_width=24, turn_x=True),
     "flat-gru-20k": _sized("flat_gru", width=60, readout_width=32, turn_x=True),
     "flat-gru-100k": _sized("flat_gru", width=144, readout_width=64, readout_layers=2, turn_x=True),
+    "local-gru-5k": _sized("local_gru", width=6, readout_width=12, turn_x=True),
+    "local-gru-20k": _sized("local_gru", width=13, readout_width=28, turn_x=True),
+    "local-gru-100k": _sized("local_gru", width=28, readout_width=72, readout_layers=2, turn_x=True),
     "conv-gru-5k": _sized("conv_gru", width=10, readout_width=14),
     "conv-gru-20k": _sized("conv_gru", width=21, readout_width=24),
     "conv-gru-100k": _sized("conv_gru", width=48, readout_width=48, readout_layers=3),

@@ -56,7 +56,10 @@ class LossModule(nn.Module):
 
 
 def parallel(module: LossModule, world: World) -> nn.Module:
-    return module if world.size == 1 else DistributedDataParallel(module)
+    if world.size == 1:
+        return module
+    # A batch of one basis leaves the other's weights without a gradient, in a GRU's start and heads for one.
+    return DistributedDataParallel(module, find_unused_parameters=True)
 
 
 def share(batch: Any, world: World) -> Any:

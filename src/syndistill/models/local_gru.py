@@ -1,0 +1,240 @@
+"""Student family: a GRU whose state sits at the stabilisers and hears its neighbours alone; all share their weights.
+
+With its weights written out per stabiliser it is the flat GRU with a sparse matrix, so that it is as cheap to run; what
+it shares, and that its lines must agree, is why it learns a distance of 5 from far fewer shots (docs/experiments.md).
+
+Axes: B shots, R measured rounds, K ends, S stabilisers, D width of a stabiliser's state, G the gates (reset, update,
+candidate), I = 2 input bits of a stabiliser (event, parity), T = 9 places of a neighbourhood, Q data qubits, W readout
+width, L lines, C logit channels; N any number of (shot, end) pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import ClassVar, Literal, cast
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import nn
+
+from syndistill.circuits.layout import BASES, Layout
+from syndistill.models.blocks import ResidualDense
+from syndistill.models.contract import (
+    Outputs,
+    State,
+    TurnableConfig,
+    TurnableNetwork,
+    defined_only,
+    event_history,
+    working_dtype,
+)
+from syndistill.models.readout import agreed
+from syndistill.sampling.shots import Shots
+
+BITS, PLACES = 2, 9
+
+
+class LocalGruConfig(TurnableConfig):
+    """Dials of the local GRU."""
+
+    family: Literal["local_gru"] = "local_gru"
+    width: int = Field(8, gt=0)
+    """Of the state of one stabiliser."""
+    readout_width: int = Field(32, gt=0)
+    readout_layers: int = Field(1, ge=0)
+    next_events: bool = False
+    """Whether it also predicts the next round's events: an aid in training, of no use afterwards."""
+
+
+class LocalCell(nn.Module):
+    """A GRU cell of all stabilisers: each takes the states and bits of itself and its up to eight neighbours.
+
+    Weights are shared by the stabilisers of one type, Z first, then X; biases are each stabiliser's own.
+    recurrent: False for a cell that is given another's recurrent weights.
+    """
+
+    block_SS: torch.Tensor
+
+    def __init__(self, layout: Layout, width: int, recurrent: bool = True) -> None:
+        super().__init__()
+        self.width, self.n_stabilisers = width, layout.n_stabilisers
+        bound = (6 * width) ** -0.5  # 1 / sqrt of the states that a stabiliser of distance 5 hears
+        self.recurrent = _shared(3 * width, PLACES * width, bound) if recurrent else nn.ParameterList()
+        self.inputs = _shared(3 * width, PLACES * BITS, bound)
+        self.bias_GSD = nn.Parameter(torch.zeros(3, layout.n_stabilisers, width))
+        self.hidden_bias_SD = nn.Parameter(torch.zeros(layout.n_stabilisers, width))
+        self.register_buffer("block_SS", torch.from_numpy(neighbour_blocks(layout)), persistent=False)
+
+    def written_out(self, shared: nn.ParameterList | None = None) -> list[torch.Tensor]:
+        """The weights of nn.GRU over all stabilisers: input (3 S D, 2 S), recurrent (3 S D, S D) and two biases.
+
+        shared: recurrent weights of another cell.
+        """
+        n, d = self.n_stabilisers, self.width
+        recurrent = self._blocks(shared or self.recurrent, d).permute(2, 0, 3, 1, 4).reshape(3 * n * d, n * d)
+        inputs = self._blocks(self.inputs, BITS).permute(2, 0, 3, 4, 1).reshape(3 * n * d, BITS * n)
+        gates_have_one = torch.zeros(2 * n * d, device=recurrent.device)
+        return [inputs, recurrent, self.bias_GSD.flatten(), torch.cat([gates_have_one, self.hidden_bias_SD.flatten()])]
+
+    def forward(
+        self, bits_BRI: torch.Tensor, state_BSD: torch.Tensor, shared: nn.ParameterList | None = None
+    ) -> torch.Tensor:
+        """The states after each round, (B, R, S, D)."""
+        weights = [w.to(bits_BRI.dtype) for w in self.written_out(shared)]
+        start_1BX = state_BSD.flatten(1)[None].contiguous()
+        states_BRX, _ = torch.gru(bits_BRI, start_1BX, weights, True, 1, 0.0, self.training, False, True)
+        return states_BRX.unflatten(-1, (self.n_stabilisers, self.width))
+
+    def _blocks(self, shared: nn.ParameterList, size: int) -> torch.Tensor:
+        """(S target, S source, G, D, size), zeros where they are no neighbours."""
+        placed = [w.view(3, self.width, PLACES, size).permute(2, 0, 1, 3) for w in shared]
+        none = torch.zeros_like(placed[0][:1])
+        return torch.cat([*placed, none])[self.block_SS]
+
+
+class LocalGru(TurnableNetwork):
+    """The last slice passes through a cell of its own inputs; then every data qubit is looked at from its four
+    stabilisers, qubits are averaged along lines, and all lines give one answer."""
+
+    config: LocalGruConfig
+    signals_offered: ClassVar[frozenset[str]] = frozenset({"temporal"})
+    corners_Q4: torch.Tensor
+    odd_Q: torch.Tensor
+
+    def __init__(self, config: LocalGruConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.layout = layout = Layout(config.distance)
+        width, out, n_lines = config.width, config.readout_width, layout.n_lines
+        self.joint = config.output == "joint4"
+        n = layout.n_stabilisers
+        self.start = nn.ParameterDict(
+            {b: nn.Parameter(torch.randn(n, width) * 0.1) for b in (("both",) if self.joint else BASES)}
+        )
+        self.cell = LocalCell(layout, width)
+        self.last_cell = LocalCell(layout, width, recurrent=False)
+        self.project = nn.ModuleList(nn.Linear(4 * (width + BITS), out) for _ in range(2))
+        self.merge = nn.Linear(2 * out, out) if self.joint else None
+        heads = ("both",) if self.joint else ("x", "z")
+        self.line = nn.ParameterDict({b: nn.Parameter(torch.zeros(n_lines, out)) for b in heads})
+        self.network = ResidualDense(out, config.readout_layers)
+        self.heads = nn.ModuleDict({b: nn.Linear(out, n_lines * (4 if self.joint else 1)) for b in heads})
+        self.next_events = nn.Linear(width, 1) if config.next_events else None
+        self.register_buffer("corners_Q4", torch.from_numpy(qubit_corners(layout)), persistent=False)
+        self.register_buffer("odd_Q", torch.from_numpy(np.indices((n_lines, n_lines)).sum(0).ravel() % 2 == 1), False)
+
+    def init_state(self, batch: int, basis: str) -> State:
+        self.n_channels(basis)
+        start_SD = self.start[basis]
+        empty_BS = torch.zeros(batch, self.layout.n_stabilisers, dtype=torch.uint8, device=start_SD.device)
+        memory_BSD = start_SD.to(working_dtype(start_SD.device)).expand(batch, -1, -1)
+        return State(basis, 0, memory_BSD, empty_BS, empty_BS)
+
+    def step(self, state: State, events_BS: torch.Tensor) -> State:
+        if state.rounds_done == 0:
+            events_BS = events_BS * self.defined_S(state.basis)
+        events_BS = self.framed(events_BS, state.basis)
+        parity_BS = state.parity_BS ^ events_BS
+        return replace(
+            state,
+            rounds_done=state.rounds_done + 1,
+            memory_BX=self.cell(_bits(events_BS, parity_BS)[:, None], state.memory_BX)[:, 0],
+            parity_BS=parity_BS,
+            previous_BS=events_BS,
+        )
+
+    def readout(self, state: State, last_BS: torch.Tensor) -> torch.Tensor:
+        last_BS = self.framed(last_BS * self.defined_S(state.basis), state.basis)
+        return self._decide(state.memory_BX, last_BS, state.parity_BS ^ last_BS, state.basis)
+
+    def forward(self, shots: Shots, want_signals: Collection[str] = ()) -> Outputs:
+        self.check_signals(want_signals)
+        shots = self.framed_shots(defined_only(shots))
+        parity_BRS, _, last_parity_BKS, _ = event_history(shots)
+        start_BSD = self.init_state(len(shots), shots.basis).memory_BX
+        states_BRSD = self.cell(_bits(shots.events_BRS, parity_BRS), start_BSD)
+        ended_NSD = states_BRSD[:, [end - 1 for end in shots.ends]].flatten(0, 1)
+        last_NS, parity_NS = shots.last_BKS.flatten(0, 1), last_parity_BKS.flatten(0, 1)
+        logits_NLC = self._decide(ended_NSD, last_NS, parity_NS, shots.basis)
+        next_BRS = None
+        if self.next_events is not None:
+            next_BRS = self.unframed(self.next_events(states_BRSD).squeeze(-1), shots.basis)
+        signals = {}
+        if "temporal" in want_signals:
+            signals["temporal"] = self.unframed(states_BRSD, shots.basis, axis=2)
+        return Outputs(logits_NLC.unflatten(0, (len(shots), len(shots.ends))), next_BRS, signals)
+
+    def multiply_adds(self, rounds: int) -> float:
+        """Of neighbours alone, as the compiled code does it; PyTorch multiplies the written out matrix."""
+        d, out, size = self.layout.n_lines, self.config.readout_width, self.config.width
+        pairs = int((self.cell.block_SS < 2 * PLACES).sum())
+        cell = pairs * 3 * size * (size + BITS)
+        channels = 4 if self.joint else 1
+        project = int((self.corners_Q4 < self.layout.n_stabilisers).sum()) * (size + BITS) * out
+        a_line = 2 * self.config.readout_layers * out**2 + out * channels + (2 * out**2 if self.joint else 0)
+        return cell + (cell + project + d * a_line) / rounds
+
+    def _decide(
+        self, state_NSD: torch.Tensor, last_NS: torch.Tensor, parity_NS: torch.Tensor, basis: str
+    ) -> torch.Tensor:
+        """logits_NLC from the state, the last slice and the final parities."""
+        state_NSD = self.last_cell(_bits(last_NS, parity_NS)[:, None], state_NSD, self.cell.recurrent)[:, 0]
+        data_NLLW = self._qubits(state_NSD, last_NS, parity_NS)
+        frame = self.frame(basis)
+        lines = {"x": data_NLLW.mean(2), "z": data_NLLW.mean(1)}
+        if self.merge is not None:
+            merged_NLW = self.merge(torch.cat([lines["x"], lines["z"]], -1))
+            logits_NLC = self._answers(merged_NLW, "both")
+        else:
+            pairs = (("x", "x"), ("z", "z")) if basis == "both" else ((basis, frame),)
+            logits_NLC = torch.cat([self._answers(lines[f], b) for b, f in pairs], -1)
+        return agreed(logits_NLC, parity_NS, self.layout, frame)
+
+    def _qubits(self, state_NSD: torch.Tensor, last_NS: torch.Tensor, parity_NS: torch.Tensor) -> torch.Tensor:
+        """(N, L, L, W): the data qubits by row and column."""
+        seen_NSX = torch.cat([state_NSD, last_NS[..., None].to(state_NSD), parity_NS[..., None].to(state_NSD)], -1)
+        seen_NSX = nn.functional.pad(seen_NSX, (0, 0, 0, 1))  # a corner where no stabiliser is holds zeros
+        corners_NQX = seen_NSX[:, self.corners_Q4].flatten(2)
+        even, odd = (project(corners_NQX) for project in self.project)
+        data_NQW = torch.relu(torch.where(self.odd_Q[:, None], odd, even))
+        return data_NQW.unflatten(1, (self.layout.n_lines, -1))
+
+    def _answers(self, lines_NLW: torch.Tensor, basis: str) -> torch.Tensor:
+        """logits_NLC of each line, by its own weights: C is 4 for joint4, else 1."""
+        hidden_NLW = self.network(lines_NLW + self.line[basis])
+        head = cast(nn.Linear, self.heads[basis])
+        weight_LCW, bias_LC = (x.unflatten(0, (self.layout.n_lines, -1)) for x in (head.weight, head.bias))
+        products_NLC = torch.einsum("nlw,lcw->nlc", hidden_NLW, weight_LCW.to(hidden_NLW.dtype))
+        return products_NLC + bias_LC
+
+
+def neighbour_blocks(layout: Layout) -> np.ndarray:
+    """int64 (S target, S source): 9 * (target's type) + the source's place in the 3 x 3 around it, 18 for none.
+
+    Type 0 is Z, 1 is X; places row by row, 4 is the target itself.
+    """
+    delta_SS2 = layout.cells_S2[None] - layout.cells_S2[:, None]
+    near_SS = (np.abs(delta_SS2) <= 1).all(-1)
+    place_SS = 3 * (delta_SS2[..., 0] + 1) + delta_SS2[..., 1] + 1
+    return np.where(near_SS, PLACES * layout.is_x_S[:, None] + place_SS, 2 * PLACES)
+
+
+def qubit_corners(layout: Layout) -> np.ndarray:
+    """int64 (Q, 4): the stabilisers up left, up right, down left, down right of each data qubit, S for none."""
+    d = layout.distance
+    number = {(r, c): s for s, (r, c) in enumerate(layout.cells_S2.tolist())}
+    none = layout.n_stabilisers
+    corners = [
+        [number.get((i + a, j + b), none) for a in (0, 1) for b in (0, 1)] for i in range(d) for j in range(d)
+    ]
+    return np.array(corners)
+
+
+def _shared(rows: int, columns: int, bound: float) -> nn.ParameterList:
+    return nn.ParameterList(nn.Parameter((torch.rand(rows, columns) * 2 - 1) * bound) for _ in range(2))
+
+
+def _bits(events: torch.Tensor, parity: torch.Tensor) -> torch.Tensor:
+    return torch.cat([events, parity], -1).to(working_dtype(events.device))
