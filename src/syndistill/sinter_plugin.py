@@ -26,7 +26,7 @@ from syndistill.circuits.placement import Placement, place_circuit
 from syndistill.decoders.contract import decisions
 from syndistill.deploy.decoding import EngineDecoder
 from syndistill.deploy.engines import Engine
-from syndistill.deploy.flat_weights import read_header, shipped_names, shipped_path
+from syndistill.deploy.flat_weights import read_header, runs_compiled, shipped_names, shipped_path
 from syndistill.errors import SyndistillError
 
 Packed = NDArray[np.uint8]
@@ -168,7 +168,7 @@ _engines: dict[tuple[str, str, str], Engine] = {}
 
 
 def _engine(network: str, precision: str, device: str = "cpu") -> Engine:
-    """Compiled where that is possible (a flat GRU, llvmlite installed), else PyTorch."""
+    """Compiled where that is possible (a flat or local GRU, llvmlite installed), else PyTorch."""
     key = (network, precision, device)
     if key not in _engines:
         _engines[key] = _load(network, precision, device)
@@ -177,7 +177,7 @@ def _engine(network: str, precision: str, device: str = "cpu") -> Engine:
 
 def _load(network: str, precision: str, device: str) -> Engine:
     config: Mapping[str, object] = read_header(shipped_path(network))["config"]
-    compiled = config.get("family") == "flat_gru" and find_spec("llvmlite") is not None
+    compiled = runs_compiled(config) and find_spec("llvmlite") is not None
     if precision != "float32" or (compiled and device == "cpu"):
         from syndistill.deploy.kernel_engine import KernelEngine
 

@@ -119,3 +119,26 @@ def test_a_turned_x_experiment_is_nearly_a_z_one() -> None:
     z = mechanisms("z", turn=False)
     assert difference(z, mechanisms("x", turn=True)) < 0.17
     assert difference(z, mechanisms("x", turn=False)) > 0.5
+
+
+@pytest.mark.parametrize("distance", [3, 5])
+def test_neighbours_share_a_data_qubit_and_a_place_is_one_direction(distance):
+    layout = Layout(distance)
+    places_SS, supports = layout.places_SS, [set(qubits) for qubits in layout.supports]
+    assert [[place < 9 for place in row] for row in places_SS] == [[bool(a & b) for b in supports] for a in supports]
+    assert (places_SS.diagonal() == 4).all()
+    steps = {
+        (place, *(layout.cells_S2[source] - layout.cells_S2[target]))
+        for target, row in enumerate(places_SS.tolist())
+        for source, place in enumerate(row)
+        if place < 9
+    }
+    assert len(steps) == len({place for place, *_ in steps}) == 9
+
+
+def test_the_corners_of_a_data_qubit_are_the_stabilisers_that_touch_it():
+    layout = Layout(5)
+    for qubit, corners in enumerate(layout.corners_Q4.tolist()):
+        touching = {s for s, qubits in enumerate(layout.supports) if qubit in qubits}
+        assert {s for s in corners if s < layout.n_stabilisers} == touching
+    assert layout.corners_Q4[0].tolist()[3] == [tuple(cell) for cell in layout.cells_S2.tolist()].index((1, 1))

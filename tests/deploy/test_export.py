@@ -22,6 +22,7 @@ from syndistill.sampling.stored import StoredShots
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
+CASES = [("x", 3), ("z", 5), ("both", 3)]
 FILES = ["experiment.onnx", "manifest.json", "readout.onnx", "step.onnx"]
 TRAINED = {"run": {"noise": "si1000", "curriculum": {"p_min": 0.001, "p_max": 0.006, "rounds": [{"rounds": [3, 9]}]}}}
 
@@ -38,11 +39,14 @@ def session(path):
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-@pytest.mark.parametrize(("output", "basis", "distance"), [
-    ("two_channel", "x", 3), ("two_channel", "z", 5), ("two_channel", "both", 3), ("joint4", "both", 3),
+@pytest.mark.parametrize(("family", "output", "basis", "distance"), [
+    *((family, "two_channel", basis, d) for family in ("flat_gru", "local_gru") for basis, d in CASES),
+    ("flat_gru", "joint4", "both", 3),
 ])  # fmt: skip
-def test_the_experiment_graph_is_the_network(network_file, experiment_shots, tmp_path, output, basis, distance):
-    path = network_file(output=output, distance=distance, readout_layers=2)
+def test_the_experiment_graph_is_the_network(
+    network_file, experiment_shots, tmp_path, family, output, basis, distance
+):
+    path = network_file(family, output=output, distance=distance, readout_layers=2)
     circuit, shots = experiment_shots(basis, rounds=5, n_shots=100, distance=distance)
     found = OnnxExperiment(export_onnx(path, circuit, "t", tmp_path / "out")).decode(shots)
     expected = network_decoder(load_network(path)[0], shots.dem, circuit, "n").decode(shots)

@@ -1,13 +1,10 @@
-"""What the local GRU's stabilisers hear, and what it costs."""
+"""How far the local GRU's stabilisers hear, and what it costs."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-
-from syndistill.circuits.layout import Layout
-from syndistill.models.local_gru import neighbour_blocks, qubit_corners
 
 DISTANCE = 5
 
@@ -17,38 +14,12 @@ def network(make_network):
     return make_network("local_gru", distance=DISTANCE)
 
 
-def test_it_hears_stabilisers_that_share_a_data_qubit_and_no_others():
-    layout = Layout(DISTANCE)
-    blocks_SS = neighbour_blocks(layout)
-    supports = [set(qubits) for qubits in layout.supports]
-    for target, mine in enumerate(supports):
-        for source, theirs in enumerate(supports):
-            assert (blocks_SS[target, source] < 18) == bool(mine & theirs)
-    assert (np.diag(blocks_SS) == np.where(layout.is_x_S, 13, 4)).all()
-    for kind in (False, True):  # a place is one direction, whoever listens
-        cells, chosen = layout.cells_S2, layout.is_x_S == kind
-        steps = {
-            (block % 9, *(cells[source] - cells[target]))
-            for target in np.flatnonzero(chosen)
-            for source, block in enumerate(blocks_SS[target])
-            if block < 18
-        }
-        assert len(steps) == len({place for place, *_ in steps}) == 9
-
-
-def test_a_data_qubits_corners_are_the_stabilisers_that_touch_it():
-    layout = Layout(DISTANCE)
-    for qubit, corners in enumerate(qubit_corners(layout)):
-        touching = {s for s, qubits in enumerate(layout.supports) if qubit in qubits}
-        assert {s for s in corners.tolist() if s < layout.n_stabilisers} == touching
-
-
 def test_an_event_moves_one_stabiliser_a_round(network, make_shots):
     shots = make_shots("z", 3, n_shots=1, distance=DISTANCE)
     source = int(np.flatnonzero(network.layout.on_basis_S("z"))[5])
     changed = shots.events_BRS.clone()
     changed[0, 0, source] ^= 1
-    hears_SS = neighbour_blocks(network.layout) < 18
+    hears_SS = network.layout.places_SS < 9
     with torch.no_grad():
         before, after = (
             network(replace(shots, events_BRS=events), ["temporal"]).signals["temporal"][0]

@@ -1,6 +1,7 @@
 """Recipes are complete, and say what their names promise."""
 
 import json
+import re
 
 import pytest
 
@@ -28,7 +29,8 @@ def test_a_recipe_survives_json_and_fits_together(name):
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if isinstance(recipe(name), StudentRun | RoadRun)])
 def test_students_keep_within_their_size(name):
-    most = 100_000 if name.endswith("-100k") else 20_000
+    size = re.search(r"-(\d+)k$", name)
+    most = 1000 * int(size[1]) if size else 20_000
     assert build(recipe(name).network).n_parameters() <= most
 
 

@@ -90,6 +90,28 @@ class Layout:
         """The inverse of `turned_S`, int64 (S,)."""
         return self.turned_S.argsort()
 
+    @cached_property
+    def places_SS(self) -> np.ndarray:
+        """Where each stabiliser (second axis) is in the 3 x 3 cells around another (first axis), int64 (S, S).
+
+        Row by row, 4 is itself, 9 for none of them. Neighbours are those that share a data qubit.
+        """
+        steps_SS2 = self.cells_S2[None] - self.cells_S2[:, None]
+        near_SS = (np.abs(steps_SS2) <= 1).all(-1)
+        return np.where(near_SS, 3 * (steps_SS2[..., 0] + 1) + steps_SS2[..., 1] + 1, 9)
+
+    @cached_property
+    def corners_Q4(self) -> np.ndarray:
+        """The stabilisers up left, up right, down left, down right of each data qubit, int64 (d*d, 4), S for none."""
+        d = self.distance
+        number = {(r, c): s for s, (r, c) in enumerate(self.cells_S2.tolist())}
+        corners = [
+            [number.get((i + a, j + b), self.n_stabilisers) for a in (0, 1) for b in (0, 1)]
+            for i in range(d)
+            for j in range(d)
+        ]
+        return np.array(corners)
+
     def line_data(self, basis: str, line: int) -> list[int]:
         """The data qubits of a line: row `line` for basis x, column `line` for basis z."""
         d = self.distance

@@ -25,7 +25,7 @@ from syndistill.decoders.contract import Decoder
 from syndistill.decoders.registry import decoder_names
 from syndistill.deploy.decoding import EngineDecoder
 from syndistill.deploy.export import export_onnx
-from syndistill.deploy.flat_weights import read_header, shipped_names, shipped_path
+from syndistill.deploy.flat_weights import read_header, runs_compiled, shipped_names, shipped_path
 from syndistill.deploy.kernel_engine import KernelEngine
 from syndistill.deploy.onnx_engine import OnnxExperiment
 from syndistill.deploy.runtime import for_circuit
@@ -79,8 +79,8 @@ def bench_decoder(subject: Subject, name: str) -> Decoder:
 def _fastest(name: str) -> str:
     if name in decoder_names() or not shipped_path(name).is_file():
         return "reference"  # which also says what is wrong with an unknown name
-    flat = read_header(shipped_path(name))["config"].get("family") == "flat_gru"
-    return "compiled" if flat and find_spec("llvmlite") is not None else "pytorch"
+    compiled = runs_compiled(read_header(shipped_path(name))["config"])
+    return "compiled" if compiled and find_spec("llvmlite") is not None else "pytorch"
 
 
 def _network(subject: Subject, network: str, way: str) -> Decoder:

@@ -1,4 +1,4 @@
-"""A flat GRU as a folder of ONNX graphs with a manifest: what `syndistill export` writes. Needs no PyTorch.
+"""A flat or local GRU as a folder of ONNX graphs with a manifest: what `syndistill export` writes. Needs no PyTorch.
 
 Legend: N detectors, S stabilisers, D width.
 """
@@ -18,9 +18,11 @@ import stim
 
 from syndistill.circuits.placement import Placement, place_circuit
 from syndistill.deploy.engines import trained_rounds
-from syndistill.deploy.flat_weights import FlatWeights, load_flat_weights, n_outputs
+from syndistill.deploy.flat_weights import n_outputs
+from syndistill.deploy.kernel_engine import load_compilable
+from syndistill.deploy.local_weights import LocalWeights
 from syndistill.deploy.manifest import EXPERIMENT_FILE, FORMAT, MANIFEST_FILE, READOUT_FILE, STEP_FILE, WHAT
-from syndistill.deploy.onnx_graphs import OPSET, experiment_graph, readout_graph, step_graph
+from syndistill.deploy.onnx_graphs import OPSET, Weights, experiment_graph, readout_graph, step_graph
 from syndistill.errors import SyndistillError
 
 
@@ -33,14 +35,13 @@ def export_onnx(name_or_path: str | Path, circuit: stim.Circuit, label: str, fol
     folder = Path(folder)
     if folder.exists():
         raise SyndistillError(f"{folder} exists; name a folder that is to be made, nothing was changed")
-    weights = load_flat_weights(name_or_path)
+    weights = load_compilable(name_or_path)
     placement = place_circuit(circuit)
     _check(weights, placement, str(name_or_path))
-    reading = weights.reading(placement.basis)
     files = {
-        STEP_FILE: step_graph(reading),
-        READOUT_FILE: readout_graph(reading, placement.basis),
-        EXPERIMENT_FILE: experiment_graph(reading, placement),
+        STEP_FILE: step_graph(weights, placement.basis),
+        READOUT_FILE: readout_graph(weights, placement.basis),
+        EXPERIMENT_FILE: experiment_graph(weights, placement),
     }
     manifest = _manifest(weights, placement, str(name_or_path), label, circuit, files)
     beside = folder.with_name(f".{folder.name}.{os.getpid()}")
@@ -57,7 +58,7 @@ def export_onnx(name_or_path: str | Path, circuit: stim.Circuit, label: str, fol
     return folder
 
 
-def _check(weights: FlatWeights, placement: Placement, name: str) -> None:
+def _check(weights: Weights, placement: Placement, name: str) -> None:
     if placement.layout != weights.layout:
         raise SyndistillError(
             f"{name} decodes distance {weights.distance}, the circuit has distance {placement.layout.distance}; "
@@ -65,11 +66,13 @@ def _check(weights: FlatWeights, placement: Placement, name: str) -> None:
         )
     if any(line is None for line in placement.lines):
         raise SyndistillError(f"an observable of the circuit is no line of data qubits, which {name} cannot decode")
+    if isinstance(weights, LocalWeights) and weights.output == "joint4":
+        raise SyndistillError(f"{name} is a local GRU of output joint4, which is not exported; take a two_channel one")
     n_outputs(weights.output, placement.basis)
 
 
 def _manifest(
-    weights: FlatWeights,
+    weights: Weights,
     placement: Placement,
     name: str,
     label: str,
@@ -105,7 +108,7 @@ def _manifest(
             "on_basis_S": layout.on_basis_S(placement.basis).tolist(),
         },
         # The state before the first round, which the step graph takes. Of one basis: the graphs may read it turned.
-        "start_D": {placement.basis: weights.tensors[f"start.{placement.basis}"].tolist()},
+        "start_D": {placement.basis: weights.start(placement.basis).tolist()},
         "opset": OPSET,
         "files": {file: hashlib.sha256(content).hexdigest() for file, content in files.items()},
         "versions": {package: version(package) for package in ("syndistill", "onnx", "stim", "numpy")},

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +22,23 @@ from syndistill.circuits.layout import Layout
 from syndistill.errors import SyndistillError
 
 FORMAT, WHAT = 1, "syndistill network"  # as models.saving writes them, which this room's readers must not import
+COMPILED = ("flat_gru", "local_gru")
+"""Families that run without PyTorch."""
 _SHIPPED = Path(str(files("syndistill") / "pretrained"))
 
 
+class WrittenOut(NamedTuple):
+    """A GRU cell over the whole syndrome as nn.GRU has it: inputs (3 D, 2 S), recurrent (3 D, D), two biases (3 D)."""
+
+    inputs: NDArray[np.float32]
+    recurrent: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    hidden_bias: NDArray[np.float32]
+
+
 @dataclass(frozen=True, eq=False)
-class FlatWeights:
-    """One flat GRU: its config's dials, its tensors by the names of its state dict, and the file's metadata."""
+class NetworkWeights:
+    """One network: its config's dials, its tensors by the names of its state dict, and the file's metadata."""
 
     distance: int
     output: str
@@ -46,6 +57,10 @@ class FlatWeights:
     def n_parameters(self) -> int:
         return sum(tensor.size for tensor in self.tensors.values())
 
+    def start(self, basis: str) -> NDArray[np.float32]:
+        """The whole state before the first round."""
+        return self.tensors[f"start.{basis}"].ravel()
+
     @cached_property
     def sha256(self) -> str:
         """The hash of the weights that `models.saving.weights_hash` gives."""
@@ -54,6 +69,16 @@ class FlatWeights:
             digest.update(f"{name} torch.{tensor.dtype} {tuple(tensor.shape)}\n".encode())
             digest.update(np.ascontiguousarray(tensor).tobytes())
         return digest.hexdigest()
+
+
+class FlatWeights(NetworkWeights):
+    """One flat GRU."""
+
+    def written_out(self, cell: str, basis: str) -> WrittenOut:
+        """Of its one `cell`, for the layout's order of inputs."""
+        tensors = self.reading(basis).tensors
+        names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+        return WrittenOut(*(tensors[f"gru.{name}"] for name in names))
 
     def reading(self, basis: str) -> FlatWeights:
         """The same network for shots of one basis, its inputs in the layout's order whether or not it turns them."""
@@ -77,6 +102,9 @@ class FlatWeights:
         return np.stack(weights), np.array([self.tensors[f"heads.{b}.bias"][0] for b in bases], np.float32)
 
 
+Weights = TypeVar("Weights", bound=NetworkWeights)
+
+
 def n_outputs(output: str, basis: str) -> int:
     """O of a network of this output form on shots of a basis; SyndistillError where it has no answer for them."""
     if output == "joint4" and basis != "both":
@@ -85,6 +113,12 @@ def n_outputs(output: str, basis: str) -> int:
             "take a two_channel one for memory experiments"
         )
     return 4 if output == "joint4" else 2 if basis == "both" else 1
+
+
+def runs_compiled(config: Mapping[str, Any]) -> bool:
+    """Whether a network of this config has compiled code (for x and z memories; a flat GRU for any shots)."""
+    family = config.get("family")
+    return family == "flat_gru" or (family == "local_gru" and config.get("output") != "joint4")
 
 
 def shipped_names() -> list[str]:
@@ -108,17 +142,26 @@ def load_flat_weights(name_or_path: str | Path) -> FlatWeights:
     SyndistillError for a file that is missing, truncated or of another kind, for another family, and for weights that
     do not fit the config or are not finite.
     """
-    path = shipped_path(name_or_path)
+    return load_weights(shipped_path(name_or_path), "flat_gru", FlatWeights, _shapes)
+
+
+def load_weights(
+    path: Path, family: str, kind: type[Weights], shapes: Callable[[Weights, bool], dict[str, tuple[int, ...]]]
+) -> Weights:
+    """Of the family whose tensors have the `shapes` (of the weights, and whether they predict the next events)."""
     tensors, header = _read(path, with_tensors=True)
     config = header["config"]
-    if config.get("family") != "flat_gru":
-        raise SyndistillError(f"{path} is of family {config.get('family')}; only flat_gru runs without PyTorch")
+    if config.get("family") != family:
+        raise SyndistillError(
+            f"{path} is of family {config.get('family')}, not {family}; only {' and '.join(COMPILED)} run without "
+            "PyTorch"
+        )
     try:
-        found = FlatWeights(
+        found = kind(
             config["distance"], config["output"], config["width"], config["readout_width"], config["readout_layers"],
             bool(config.get("turn_x", False)), tensors, header["metadata"],
         )  # fmt: skip
-        expected = _shapes(found, bool(config["next_events"]))
+        expected = shapes(found, bool(config["next_events"]))
     except (KeyError, TypeError) as error:
         raise SyndistillError(f"{path}: its config lacks a dial ({error}); get a fresh copy") from None
     for name in sorted(expected.keys() | tensors.keys()):

@@ -110,7 +110,7 @@ def pack(weights: FlatWeights, basis: str, lanes: int, int8: bool) -> PackedGru:
     head_OW, head_bias_O = weights.heads(basis)
     parts["heads"] = np.concatenate([_columns(row[None], lanes).ravel() for row in head_OW])
     parts["heads_bias"] = head_bias_O
-    blob, offsets = _joined(parts)
+    blob, offsets = joined(parts)
     return PackedGru(
         blob, offsets, lanes, int8, width, out, weights.readout_layers, bits // 2, len(head_OW), scale
     )  # fmt: skip
@@ -159,7 +159,7 @@ def _quantised(weights_GDK: Floats, state_scale: float, lanes: int) -> tuple[NDA
     return np.ascontiguousarray(steps, dtype=np.int8), _columns(real_GD, lanes), shift.astype(np.float32).ravel()
 
 
-def _joined(parts: dict[str, Floats]) -> tuple[Floats, dict[str, int]]:
+def joined(parts: dict[str, Floats]) -> tuple[Floats, dict[str, int]]:
     """All parts in one block, each from a cache line (16 floats) on."""
     offsets, pieces, at = {}, [], 0
     for name, part in parts.items():

@@ -1,4 +1,4 @@
-"""Compiled code as an engine: flat GRUs, without PyTorch.
+"""Compiled code as an engine: flat and local GRUs, without PyTorch.
 
 Axes: B logical qubits, R rounds, S stabilisers, O outputs.
 """
@@ -13,16 +13,21 @@ import numpy as np
 
 from syndistill.circuits.placement import Placement
 from syndistill.deploy.engines import Bits, Engine, Floats, Stream, trained_rounds
-from syndistill.deploy.flat_weights import FlatWeights, load_flat_weights
+from syndistill.deploy.flat_weights import FlatWeights, load_flat_weights, read_header, shipped_path
 from syndistill.deploy.gru_kernel import GruKernel
+from syndistill.deploy.local_kernel import LocalKernel
+from syndistill.deploy.local_weights import FAMILY, LocalWeights, load_local_weights
 from syndistill.errors import SyndistillError
 
 
 class KernelEngine(Engine):
-    """A flat GRU by shipped name or path, compiled when a basis is first asked for. Precision: see `GruKernel`."""
+    """A flat or local GRU by shipped name or path, compiled when a basis is first asked for.
+
+    Precision: see `GruKernel` and `LocalKernel`, which says what a local GRU answers for.
+    """
 
     def __init__(self, name_or_path: str | Path, precision: str = "float32") -> None:
-        self.weights: FlatWeights = load_flat_weights(name_or_path)
+        self.weights = load_compilable(name_or_path)
         self.name = str(name_or_path)
         self.precision = precision
         self.layout = self.weights.layout
@@ -30,12 +35,15 @@ class KernelEngine(Engine):
         self.n_parameters = self.weights.n_parameters
         self.content_id = self.weights.sha256 + ("" if precision == "float32" else f"-{precision}")
         self.trained_rounds = trained_rounds(self.weights.metadata)
-        self._kernels: dict[str, GruKernel] = {}
+        self._kernels: dict[str, GruKernel | LocalKernel] = {}
 
-    def kernel(self, basis: str) -> GruKernel:
+    def kernel(self, basis: str) -> GruKernel | LocalKernel:
         """Compiled once for each basis."""
         if basis not in self._kernels:
-            self._kernels[basis] = GruKernel(self.weights, basis, self.precision)
+            if isinstance(self.weights, LocalWeights):
+                self._kernels[basis] = LocalKernel(self.weights, basis, self.precision)
+            else:
+                self._kernels[basis] = GruKernel(self.weights, basis, self.precision)
         return self._kernels[basis]
 
     def stream(self, basis: str, batch: int) -> Stream:
@@ -79,6 +87,12 @@ class _KernelStream(Stream):
     def _restart(self) -> None:
         self._states[:] = self._start
         self._parities[:] = 0
+
+
+def load_compilable(name_or_path: str | Path) -> FlatWeights | LocalWeights:
+    """Of whichever family the file is; one that has no kernel is refused as no flat GRU."""
+    family = read_header(shipped_path(name_or_path))["config"].get("family")
+    return load_local_weights(name_or_path) if family == FAMILY else load_flat_weights(name_or_path)
 
 
 def _refuse(strange: int) -> None:

@@ -1,4 +1,4 @@
-"""The flat GRU as ONNX graphs: one round, one readout, one whole experiment. Built from the weights, without PyTorch.
+"""A flat or local GRU as ONNX graphs: a round, a readout, a whole experiment. Built from the weights, without PyTorch.
 
 Floats only, parities included (cumulative sums modulo 2), so that loaders without integer arithmetic take them.
 Axes: B shots (dynamic), N detectors, T slices, S stabilisers, D width, O outputs or observables.
@@ -6,17 +6,19 @@ Axes: B shots (dynamic), N detectors, T slices, S stabilisers, D width, O output
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from syndistill.circuits.placement import Placement
-from syndistill.deploy.flat_weights import FlatWeights
+from syndistill.deploy.flat_weights import FlatWeights, WrittenOut, n_outputs
 from syndistill.deploy.gru_pack import NORM_EPSILON
+from syndistill.deploy.local_weights import LocalWeights
 from syndistill.errors import SyndistillError
 
+Weights = FlatWeights | LocalWeights
 OPSET = 17  # the first with LayerNormalization
 _IR_VERSION = 8  # of that opset's time: older loaders refuse newer files
 
@@ -82,48 +84,98 @@ class Graph:
         erf = self.op("Erf", self.op("Mul", x, self.constant(float(np.sqrt(0.5)))))
         return self.op("Mul", self.op("Mul", x, self.constant(0.5)), self.op("Add", erf, self.constant(1.0)))
 
-    def gru(self, weights: FlatWeights, bits_RBI: str, state_1BD: str) -> str:
+    def gru(self, cell: WrittenOut, bits_RBI: str, state_1BD: str) -> str:
         """(1, B, D): the state after all rounds."""
-        d = weights.width
+        d = len(cell.hidden_bias) // 3
         order = np.concatenate([np.arange(d, 2 * d), np.arange(d), np.arange(2 * d, 3 * d)])  # ONNX: update first
-        t = weights.tensors
-        bias = np.concatenate([t["gru.bias_ih_l0"][order], t["gru.bias_hh_l0"][order]])
-        constants = [self.constant(a[None]) for a in (t["gru.weight_ih_l0"][order], t["gru.weight_hh_l0"][order], bias)]
+        bias = np.concatenate([cell.bias[order], cell.hidden_bias[order]])
+        constants = [self.constant(a[None]) for a in (cell.inputs[order], cell.recurrent[order], bias)]
         return self.op("GRU", bits_RBI, *constants, "", state_1BD, hidden_size=d, linear_before_reset=1)
 
-    def decide(self, weights: FlatWeights, state_BD: str, bits_BI: str, basis: str, output: str = "") -> str:
-        """Line 0's logits (B, O), from the state and the last slice's events and parities."""
-        t = weights.tensors
-        x = self.op("Concat", state_BD, bits_BI, axis=1)
-        x = self.gelu(self.layer(x, weights, "decide.0"))
-        for layer in range(weights.readout_layers):
-            norm = [self.constant(t[f"decide.2.norms.{layer}.{part}"]) for part in ("weight", "bias")]
+    def residual(self, x: str, tensors: Mapping[str, NDArray[np.float32]], name: str, layers: int) -> str:
+        """models.blocks.ResidualDense over the last axis; its tensors are called `name`..."""
+        for layer in range(layers):
+            norm = [self.constant(tensors[f"{name}.norms.{layer}.{part}"]) for part in ("weight", "bias")]
             inner = self.op("LayerNormalization", x, *norm, axis=-1, epsilon=NORM_EPSILON)
-            inner = self.gelu(self.layer(inner, weights, f"decide.2.ins.{layer}"))
-            x = self.op("Add", x, self.layer(inner, weights, f"decide.2.outs.{layer}"))
-        return self.dense(x, *weights.heads(basis), output=output)
+            for part in ("ins", "outs"):
+                product = self.op("MatMul", inner, self.constant(tensors[f"{name}.{part}.{layer}.weight"].T))
+                inner = self.op("Add", product, self.constant(tensors[f"{name}.{part}.{layer}.bias"]))
+                inner = self.gelu(inner) if part == "ins" else inner
+            x = self.op("Add", x, inner)
+        return x
 
 
-def step_graph(weights: FlatWeights) -> bytes:
+def decide(g: Graph, weights: Weights, state_BD: str, bits_BI: str, basis: str, output: str = "") -> str:
+    """Line 0's logits (B, O), from the state and the last slice's events and parities."""
+    if isinstance(weights, LocalWeights):
+        return _decide_locally(g, weights, state_BD, bits_BI, basis, output)
+    weights = weights.reading(basis)
+    x = g.gelu(g.layer(g.op("Concat", state_BD, bits_BI, axis=1), weights, "decide.0"))
+    x = g.residual(x, weights.tensors, "decide.2", weights.readout_layers)
+    return g.dense(x, *weights.heads(basis), output=output)
+
+
+def _decide_locally(g: Graph, weights: LocalWeights, state_BD: str, bits_BI: str, basis: str, output: str) -> str:
+    """One more cell over the last slice, the data qubits from their corners, lines, one answer of all lines."""
+    n, lines, frame = weights.layout.n_stabilisers, weights.layout.n_lines, weights.frame(basis)
+    state = g.gru(weights.written_out("last_cell", basis), _unsqueezed(g, bits_BI), _unsqueezed(g, state_BD))
+    turned_S = weights.layout.turned_S if frame != basis else np.arange(n)
+    bits = g.op("Gather", bits_BI, g.constant(np.concatenate([turned_S, n + turned_S])), axis=1)
+    by_kind = g.op("Transpose", g.op("Reshape", bits, g.constant([0, 2, n])), perm=[0, 2, 1])
+    states = g.op("Reshape", g.op("Squeeze", state, g.constant([0])), g.constant([0, n, weights.width]))
+    seen = g.op("Concat", states, by_kind, axis=2)
+    seen = g.op("Pad", seen, g.constant([0, 0, 0, 0, 1, 0]))  # a corner where no stabiliser is holds zeros
+    kinds, parts = weights.qubit_kinds(), []
+    for kind, corners_Q4 in enumerate(kinds.corners):
+        corners = g.op("Gather", seen, g.constant(corners_Q4.ravel()), axis=1)
+        corners = g.op("Reshape", corners, g.constant([0, len(corners_Q4), 4 * (weights.width + 2)]))
+        product = g.op("MatMul", corners, g.constant(weights.tensors[f"project.{kind}.weight"].T))
+        parts.append(g.op("Relu", g.op("Add", product, g.constant(weights.tensors[f"project.{kind}.bias"]))))
+    data = g.op("Gather", g.op("Concat", *parts, axis=1), g.constant(kinds.place_Q), axis=1)
+    grid = g.op("Reshape", data, g.constant([0, lines, lines, weights.readout_width]))
+    parity = g.op("Slice", bits, g.constant([n]), g.constant([2 * n]), g.constant([1]))
+    pairs = (("x", "x"), ("z", "z")) if basis == "both" else ((basis, frame),)
+    answers = [_line_0(g, weights, grid, parity, b, f, output if len(pairs) == 1 else "") for b, f in pairs]
+    return answers[0] if len(answers) == 1 else g.op("Concat", *answers, axis=1, output=output)
+
+
+def _line_0(g: Graph, weights: LocalWeights, grid: str, parity: str, basis: str, frame: str, output: str) -> str:
+    """(B, 1) of one basis: all lines, each turned to the first one's label by the final parities."""
+    pooled = g.op("ReduceMean", grid, axes=[2 if frame == "x" else 1], keepdims=0)
+    t = weights.tensors
+    lines = g.residual(g.op("Add", pooled, g.constant(t[f"line.{basis}"])), t, "network", weights.readout_layers)
+    products = g.op("Mul", lines, g.constant(t[f"heads.{basis}.weight"]))
+    logits = g.op("ReduceSum", products, g.constant([2]), keepdims=0)
+    logits = g.op("Add", logits, g.constant(t[f"heads.{basis}.bias"]))
+    flipped = g.modulo_2(g.op("MatMul", parity, g.constant(weights.layout.line_matrix(frame).astype(np.float32))))
+    sign = g.op("Sub", g.constant(1.0), g.op("Mul", flipped, g.constant(2.0)))
+    return g.op("ReduceMean", g.op("Mul", logits, sign), axes=[1], keepdims=1, output=output)
+
+
+def _unsqueezed(g: Graph, x: str) -> str:
+    return g.op("Unsqueeze", x, g.constant([0]))
+
+
+def step_graph(weights: Weights, basis: str) -> bytes:
     """events (B, S), parity (B, S), state (B, D) -> new_parity, new_state. Undefined events are 0."""
-    g, s, d = Graph("step"), weights.layout.n_stabilisers, weights.width
+    g, s, d = Graph("step"), weights.layout.n_stabilisers, len(weights.start(basis))
     parity = g.xor("parity", "events", output="new_parity")
-    bits = g.op("Unsqueeze", g.op("Concat", "events", parity, axis=1), g.constant([0]))
-    state = g.gru(weights, bits, g.op("Unsqueeze", "state", g.constant([0])))
+    bits = _unsqueezed(g, g.op("Concat", "events", parity, axis=1))
+    state = g.gru(weights.written_out("cell", basis), bits, _unsqueezed(g, "state"))
     g.op("Squeeze", state, g.constant([0]), output="new_state")
     return g.model({"events": s, "parity": s, "state": d}, {"new_parity": s, "new_state": d})
 
 
-def readout_graph(weights: FlatWeights, basis: str) -> bytes:
+def readout_graph(weights: Weights, basis: str) -> bytes:
     """last (B, S), parity (B, S), state (B, D) -> logits (B, O) for line 0. Undefined entries of last are 0."""
     g, s = Graph("readout"), weights.layout.n_stabilisers
     bits = g.op("Concat", "last", g.xor("parity", "last"), axis=1)
-    g.decide(weights, "state", bits, basis, output="logits")
-    outputs = len(weights.heads(basis)[1])
-    return g.model({"last": s, "parity": s, "state": weights.width}, {"logits": outputs})
+    decide(g, weights, "state", bits, basis, output="logits")
+    sizes = {"last": s, "parity": s, "state": len(weights.start(basis))}
+    return g.model(sizes, {"logits": n_outputs(weights.output, basis)})
 
 
-def experiment_graph(weights: FlatWeights, placement: Placement) -> bytes:
+def experiment_graph(weights: Weights, placement: Placement) -> bytes:
     """detectors (B, N), 0 or 1 in Stim's order -> flips (B, O): the probability that each observable flipped."""
     g, n, s = Graph("experiment"), len(placement.slice_N), placement.layout.n_stabilisers
     slices = placement.rounds + 1
@@ -137,9 +189,10 @@ def experiment_graph(weights: FlatWeights, placement: Placement) -> bytes:
     last_BI = g.op("Gather", bits_BTI, g.constant(placement.rounds), axis=1)
     batch = g.op("Slice", g.op("Shape", "detectors"), g.constant([0]), g.constant([1]))
     shape = g.op("Concat", g.constant([1]), batch, g.constant([1]), axis=0)
-    start = g.op("Expand", g.constant(weights.tensors[f"start.{placement.basis}"][None, None]), shape)
-    state = g.gru(weights, g.op("Transpose", measured, perm=[1, 0, 2]), start)
-    logits = g.decide(weights, g.op("Squeeze", state, g.constant([0])), last_BI, placement.basis)
+    start = g.op("Expand", g.constant(weights.start(placement.basis)[None, None]), shape)
+    cell = weights.written_out("cell", placement.basis)
+    state = g.gru(cell, g.op("Transpose", measured, perm=[1, 0, 2]), start)
+    logits = decide(g, weights, g.op("Squeeze", state, g.constant([0])), last_BI, placement.basis)
     _flips(g, logits, weights.output, placement)
     return g.model({"detectors": n}, {"flips": len(placement.lines)})
 

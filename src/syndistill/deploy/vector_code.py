@@ -15,9 +15,10 @@ Value = Any  # llvmlite's values have no useful static types
 try:
     import llvmlite.ir as ir
 except ImportError:  # of an extra; `gru_kernel` asks for it before anything here is used
-    ir = F32 = I8 = I32 = I64 = POINTER = None
+    ir = F32 = I8 = I16 = I32 = I64 = POINTER = None
 else:
-    F32, I8, I32, I64, POINTER = ir.FloatType(), ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.PointerType()
+    F32, POINTER = ir.FloatType(), ir.PointerType()
+    I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 
 ROUND = 1.5 * 2.0**23
 """Added to a float32 it leaves the nearest integer in the low bits (two's complement)."""
@@ -32,6 +33,9 @@ _ERF_P, _ERF_A = 0.3275911, (0.254829592, -0.284496736, 1.421413741, -1.45315202
 
 class VectorCode:
     """Emits code for one function; `lanes` is V."""
+
+    fast_reciprocal = False
+    """Whether the machine has AVX-512's estimate of a reciprocal."""
 
     def __init__(self, function: ir.Function, lanes: int) -> None:
         self.builder = ir.IRBuilder(function.append_basic_block())
@@ -159,11 +163,22 @@ class VectorCode:
         """x times the normal distribution function of x."""
         b = self.builder
         size = self.intrinsic(f"llvm.fabs.v{self.lanes}f32", self.floats, x)
-        t = b.fdiv(self.number(1), self.multiply_add(size, self.number(_ERF_P / np.sqrt(2)), self.number(1)))
+        t = self.reciprocal(self.multiply_add(size, self.number(_ERF_P / np.sqrt(2)), self.number(1)))
         bell = self.exp_times(-0.5, b.fmul(x, x))
         tail = b.fmul(b.fmul(b.fmul(self._polynomial(t, _ERF_A), t), bell), self.number(0.5))
         negative = b.fcmp_ordered("<", x, self.number(0))
         return b.fmul(x, b.select(negative, tail, b.fsub(self.number(1), tail)))
+
+    def reciprocal(self, x: Value) -> Value:
+        """1 / x; by an estimate and a step of Newton's, relative error below 1e-7, where that is faster."""
+        b, one = self.builder, self.number(1)
+        if not self.fast_reciprocal:
+            return b.fdiv(one, x)
+        every = ir.Constant(ir.IntType(max(self.lanes, 8)), 2**self.lanes - 1)
+        name = f"llvm.x86.avx512.rcp14.ps.{32 * self.lanes}"
+        estimate = self.intrinsic(name, self.floats, x, self.number(0), every)
+        error = self.multiply_add(b.fneg(x), estimate, one)
+        return self.multiply_add(estimate, error, estimate)
 
     def minimum(self, a: Value, b: Value) -> Value:
         return self.builder.select(self.builder.fcmp_ordered("<", a, b), a, b)

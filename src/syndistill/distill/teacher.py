@@ -18,6 +18,7 @@ from syndistill.models.contract import DecoderNetwork, OutputForm
 from syndistill.models.saving import weights_hash
 from syndistill.sampling.shots import Shots
 from syndistill.training.config import Precision
+from syndistill.training.precision import warn_if_emulated
 from syndistill.training.run import fresh_network
 
 OUTPUTS = frozenset({"final", "readout"})
@@ -84,6 +85,7 @@ class FrozenTeacher(Teacher):
         self.network = network.eval().requires_grad_(False)
         self.precision = precision
         if precision == "bf16":
+            warn_if_emulated(precision, next(network.parameters()).device)
             self.network.compile_blocks()
         self.offers = OUTPUTS | network.signals_offered
         self.layout = network.layout

@@ -65,7 +65,7 @@ class LocalCell(nn.Module):
         self.inputs = _shared(3 * width, PLACES * BITS, bound)
         self.bias_GSD = nn.Parameter(torch.zeros(3, layout.n_stabilisers, width))
         self.hidden_bias_SD = nn.Parameter(torch.zeros(layout.n_stabilisers, width))
-        self.register_buffer("block_SS", torch.from_numpy(neighbour_blocks(layout)), persistent=False)
+        self.register_buffer("block_SS", _blocks(layout), persistent=False)
 
     def written_out(self, shared: nn.ParameterList | None = None) -> list[torch.Tensor]:
         """The weights of nn.GRU over all stabilisers: input (3 S D, 2 S), recurrent (3 S D, S D) and two biases.
@@ -122,7 +122,7 @@ class LocalGru(TurnableNetwork):
         self.network = ResidualDense(out, config.readout_layers)
         self.heads = nn.ModuleDict({b: nn.Linear(out, n_lines * (4 if self.joint else 1)) for b in heads})
         self.next_events = nn.Linear(width, 1) if config.next_events else None
-        self.register_buffer("corners_Q4", torch.from_numpy(qubit_corners(layout)), persistent=False)
+        self.register_buffer("corners_Q4", torch.from_numpy(layout.corners_Q4), persistent=False)
         self.register_buffer("odd_Q", torch.from_numpy(np.indices((n_lines, n_lines)).sum(0).ravel() % 2 == 1), False)
 
     def init_state(self, batch: int, basis: str) -> State:
@@ -210,26 +210,10 @@ class LocalGru(TurnableNetwork):
         return products_NLC + bias_LC
 
 
-def neighbour_blocks(layout: Layout) -> np.ndarray:
-    """int64 (S target, S source): 9 * (target's type) + the source's place in the 3 x 3 around it, 18 for none.
-
-    Type 0 is Z, 1 is X; places row by row, 4 is the target itself.
-    """
-    delta_SS2 = layout.cells_S2[None] - layout.cells_S2[:, None]
-    near_SS = (np.abs(delta_SS2) <= 1).all(-1)
-    place_SS = 3 * (delta_SS2[..., 0] + 1) + delta_SS2[..., 1] + 1
-    return np.where(near_SS, PLACES * layout.is_x_S[:, None] + place_SS, 2 * PLACES)
-
-
-def qubit_corners(layout: Layout) -> np.ndarray:
-    """int64 (Q, 4): the stabilisers up left, up right, down left, down right of each data qubit, S for none."""
-    d = layout.distance
-    number = {(r, c): s for s, (r, c) in enumerate(layout.cells_S2.tolist())}
-    none = layout.n_stabilisers
-    corners = [
-        [number.get((i + a, j + b), none) for a in (0, 1) for b in (0, 1)] for i in range(d) for j in range(d)
-    ]
-    return np.array(corners)
+def _blocks(layout: Layout) -> torch.Tensor:
+    """int64 (S target, S source): 9 * (1 where the target is of type X) + the source's place, 18 for no neighbour."""
+    blocks_SS = np.where(layout.places_SS < PLACES, PLACES * layout.is_x_S[:, None] + layout.places_SS, 2 * PLACES)
+    return torch.from_numpy(blocks_SS)
 
 
 def _shared(rows: int, columns: int, bound: float) -> nn.ParameterList:

@@ -87,28 +87,28 @@ def _baseline_d5(width: int, readout_width: int, steps: int) -> StudentRun:
     )
 
 
-def local_d5() -> StudentRun:
-    """A local GRU at d=5 from labels alone, on fresh shots of up to 25 rounds: its first stage, see `local_d5_taught`.
+def local_d5_30k() -> StudentRun:
+    """A local GRU of at most 30 k parameters at d=5, from labels alone, on fresh shots of up to 25 rounds.
 
     Best under torchrun with two processes of one thread.
     """
     run = labels_d5()
     phases = (
         RoundsPhase(from_shots=0, rounds=(5,)),
-        RoundsPhase(from_shots=3_000_000, rounds=(5, 5, 9)),
-        RoundsPhase(from_shots=7_000_000, rounds=(5, 9, 15, 25)),
+        RoundsPhase(from_shots=2_000_000, rounds=(5, 5, 9)),
+        RoundsPhase(from_shots=3_800_000, rounds=(5, 9, 15, 25)),
     )
     simulated = run.data.simulated
     curriculum = simulated.curriculum.model_copy(update={"rounds": phases, "n_rates": 17})
-    optimiser = run.training.optimiser.model_copy(update={"decay_steps": 9_000})
+    optimiser = run.training.optimiser.model_copy(update={"decay_steps": 6_000})
     return run.model_copy(
         update={
-            "network": LocalGruConfig(distance=5, width=16, readout_width=32, turn_x=True),
+            "network": LocalGruConfig(distance=5, width=16, readout_width=32, readout_layers=1, turn_x=True),
             "data": run.data.model_copy(
                 update={"simulated": simulated.model_copy(update={"curriculum": curriculum}), "ends": 2}
             ),
             "training": run.training.model_copy(
-                update={"steps": 16_600, "batch_size": 512, "log_every": 50, "optimiser": optimiser}
+                update={"steps": 9_000, "batch_size": 512, "log_every": 50, "optimiser": optimiser}
             ),
         }
     )

@@ -23,6 +23,7 @@ from syndistill.training.checkpoint import pack_optimiser, unpack_optimiser
 from syndistill.training.config import OptimiserConfig, TrainingConfig
 from syndistill.training.distributed import LossModule, join_world, parallel, share, wait_for_all
 from syndistill.training.objective import Values
+from syndistill.training.precision import warn_if_emulated
 
 STATE = "state.safetensors"
 METRICS = "metrics.jsonl"
@@ -79,6 +80,7 @@ class Trainer:
         if config.threads:
             torch.set_num_threads(config.threads)
         self.device = torch.device(config.device)
+        warn_if_emulated(config.precision, self.device)
         self.trained = torch.nn.ModuleDict({"model": model} | ({"extra": extra} if extra is not None else {}))
         self.trained.to(self.device)
         self.world = join_world(self.device)
