@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from syndistill.circuits.layout import Layout
 from syndistill.deploy.gru_pack import INT8_MAX, joined
-from syndistill.deploy.local_weights import BITS, PLACES, LocalWeights
+from syndistill.deploy.local_weights import BITS, PLACES, LocalWeights, neighbour_blocks
 from syndistill.errors import SyndistillError
 
 Floats = NDArray[np.float32]
@@ -147,7 +147,7 @@ def pack(weights: LocalWeights, basis: str, lanes: int, int8: bool, chunk: int, 
     start_SD = t[f"start.{basis}"]
     top = float(max(1.0, np.abs(start_SD).max()))
     chunks = split(width, chunk)
-    near_SS, factor = _neighbour_blocks(layout), _gate_factors(tables(lanes, int8))
+    near_SS, factor = neighbour_blocks(layout), _gate_factors(tables(lanes, int8))
     parts: dict[str, Floats] = {
         "start": np.repeat(start_SD[..., None], lanes, -1),
         "to_bytes": np.full(16, INT8_MAX / top, np.float32),
@@ -168,11 +168,6 @@ def pack(weights: LocalWeights, basis: str, lanes: int, int8: bool, chunk: int, 
     return PackedLocal(
         blob, offsets, lanes, int8, width, out, weights.readout_layers, n, layout.n_lines, chunk, readout_chunk
     )
-
-
-def _neighbour_blocks(layout: Layout) -> NDArray[np.int64]:
-    """(S target, S source): 9 * (1 where the target is of type X) + the source's place, 18 for no neighbour."""
-    return np.where(layout.places_SS < PLACES, PLACES * layout.is_x_S[:, None] + layout.places_SS, 2 * PLACES)
 
 
 def _corner_blocks(layout: Layout) -> NDArray[np.int64]:

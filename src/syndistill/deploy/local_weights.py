@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from syndistill.circuits.layout import Layout
 from syndistill.deploy.flat_weights import NetworkWeights, WrittenOut, load_weights, shipped_path
 
 BITS, PLACES = 2, 9  # as models.local_gru has them, which this room's readers must not import
@@ -34,8 +35,7 @@ class LocalWeights(NetworkWeights):
     def written_out(self, cell: str, basis: str) -> WrittenOut:
         """"cell" or "last_cell" for the layout's order of inputs, its states in the order that it works in."""
         n, d, t, layout = self.layout.n_stabilisers, self.width, self.tensors, self.layout
-        x_S1 = layout.is_x_S[:, None]
-        blocks_SS = np.where(layout.places_SS < PLACES, PLACES * x_S1 + layout.places_SS, 2 * PLACES)
+        blocks_SS = neighbour_blocks(layout)
 
         def blocks(names: str, size: int) -> Any:
             placed = [t[f"{names}.{i}"].reshape(3, d, PLACES, size).transpose(2, 0, 1, 3) for i in range(2)]
@@ -54,6 +54,11 @@ class LocalWeights(NetworkWeights):
         odd_Q = np.indices((d, d)).sum(0).ravel() % 2 == 1
         order = np.concatenate([np.flatnonzero(~odd_Q), np.flatnonzero(odd_Q)])
         return QubitKinds((corners_Q4[~odd_Q], corners_Q4[odd_Q]), np.argsort(order))
+
+
+def neighbour_blocks(layout: Layout) -> NDArray[np.int64]:
+    """(S target, S source): 9 * (1 where the target is of type X) + the source's place, 18 for no neighbour."""
+    return np.where(layout.places_SS < PLACES, PLACES * layout.is_x_S[:, None] + layout.places_SS, 2 * PLACES)
 
 
 def load_local_weights(name_or_path: str | Path) -> LocalWeights:

@@ -14,7 +14,7 @@ class EmulatedPrecision(UserWarning):
 
 
 def warn_if_emulated(precision: Precision, device: torch.device) -> None:
-    """Warns where PyTorch would emulate bf16: at a quarter of fp32's products a second on a Xeon without AVX512-BF16."""
+    """Warns where PyTorch would emulate bf16: with a quarter of fp32's products a second, measured on such a Xeon."""
     if precision != "bf16" or device.type != "cpu":
         return
     able = torch.cpu.get_capabilities()
