@@ -4,6 +4,7 @@ The benchmark trains for real (Trainer, fresh shots, bf16, compiled layers) and 
 matrix products and convolutions, forward and backward, with PyTorch's own counter on an uncompiled step.
 
     python benchmarks/training_throughput.py [--distance 3 --rounds 5 --batch 256 --processes 2]
+    python benchmarks/training_throughput.py --distance 5 --batch 128 --processes 1 --labels revealed --ends 1
 """
 
 from __future__ import annotations
@@ -43,10 +44,14 @@ def matmul_rate(dtype: torch.dtype, seconds: float = 1.0) -> float:
 def make_trainer(args: argparse.Namespace, folder: Path, compiled: bool) -> Trainer:
     data = DataConfig(
         distance=args.distance,
-        curriculum=Curriculum(p_min=0.001, p_max=0.006, rounds=(RoundsPhase(from_shots=0, rounds=(args.rounds,)),)),
+        labels=args.labels,
+        ends=args.ends,
+        curriculum=Curriculum(
+            p_min=0.001, p_max=0.006, n_rates=4, rounds=(RoundsPhase(from_shots=0, rounds=(args.rounds,)),)
+        ),
     )
     training = TrainingConfig(
-        steps=10**6, batch_size=args.batch, precision="bf16", compile=compiled, threads=args.threads,
+        steps=10**6, batch_size=args.batch, precision=args.precision, compile=compiled, threads=args.threads,
         optimiser=OptimiserConfig(),
     )  # fmt: skip
     network = fresh_network(preset("teacher-small", args.distance), 0)
@@ -57,7 +62,10 @@ def train(args: argparse.Namespace) -> None:
     """One process's share: steps for `seconds` after a warm-up; prints a line of JSON from the first process."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(args, Path(folder), compiled=not args.eager)
-        batches = trainer.source.chunk(0)
+        batches = trainer.source.chunk(0)  # prepares its models of the error rates too
+        start = time.perf_counter()
+        trainer.source.chunk(1)
+        making = (time.perf_counter() - start) / (len(batches) * args.batch)
         for batch in batches[:4]:
             trainer.train_step(batch)
         steps, start = 0, time.perf_counter()
@@ -67,7 +75,9 @@ def train(args: argparse.Namespace) -> None:
         seconds = time.perf_counter() - start
     if trainer.world.is_first:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(json.dumps({"shots_per_second": steps * args.batch / seconds, "peak_gib_per_process": peak}))
+        learning = seconds / (steps * args.batch)
+        rates = {"shots_per_second": 1 / learning, "with_shots_made": 1 / (learning + making)}
+        print(json.dumps(rates | {"peak_gib_per_process": peak}))
 
 
 def flops_per_shot(args: argparse.Namespace) -> float:
@@ -89,6 +99,9 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--labels", choices=("sampled", "revealed"), default="sampled")
+    parser.add_argument("--ends", type=int, default=0, help="at how many ends a shot is taught, 0: all")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--eager", action="store_true", help="without torch.compile")
     parser.add_argument("--train-only", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -108,9 +121,12 @@ def main() -> None:
     flops = flops_per_shot(args)
     achieved = flops * measured["shots_per_second"]
     fp32 = (before + after) / 2
-    print(f"teacher-small d={args.distance} r={args.rounds} batch {args.batch}, "
-          f"{args.processes} process(es) of {args.threads} thread(s), bf16{', eager' if args.eager else ', compiled'}")
-    print(f"  {measured['shots_per_second']:.0f} shots/s, {flops / 1e6:.1f} MFLOP a shot (products, both ways)")
+    print(f"teacher-small d={args.distance} r={args.rounds} batch {args.batch}, {args.labels} labels, "
+          f"{args.processes} process(es) of {args.threads} thread(s), {args.precision}, "
+          f"{'eager' if args.eager else 'compiled'}")
+    print(f"  {measured['with_shots_made']:.0f} shots/s with the making of shots and labels on the same core")
+    print(f"  {measured['shots_per_second']:.0f} shots/s of learning alone, "
+          f"{flops / 1e6:.1f} MFLOP a shot (products, both ways)")
     print(f"  achieved {achieved / 1e9:.0f} GFLOP/s = {achieved / fp32:.0%} of the fp32 matmul rate, "
           f"{achieved / bf16:.0%} of the bf16 one (fp32 {before / 1e9:.0f} GFLOP/s before, {after / 1e9:.0f} after)")
     print(f"  peak memory {measured['peak_gib_per_process']:.1f} GiB a process")

@@ -103,6 +103,7 @@ def local_d5_30k() -> StudentRun:
     optimiser = run.training.optimiser.model_copy(update={"decay_steps": 6_000})
     return run.model_copy(
         update={
+            "teacher_precision": "fp32",  # it is not asked
             "network": LocalGruConfig(distance=5, width=16, readout_width=32, readout_layers=1, turn_x=True),
             "data": run.data.model_copy(
                 update={"simulated": simulated.model_copy(update={"curriculum": curriculum}), "ends": 2}
