@@ -15,7 +15,7 @@ from syndistill.distill.road import STAGES, RoadRun, Stage1, walk_road
 from syndistill.distill.run import StudentRun, train_student
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
-from syndistill.models.presets import config_from
+from syndistill.models.presets import FAMILIES, config_from
 from syndistill.models.saving import load_network, save_network
 from syndistill.models.tensors_file import load_tensors
 from syndistill.training.run import validated
@@ -24,7 +24,7 @@ FEATURE = {"weight": 1.0, "components": 4}
 
 
 @pytest.mark.parametrize("output", ["two_channel", "joint4"])
-@pytest.mark.parametrize("family", ["flat_gru", "conv_gru", "transformer"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_road_of_every_family_and_output(tmp_path, road, family, output):
     said = []
     run = road(family, output)

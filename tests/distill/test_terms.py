@@ -16,6 +16,7 @@ from syndistill.distill.targets import FrozenTeacher
 from syndistill.distill.terms import Terms
 from syndistill.distill.weighting import BATCHES, measure_gate
 from syndistill.errors import SyndistillError
+from syndistill.models.presets import FAMILIES
 from syndistill.models.saving import load_network, weights_hash
 from syndistill.models.tensors_file import load_tensors
 from syndistill.models.zoo import load_any
@@ -43,7 +44,7 @@ def only(**terms):
     return Terms(**({"labels": {"weight": 0.0}, "final": {"weight": 0.0}} | terms))
 
 
-@pytest.mark.parametrize("family", ["flat_gru", "conv_gru", "transformer"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
     ("name", "loss"),
     [("readout", ""), ("spatial", "normalised_mse"), ("temporal", "normalised_mse"), ("spatial", "gram"),
@@ -62,7 +63,7 @@ def test_each_term_reaches_the_student_and_never_the_teacher(tmp_path, stage1_ru
     assert float(value.detach()) > 0
     reached = [n for n, p in network.named_parameters() if p.grad is not None and p.grad.abs().max() > 0]
     assert len(reached) > 2
-    assert any("decide" in n or "line_readout" in n for n in reached) == (name == "readout")
+    assert any(part in n for n in reached for part in ("decide", "line_readout", "project")) == (name == "readout")
     assert all(p.grad is None for p in teacher.network.parameters())
     assert all(torch.equal(before[n], x) for n, x in teacher.network.state_dict().items())
 
