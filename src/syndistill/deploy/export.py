@@ -19,10 +19,9 @@ import stim
 from syndistill.circuits.placement import Placement, place_circuit
 from syndistill.deploy.engines import trained_rounds
 from syndistill.deploy.flat_weights import n_outputs
-from syndistill.deploy.kernel_engine import load_compilable
-from syndistill.deploy.local_weights import LocalWeights
+from syndistill.deploy.local_weights import Compilable, LocalWeights, load_compilable
 from syndistill.deploy.manifest import EXPERIMENT_FILE, FORMAT, MANIFEST_FILE, READOUT_FILE, STEP_FILE, WHAT
-from syndistill.deploy.onnx_graphs import OPSET, Weights, experiment_graph, readout_graph, step_graph
+from syndistill.deploy.onnx_graphs import OPSET, experiment_graph, readout_graph, step_graph
 from syndistill.errors import SyndistillError
 
 
@@ -58,7 +57,7 @@ def export_onnx(name_or_path: str | Path, circuit: stim.Circuit, label: str, fol
     return folder
 
 
-def _check(weights: Weights, placement: Placement, name: str) -> None:
+def _check(weights: Compilable, placement: Placement, name: str) -> None:
     if placement.layout != weights.layout:
         raise SyndistillError(
             f"{name} decodes distance {weights.distance}, the circuit has distance {placement.layout.distance}; "
@@ -72,7 +71,7 @@ def _check(weights: Weights, placement: Placement, name: str) -> None:
 
 
 def _manifest(
-    weights: Weights,
+    weights: Compilable,
     placement: Placement,
     name: str,
     label: str,

@@ -118,7 +118,7 @@ def n_outputs(output: str, basis: str) -> int:
 def runs_compiled(config: Mapping[str, Any]) -> bool:
     """Whether a network of this config has compiled code (for x and z memories; a flat GRU for any shots)."""
     family = config.get("family")
-    return family == "flat_gru" or (family == "local_gru" and config.get("output") != "joint4")
+    return family in COMPILED and (family == "flat_gru" or config.get("output") != "joint4")
 
 
 def shipped_names() -> list[str]:

@@ -12,12 +12,10 @@ from collections.abc import Callable
 
 from syndistill.deploy.gru_code import GruCode, Shape
 from syndistill.deploy.gru_pack import PackedGru
+from syndistill.deploy.machine import ARGUMENTS
 from syndistill.deploy.vector_code import F32, I8, I32, I64, POINTER, Value, VectorCode, ir
 
-ARGUMENTS = {"step": (4, 2), "readout": (5, 1), "decode": (5, 3)}
-"""Pointers, then 64-bit integers. `step` and `readout` return a byte, `decode` nothing."""
 _INNER = {"round": 5, "answer": 5}
-_BIT_0_ONLY = 0xFEFEFEFEFEFEFEFE
 _GATHER = sum(1 << (56 - 7 * j) for j in range(8))
 """Times this, the lowest bit of byte j of a word lands on bit 56 + j; no two of the sums meet."""
 
@@ -107,7 +105,7 @@ class GruFunctions(VectorCode):
             for m, shot in enumerate(shots):
                 self._sort_bits(self.at(I8, detectors, b.mul(shot, row_bytes)), row_bytes, places, slices[m], size)
                 self._copy(F32, start, self.at(F32, self.states, m * width), width)
-            self._clear(self.parities, self.index(self.shots * self.bytes))
+            self.clear(self.parities, self.index(self.shots * self.bytes))
 
             def one_round(r: Value, _: list[Value]) -> list[Value]:
                 self._take_slices(slices, r)
@@ -162,26 +160,11 @@ class GruFunctions(VectorCode):
             self._copy(I8, parity, self.at(I8, self.parities, m * self.bytes), self.bytes)
 
     def _copy(self, kind: ir.Type, source: Value, target: Value, size: int) -> None:
-        width = size * (4 if kind is F32 else 1)
-        no = ir.Constant(ir.IntType(1), 0)
-        self.intrinsic("llvm.memcpy.p0.p0.i64", ir.VoidType(), target, source, self.index(width), no)
-
-    def _clear(self, place: Value, size: Value) -> None:
-        zero, no = ir.Constant(I8, 0), ir.Constant(ir.IntType(1), 0)
-        self.intrinsic("llvm.memset.p0.i64", ir.VoidType(), place, zero, size, no)
+        self.copy(source, target, self.index(size * (4 if kind is F32 else 1)))
 
     def _require_bits(self, pointer: Value, rows: Value) -> None:
-        """Returns 1 from the function where one of the rows' S bytes is neither 0 nor 1."""
-        b = self.builder
-
-        def look(i: Value, seen: list[Value]) -> list[Value]:
-            word = b.load(self.at(I64, pointer, i), typ=I64, align=1)
-            return [b.or_(seen[0], word)]
-
-        (seen,) = self.loop(b.mul(rows, self.index(self.bytes)), [self.index(0)], look)
-        strange = b.icmp_unsigned("!=", b.and_(seen, ir.Constant(I64, _BIT_0_ONLY)), self.index(0))
-        with b.if_then(strange):
-            b.ret(ir.Constant(I8, 1))
+        """Of rows of S bytes."""
+        self.require_bits(pointer, self.builder.mul(rows, self.index(self.bytes)))
 
     def _pack(self, m: int, pointer: Value, row: Value) -> None:
         """A row of S bytes of 0 or 1 into the group's slices."""
@@ -200,7 +183,7 @@ class GruFunctions(VectorCode):
     def _sort_bits(self, row: Value, row_bytes: Value, places: Value, slices: Value, size: Value) -> None:
         """A shot's events in Stim's order to its slices, an event at a time: most bits are 0."""
         b = self.builder
-        self._clear(slices, size)
+        self.clear(slices, size)
 
         def one_byte(i: Value, _: list[Value]) -> list[Value]:
             first = b.mul(i, self.index(8))

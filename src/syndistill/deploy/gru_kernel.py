@@ -6,7 +6,6 @@ both, four classes for joint4).
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,11 +15,11 @@ from numpy.typing import NDArray
 from syndistill.circuits.placement import Placement
 from syndistill.deploy.flat_weights import FlatWeights
 from syndistill.deploy.gru_pack import PackedGru, pack
+from syndistill.deploy.machine import has_many_registers, machine_code, machine_features, vector_lanes
 from syndistill.errors import SyndistillError
 
 Bits = NDArray[np.uint8]
 Floats = NDArray[np.float32]
-PRECISIONS = ("float32", "int8")
 MANY = 4
 """From so many shots on they are decoded in groups."""
 
@@ -44,15 +43,7 @@ class GruKernel:
     def __init__(
         self, weights: FlatWeights, basis: str, precision: str = "float32", lanes: int | None = None
     ) -> None:
-        try:
-            import llvmlite.binding as llvm
-        except ImportError as error:
-            raise SyndistillError("compiled kernels need llvmlite: pip install 'syndistill[runtime]'") from error
-        if precision not in PRECISIONS:
-            raise SyndistillError(f"precision {precision!r} is unknown; pick one of {', '.join(PRECISIONS)}")
-        features = llvm.get_host_cpu_features()
-        if precision == "int8" and not (features.get("avx512vnni") and features.get("avx512vl")):
-            raise SyndistillError("this processor has no AVX-512 VNNI, which precision int8 needs; take float32")
+        features = machine_features(precision)
         machine = _machine(features, lanes)
         self.packed = pack(weights, basis, machine.lanes, precision == "int8")
         self._group = machine.shots
@@ -91,10 +82,8 @@ class GruKernel:
 
 
 def _machine(features: Mapping[str, bool], lanes: int | None) -> _Machine:
-    if lanes is None:
-        lanes = 16 if features.get("avx512f") else 8 if features.get("avx2") else 4
-    many_registers = bool(features.get("avx512f") or features.get("neon"))  # 32 of them, else 16
-    return _Machine(lanes, 8, 24) if many_registers else _Machine(lanes, 4, 12)
+    lanes = vector_lanes(features) if lanes is None else lanes
+    return _Machine(lanes, 8, 24) if has_many_registers(features) else _Machine(lanes, 4, 12)
 
 
 _CODE: dict[tuple[object, ...], tuple[Any, dict[str, Any]]] = {}
@@ -108,26 +97,8 @@ def _compiled_once(packed: PackedGru, machine: _Machine) -> tuple[Any, dict[str,
 
 
 def _compiled(packed: PackedGru, machine: _Machine) -> tuple[Any, dict[str, Any]]:
-    """The owner of the machine code, and its functions by name. No optimiser runs: the code is vectors already, and
-    LLVM's passes were measured to change nothing but the time to compile."""
-    import llvmlite.binding as llvm
-
     from syndistill.deploy.gru_code import Shape
-    from syndistill.deploy.gru_functions import ARGUMENTS, emit_module
+    from syndistill.deploy.gru_functions import emit_module
 
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
     shapes = {"one": Shape(1, machine.accumulators), "many": Shape(machine.shots, machine.accumulators)}
-    target = llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=2, jit=True
-    )
-    code = llvm.parse_assembly(str(emit_module(packed, shapes)))
-    engine = llvm.create_mcjit_compiler(code, target)
-    engine.finalize_object()
-    functions = {}
-    for name in shapes:
-        for kind, (pointers, numbers) in ARGUMENTS.items():
-            returns = None if kind == "decode" else ctypes.c_uint8
-            prototype = ctypes.CFUNCTYPE(returns, *[ctypes.c_void_p] * pointers, *[ctypes.c_int64] * numbers)
-            functions[f"{kind}_{name}"] = prototype(engine.get_function_address(f"{kind}_{name}"))
-    return engine, functions
+    return machine_code(emit_module(packed, shapes), [f"_{name}" for name in shapes])

@@ -13,10 +13,9 @@ import numpy as np
 
 from syndistill.circuits.placement import Placement
 from syndistill.deploy.engines import Bits, Engine, Floats, Stream, trained_rounds
-from syndistill.deploy.flat_weights import FlatWeights, load_flat_weights, read_header, shipped_path
 from syndistill.deploy.gru_kernel import GruKernel
 from syndistill.deploy.local_kernel import LocalKernel
-from syndistill.deploy.local_weights import FAMILY, LocalWeights, load_local_weights
+from syndistill.deploy.local_weights import LocalWeights, load_compilable
 from syndistill.errors import SyndistillError
 
 
@@ -87,12 +86,6 @@ class _KernelStream(Stream):
     def _restart(self) -> None:
         self._states[:] = self._start
         self._parities[:] = 0
-
-
-def load_compilable(name_or_path: str | Path) -> FlatWeights | LocalWeights:
-    """Of whichever family the file is; one that has no kernel is refused as no flat GRU."""
-    family = read_header(shipped_path(name_or_path))["config"].get("family")
-    return load_local_weights(name_or_path) if family == FAMILY else load_flat_weights(name_or_path)
 
 
 def _refuse(strange: int) -> None:

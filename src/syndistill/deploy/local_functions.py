@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from syndistill.deploy.gru_functions import _BIT_0_ONLY, ARGUMENTS
 from syndistill.deploy.local_code import LocalCode
 from syndistill.deploy.local_pack import PackedLocal
 from syndistill.deploy.local_readout import ReadoutCode
+from syndistill.deploy.machine import ARGUMENTS
 from syndistill.deploy.vector_code import F32, I8, I16, I32, I64, POINTER, Value, ir
 
 _INNER = {"enter": 4, "bits": 4, "cell": 7, "answer": 4}
@@ -98,7 +98,7 @@ class LocalFunctions(LocalCode):
         size = self.times(b.add(rounds, self.index(1)), 2 * n)
 
         def group(g: Value, first: Value, here: Value) -> None:
-            self._clear(scratch, size)
+            self.clear(scratch, size)
 
             def one_shot(m: Value, _: list[Value]) -> list[Value]:
                 row = self.at(I8, detectors, b.mul(b.add(first, m), row_bytes))
@@ -106,7 +106,7 @@ class LocalFunctions(LocalCode):
                 return []
 
             self.loop(here, [], one_shot)
-            self._clear(self.parities, self.index(2 * n))
+            self.clear(self.parities, self.index(2 * n))
             self._call("enter", self.part("start"), self.records, self.floats)
 
             def one_round(r: Value, _: list[Value]) -> list[Value]:
@@ -161,8 +161,7 @@ class LocalFunctions(LocalCode):
         ended = self._halves(rounds)[1]
         self._call("bits", events, self.parities, ended)
         self._call("answer", ended, self.parities, self.logits)
-        no = ir.Constant(ir.IntType(1), 0)
-        self.intrinsic("llvm.memcpy.p0.p0.i64", ir.VoidType(), logits, self.logits, self.times(here, 4), no)
+        self.copy(self.logits, logits, self.times(here, 4))
 
     def _fetch(self, states: Value, parities: Value) -> None:
         self._call("enter", states, self.records, self.floats)
@@ -184,31 +183,16 @@ class LocalFunctions(LocalCode):
         self.loop(p.n_stabilisers, [], stabiliser)
 
     def _copy(self, source: Value, target: Value, size: int) -> None:
-        no = ir.Constant(ir.IntType(1), 0)
-        self.intrinsic("llvm.memcpy.p0.p0.i64", ir.VoidType(), target, source, self.index(size), no)
-
-    def _clear(self, place: Value, size: Value) -> None:
-        zero, no = ir.Constant(I8, 0), ir.Constant(ir.IntType(1), 0)
-        self.intrinsic("llvm.memset.p0.i64", ir.VoidType(), place, zero, size, no)
+        self.copy(source, target, self.index(size))
 
     def _require_bits(self, pointer: Value, rows: Value) -> None:
-        """Returns 1 from the function where one of the rows' S bytes is neither 0 nor 1."""
-        b = self.builder
-
-        def look(i: Value, seen: list[Value]) -> list[Value]:
-            return [b.or_(seen[0], self._word(pointer, i))]
-
-        (seen,) = self.loop(self.times(rows, self.packed.n_stabilisers // 8), [self.index(0)], look)
-        with b.if_then(b.icmp_unsigned("!=", b.and_(seen, ir.Constant(I64, _BIT_0_ONLY)), self.index(0))):
-            b.ret(ir.Constant(I8, 1))
-
-    def _word(self, pointer: Value, i: Value) -> Value:
-        return self.builder.load(self.at(I64, pointer, i), typ=I64, align=1)
+        """Of rows of S bytes."""
+        self.require_bits(pointer, self.times(rows, self.packed.n_stabilisers // 8))
 
     def _take_events(self, pointer: Value, row: Value, here: Value) -> None:
         """Rows of S bytes of 0 or 1, from `row` on, as the masks of `events`; most bytes are 0."""
         b, n, turn = self.builder, self.packed.n_stabilisers, self.part("turn")
-        self._clear(self.events, self.index(2 * n))
+        self.clear(self.events, self.index(2 * n))
 
         def one_shot(m: Value, _: list[Value]) -> list[Value]:
             first = self.at(I8, pointer, self.times(b.add(row, m), n))
@@ -219,7 +203,7 @@ class LocalFunctions(LocalCode):
                     self._set(self.events, self.wide(self.load(I32, turn, s)), m)
                     return b.and_(word, b.sub(word, self.index(1)))
 
-                self.while_not_zero(self._word(first, i), one_event)
+                self.while_not_zero(self.word(first, i), one_event)
                 return []
 
             self.loop(n // 8, [], one_word)
@@ -239,7 +223,7 @@ class LocalFunctions(LocalCode):
             self.while_not_zero(bits, one_event)
 
         def one_word(i: Value, _: list[Value]) -> list[Value]:
-            events_of(self._word(row, i), self.times(i, 64))
+            events_of(self.word(row, i), self.times(i, 64))
             return []
 
         def one_byte(i: Value, _: list[Value]) -> list[Value]:

@@ -5,17 +5,15 @@ Axes: B shots, H groups of V of them, R rounds, S stabilisers, D width, N detect
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from syndistill.circuits.placement import Placement
-from syndistill.deploy.gru_kernel import PRECISIONS
 from syndistill.deploy.local_pack import PackedLocal, pack
 from syndistill.deploy.local_weights import LocalWeights
+from syndistill.deploy.machine import has_many_registers, machine_code, machine_features, vector_lanes
 from syndistill.errors import SyndistillError
 
 Bits = NDArray[np.uint8]
@@ -35,18 +33,9 @@ class LocalKernel:
     def __init__(
         self, weights: LocalWeights, basis: str, precision: str = "float32", lanes: int | None = None
     ) -> None:
-        try:
-            import llvmlite.binding as llvm
-        except ImportError as error:
-            raise SyndistillError("compiled kernels need llvmlite: pip install 'syndistill[runtime]'") from error
-        if precision not in PRECISIONS:
-            raise SyndistillError(f"precision {precision!r} is unknown; pick one of {', '.join(PRECISIONS)}")
-        features = llvm.get_host_cpu_features()
-        if precision == "int8" and not (features.get("avx512vnni") and features.get("avx512vl")):
-            raise SyndistillError("this processor has no AVX-512 VNNI, which precision int8 needs; take float32")
-        many_registers = bool(features.get("avx512f") or features.get("neon"))  # 32 of them, else 16
-        chunk, readout_chunk = (6, 24) if many_registers else (3, 12)
-        lanes = 16 if precision == "int8" else lanes or _lanes(features)
+        features = machine_features(precision)
+        chunk, readout_chunk = (6, 24) if has_many_registers(features) else (3, 12)
+        lanes = 16 if precision == "int8" else lanes or vector_lanes(features)
         self.packed = pack(weights, basis, lanes, precision == "int8", chunk, readout_chunk)
         self._engine, self._functions = _compiled_once(self.packed, bool(features.get("avx512vl")))
         self._weights = self.packed.blob.ctypes.data
@@ -86,10 +75,6 @@ class LocalKernel:
         return logits_BO
 
 
-def _lanes(features: Mapping[str, bool]) -> int:
-    return 16 if features.get("avx512f") else 8 if features.get("avx2") else 4
-
-
 _CODE: dict[tuple[object, ...], tuple[Any, dict[str, Any]]] = {}
 
 
@@ -102,22 +87,6 @@ def _compiled_once(packed: PackedLocal, fast_reciprocal: bool) -> tuple[Any, dic
 
 
 def _compiled(packed: PackedLocal, fast_reciprocal: bool) -> tuple[Any, dict[str, Any]]:
-    """The owner of the machine code, and its functions by name, as in `gru_kernel`."""
-    import llvmlite.binding as llvm
-
-    from syndistill.deploy.gru_functions import ARGUMENTS
     from syndistill.deploy.local_functions import emit_module
 
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    target = llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=2, jit=True
-    )
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(str(emit_module(packed, fast_reciprocal))), target)
-    engine.finalize_object()
-    functions = {}
-    for kind, (pointers, numbers) in ARGUMENTS.items():
-        returns = None if kind == "decode" else ctypes.c_uint8
-        prototype = ctypes.CFUNCTYPE(returns, *[ctypes.c_void_p] * pointers, *[ctypes.c_int64] * numbers)
-        functions[kind] = prototype(engine.get_function_address(kind))
-    return engine, functions
+    return machine_code(emit_module(packed, fast_reciprocal))

@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from syndistill.circuits.layout import Layout
-from syndistill.deploy.flat_weights import NetworkWeights, WrittenOut, load_weights, shipped_path
+from syndistill.deploy.flat_weights import (
+    FlatWeights,
+    NetworkWeights,
+    WrittenOut,
+    load_flat_weights,
+    load_weights,
+    read_header,
+    shipped_path,
+)
 
 BITS, PLACES = 2, 9  # as models.local_gru has them, which this room's readers must not import
 FAMILY = "local_gru"
@@ -56,6 +64,9 @@ class LocalWeights(NetworkWeights):
         return QubitKinds((corners_Q4[~odd_Q], corners_Q4[odd_Q]), np.argsort(order))
 
 
+Compilable = FlatWeights | LocalWeights
+
+
 def neighbour_blocks(layout: Layout) -> NDArray[np.int64]:
     """(S target, S source): 9 * (1 where the target is of type X) + the source's place, 18 for no neighbour."""
     return np.where(layout.places_SS < PLACES, PLACES * layout.is_x_S[:, None] + layout.places_SS, 2 * PLACES)
@@ -64,6 +75,12 @@ def neighbour_blocks(layout: Layout) -> NDArray[np.int64]:
 def load_local_weights(name_or_path: str | Path) -> LocalWeights:
     """A local GRU by shipped name or by path. SyndistillError as of `load_flat_weights`."""
     return load_weights(shipped_path(name_or_path), FAMILY, LocalWeights, _shapes)
+
+
+def load_compilable(name_or_path: str | Path) -> Compilable:
+    """Of whichever family the file is; one that has no compiled code is refused as no flat GRU."""
+    family = read_header(shipped_path(name_or_path))["config"].get("family")
+    return load_local_weights(name_or_path) if family == FAMILY else load_flat_weights(name_or_path)
 
 
 def _shapes(weights: LocalWeights, next_events: bool) -> dict[str, tuple[int, ...]]:

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from syndistill.circuits.placement import Placement
 from syndistill.deploy.flat_weights import FlatWeights, WrittenOut, n_outputs
 from syndistill.deploy.gru_pack import NORM_EPSILON
-from syndistill.deploy.local_weights import LocalWeights
+from syndistill.deploy.local_weights import Compilable, LocalWeights
 from syndistill.errors import SyndistillError
 
-Weights = FlatWeights | LocalWeights
 OPSET = 17  # the first with LayerNormalization
 _IR_VERSION = 8  # of that opset's time: older loaders refuse newer files
 
@@ -105,7 +104,7 @@ class Graph:
         return x
 
 
-def decide(g: Graph, weights: Weights, state_BD: str, bits_BI: str, basis: str, output: str = "") -> str:
+def decide(g: Graph, weights: Compilable, state_BD: str, bits_BI: str, basis: str, output: str = "") -> str:
     """Line 0's logits (B, O), from the state and the last slice's events and parities."""
     if isinstance(weights, LocalWeights):
         return _decide_locally(g, weights, state_BD, bits_BI, basis, output)
@@ -156,7 +155,7 @@ def _unsqueezed(g: Graph, x: str) -> str:
     return g.op("Unsqueeze", x, g.constant([0]))
 
 
-def step_graph(weights: Weights, basis: str) -> bytes:
+def step_graph(weights: Compilable, basis: str) -> bytes:
     """events (B, S), parity (B, S), state (B, D) -> new_parity, new_state. Undefined events are 0."""
     g, s, d = Graph("step"), weights.layout.n_stabilisers, len(weights.start(basis))
     parity = g.xor("parity", "events", output="new_parity")
@@ -166,7 +165,7 @@ def step_graph(weights: Weights, basis: str) -> bytes:
     return g.model({"events": s, "parity": s, "state": d}, {"new_parity": s, "new_state": d})
 
 
-def readout_graph(weights: Weights, basis: str) -> bytes:
+def readout_graph(weights: Compilable, basis: str) -> bytes:
     """last (B, S), parity (B, S), state (B, D) -> logits (B, O) for line 0. Undefined entries of last are 0."""
     g, s = Graph("readout"), weights.layout.n_stabilisers
     bits = g.op("Concat", "last", g.xor("parity", "last"), axis=1)
@@ -175,7 +174,7 @@ def readout_graph(weights: Weights, basis: str) -> bytes:
     return g.model(sizes, {"logits": n_outputs(weights.output, basis)})
 
 
-def experiment_graph(weights: Weights, placement: Placement) -> bytes:
+def experiment_graph(weights: Compilable, placement: Placement) -> bytes:
     """detectors (B, N), 0 or 1 in Stim's order -> flips (B, O): the probability that each observable flipped."""
     g, n, s = Graph("experiment"), len(placement.slice_N), placement.layout.n_stabilisers
     slices = placement.rounds + 1

@@ -22,6 +22,7 @@ else:
 
 ROUND = 1.5 * 2.0**23
 """Added to a float32 it leaves the nearest integer in the low bits (two's complement)."""
+_BIT_0_ONLY = 0xFEFEFEFEFEFEFEFE
 _EXPONENT_LIMIT = 60.0
 """Powers of two are kept within 2^+-60: products of two stay finite, and 1 + 2^-60 is 1 in float32."""
 _EXP2: list[float] = (
@@ -89,6 +90,27 @@ class VectorCode:
 
     def store_floats(self, vector: Value, pointer: Value, *offsets: Value | int) -> None:
         self.builder.store(vector, self.at(F32, pointer, *offsets), align=4)
+
+    def copy(self, source: Value, target: Value, size: Value) -> None:
+        """So many bytes."""
+        no = ir.Constant(ir.IntType(1), 0)
+        self.intrinsic("llvm.memcpy.p0.p0.i64", ir.VoidType(), target, source, size, no)
+
+    def clear(self, place: Value, size: Value) -> None:
+        """Sets so many bytes to 0."""
+        zero, no = ir.Constant(I8, 0), ir.Constant(ir.IntType(1), 0)
+        self.intrinsic("llvm.memset.p0.i64", ir.VoidType(), place, zero, size, no)
+
+    def word(self, pointer: Value, i: Value) -> Value:
+        """Eight bytes, wherever they begin."""
+        return self.builder.load(self.at(I64, pointer, i), typ=I64, align=1)
+
+    def require_bits(self, pointer: Value, words: Value) -> None:
+        """Returns 1 from the function where a byte of so many words is neither 0 nor 1."""
+        b = self.builder
+        (seen,) = self.loop(words, [self.index(0)], lambda i, seen: [b.or_(seen[0], self.word(pointer, i))])
+        with b.if_then(b.icmp_unsigned("!=", b.and_(seen, ir.Constant(I64, _BIT_0_ONLY)), self.index(0))):
+            b.ret(ir.Constant(I8, 1))
 
     def splat(self, scalar: Value) -> Value:
         kind = ir.VectorType(scalar.type, self.lanes)
