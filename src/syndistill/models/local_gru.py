@@ -10,8 +10,6 @@ width, L lines, C logit channels; N any number of (shot, end) pairs.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import replace
 from typing import ClassVar, Literal, cast
 
 import numpy as np
@@ -21,17 +19,9 @@ from torch import nn
 
 from syndistill.circuits.layout import BASES, Layout
 from syndistill.models.blocks import ResidualDense
-from syndistill.models.contract import (
-    Outputs,
-    State,
-    TurnableConfig,
-    TurnableNetwork,
-    defined_only,
-    event_history,
-    working_dtype,
-)
+from syndistill.models.contract import TurnableConfig
+from syndistill.models.gru_network import GruNetwork, bits_of
 from syndistill.models.readout import agreed
-from syndistill.sampling.shots import Shots
 
 BITS, PLACES = 2, 9
 
@@ -94,7 +84,7 @@ class LocalCell(nn.Module):
         return torch.cat([*placed, none])[self.block_SS]
 
 
-class LocalGru(TurnableNetwork):
+class LocalGru(GruNetwork):
     """The last slice passes through a cell of its own inputs; then every data qubit is looked at from its four
     stabilisers, qubits are averaged along lines, and all lines give one answer."""
 
@@ -125,46 +115,15 @@ class LocalGru(TurnableNetwork):
         self.register_buffer("corners_Q4", torch.from_numpy(layout.corners_Q4), persistent=False)
         self.register_buffer("odd_Q", torch.from_numpy(np.indices((n_lines, n_lines)).sum(0).ravel() % 2 == 1), False)
 
-    def init_state(self, batch: int, basis: str) -> State:
-        self.n_channels(basis)
-        start_SD = self.start[basis]
-        empty_BS = torch.zeros(batch, self.layout.n_stabilisers, dtype=torch.uint8, device=start_SD.device)
-        memory_BSD = start_SD.to(working_dtype(start_SD.device)).expand(batch, -1, -1)
-        return State(basis, 0, memory_BSD, empty_BS, empty_BS)
+    def _rounds(self, bits_BRI: torch.Tensor, memory_BX: torch.Tensor) -> torch.Tensor:
+        states_BRSD: torch.Tensor = self.cell(bits_BRI, memory_BX)
+        return states_BRSD
 
-    def step(self, state: State, events_BS: torch.Tensor) -> State:
-        if state.rounds_done == 0:
-            events_BS = events_BS * self.defined_S(state.basis)
-        events_BS = self.framed(events_BS, state.basis)
-        parity_BS = state.parity_BS ^ events_BS
-        return replace(
-            state,
-            rounds_done=state.rounds_done + 1,
-            memory_BX=self.cell(_bits(events_BS, parity_BS)[:, None], state.memory_BX)[:, 0],
-            parity_BS=parity_BS,
-            previous_BS=events_BS,
-        )
+    def _predicted(self, states_BRX: torch.Tensor) -> torch.Tensor | None:
+        return None if self.next_events is None else self.next_events(states_BRX).squeeze(-1)
 
-    def readout(self, state: State, last_BS: torch.Tensor) -> torch.Tensor:
-        last_BS = self.framed(last_BS * self.defined_S(state.basis), state.basis)
-        return self._decide(state.memory_BX, last_BS, state.parity_BS ^ last_BS, state.basis)
-
-    def forward(self, shots: Shots, want_signals: Collection[str] = ()) -> Outputs:
-        self.check_signals(want_signals)
-        shots = self.framed_shots(defined_only(shots))
-        parity_BRS, _, last_parity_BKS, _ = event_history(shots)
-        start_BSD = self.init_state(len(shots), shots.basis).memory_BX
-        states_BRSD = self.cell(_bits(shots.events_BRS, parity_BRS), start_BSD)
-        ended_NSD = states_BRSD[:, [end - 1 for end in shots.ends]].flatten(0, 1)
-        last_NS, parity_NS = shots.last_BKS.flatten(0, 1), last_parity_BKS.flatten(0, 1)
-        logits_NLC = self._decide(ended_NSD, last_NS, parity_NS, shots.basis)
-        next_BRS = None
-        if self.next_events is not None:
-            next_BRS = self.unframed(self.next_events(states_BRSD).squeeze(-1), shots.basis)
-        signals = {}
-        if "temporal" in want_signals:
-            signals["temporal"] = self.unframed(states_BRSD, shots.basis, axis=2)
-        return Outputs(logits_NLC.unflatten(0, (len(shots), len(shots.ends))), next_BRS, signals)
+    def _temporal(self, states_BRX: torch.Tensor, basis: str) -> torch.Tensor:
+        return self.unframed(states_BRX, basis, axis=2)
 
     def multiply_adds(self, rounds: int) -> float:
         """Of neighbours alone, as the compiled code does it; PyTorch multiplies the written out matrix."""
@@ -177,10 +136,9 @@ class LocalGru(TurnableNetwork):
         return cell + (cell + project + d * a_line) / rounds
 
     def _decide(
-        self, state_NSD: torch.Tensor, last_NS: torch.Tensor, parity_NS: torch.Tensor, basis: str
+        self, state_NX: torch.Tensor, last_NS: torch.Tensor, parity_NS: torch.Tensor, basis: str
     ) -> torch.Tensor:
-        """logits_NLC from the state, the last slice and the final parities."""
-        state_NSD = self.last_cell(_bits(last_NS, parity_NS)[:, None], state_NSD, self.cell.recurrent)[:, 0]
+        state_NSD = self.last_cell(bits_of(last_NS, parity_NS)[:, None], state_NX, self.cell.recurrent)[:, 0]
         data_NLLW = self._qubits(state_NSD, last_NS, parity_NS)
         frame = self.frame(basis)
         lines = {"x": data_NLLW.mean(2), "z": data_NLLW.mean(1)}
@@ -218,7 +176,3 @@ def _blocks(layout: Layout) -> torch.Tensor:
 
 def _shared(rows: int, columns: int, bound: float) -> nn.ParameterList:
     return nn.ParameterList(nn.Parameter((torch.rand(rows, columns) * 2 - 1) * bound) for _ in range(2))
-
-
-def _bits(events: torch.Tensor, parity: torch.Tensor) -> torch.Tensor:
-    return torch.cat([events, parity], -1).to(working_dtype(events.device))
