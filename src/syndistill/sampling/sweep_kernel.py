@@ -170,18 +170,18 @@ def _apply_class(plan: SweepPlan, c: int, state: Table, open_F: Ints, f: int) ->
         factor[x] += plan.member_weight_M[m]
     _walsh_hadamard(factor)
     low = min(f, LOW)
-    of_low, of_high = np.zeros(1 << low, np.int64), np.zeros(1 << (f - low), np.int64)
+    of_low, of_high = np.zeros(1 << low, np.uint64), np.zeros(1 << (f - low), np.uint64)
     for i in range(k):
         bit, place = 1 << (k - 1 - i), _place(involved[i], open_F, f)
         table, at = (of_low, place) if place < low else (of_high, place - low)
         for j in range(len(table)):
-            table[j] |= bit * (j >> at & 1)
+            table[j] |= np.uint64(bit * (j >> at & 1))
     for half in range(2):
+        state_X = state[half]
         for u in range(len(of_high)):
-            block = state[half, u << low : (u + 1) << low]
-            factor_u = factor[of_high[u] + (half << k) :]
-            for v in range(len(of_low)):
-                block[v] *= factor_u[of_low[v]]
+            start, of_u = np.uint64(u << low), of_high[u] | np.uint64(half << k)
+            for v in range(np.uint64(1 << low)):
+                state_X[start + v] *= factor[of_u | of_low[v]]
 
 
 @_compiled
@@ -208,84 +208,117 @@ def _close(plan: SweepPlan, n: int, seen: int, state: Table, out: Table, open_F:
     low = min(LOW, at)
     high = f - fresh - low
     of_low, of_high, of_fresh = np.empty((2, 1 << low)), np.empty((2, 1 << high)), np.empty((2, 1 << fresh))
-    scale, above = 1.0 / state[0, 0], at - low
+    place_E = _edge_places(plan, n, open_F, f)
+    scale = 1.0 / state[0, 0]
     for half in range(2):
         for bit in range(2):
-            _edge_factors(plan, n, half, bit, of_low[bit], of_high[bit], of_fresh[bit], open_F, f, low, fresh)
-            of_high[bit] *= -scale if bit and seen else scale
-        for u in range(1 << high):
-            zero = ((u >> above) << (above + 1) | u & ((1 << above) - 1)) << low
-            one = zero + (1 << at)
-            _close_block(
-                state[half, zero : zero + (1 << low)],
-                state[half, one : one + (1 << low)],
-                out[half, u << (low + fresh) : (u + 1) << (low + fresh)],
-                of_low,
-                of_high[0, u],
-                of_high[1, u],
-                of_fresh,
-            )
+            first = -scale if bit and seen else scale
+            of_fresh[bit, 0], of_low[bit, 0] = 1.0, 1.0
+            of_high[bit, 0] = first * _lone_factor(plan, n, half, bit, place_E)
+            _edge_factors(plan, n, half, bit, place_E, 0, of_fresh[bit])
+            _edge_factors(plan, n, half, bit, place_E, fresh, of_low[bit])
+            _edge_factors(plan, n, half, bit, place_E, fresh + low, of_high[bit])
+        if fresh == 0:
+            _close_alone(state[half], out[half], at - low, low, of_low, of_high)
+        elif fresh == 1:
+            _close_opening_one(state[half], out[half], at - low, low, of_low, of_high, of_fresh)
+        else:
+            _close_opening(state[half], out[half], at - low, low, of_low, of_high, of_fresh)
+
+
+# The three below go through blocks of 2^low numbers, u the bits above; copies are side by side, since fresh detectors
+# are the lowest bits. They take whole arrays, for a slice of each block took as long as its numbers, and unsigned
+# indices, since those that might be negative keep LLVM from vectors (six times slower).
 
 
 @_compiled
-def _close_block(
-    zero: Table, one: Table, out: Table, of_low: Table, of_zero: float, of_one: float, of_fresh: Table
+def _block(u: int, above: int, low: int) -> np.uint64:
+    """Where block u begins in the half of the state whose closing bit, `above` of the bits of u, is 0."""
+    return np.uint64(((u >> above) << (above + 1) | u & ((1 << above) - 1)) << low)
+
+
+@_compiled
+def _close_alone(state_X: Table, out_X: Table, above: int, low: int, of_low: Table, of_high: Table) -> None:
+    for u in range(of_high.shape[1]):
+        zero, to = _block(u, above, low), np.uint64(u << low)
+        one = zero + np.uint64(1 << (above + low))
+        a, b = of_high[0, u], of_high[1, u]
+        for v in range(np.uint64(1 << low)):
+            out_X[to + v] = state_X[zero + v] * (a * of_low[0, v]) + state_X[one + v] * (b * of_low[1, v])
+
+
+@_compiled
+def _close_opening_one(
+    state_X: Table, out_X: Table, above: int, low: int, of_low: Table, of_high: Table, of_fresh: Table
 ) -> None:
-    copies = of_fresh.shape[1]
-    low_zero, low_one = of_low[0], of_low[1]
-    if copies == 1:
-        for v in range(len(zero)):
-            out[v] = zero[v] * (of_zero * low_zero[v]) + one[v] * (of_one * low_one[v])
-    elif copies == 2:
-        a, b = of_zero * of_fresh[0, 0], of_zero * of_fresh[0, 1]
-        c, d = of_one * of_fresh[1, 0], of_one * of_fresh[1, 1]
-        for v in range(len(zero)):
-            from_zero, from_one = zero[v] * low_zero[v], one[v] * low_one[v]
-            out[2 * v] = from_zero * a + from_one * c
-            out[2 * v + 1] = from_zero * b + from_one * d
-    else:
-        for v in range(len(zero)):
-            from_zero, from_one = of_zero * zero[v] * low_zero[v], of_one * one[v] * low_one[v]
+    two, next_to = np.uint64(2), np.uint64(1)
+    for u in range(of_high.shape[1]):
+        zero, to = _block(u, above, low), np.uint64(u << (low + 1))
+        one = zero + np.uint64(1 << (above + low))
+        a, b = of_high[0, u] * of_fresh[0, 0], of_high[0, u] * of_fresh[0, 1]
+        c, d = of_high[1, u] * of_fresh[1, 0], of_high[1, u] * of_fresh[1, 1]
+        for v in range(np.uint64(1 << low)):
+            from_zero, from_one = state_X[zero + v] * of_low[0, v], state_X[one + v] * of_low[1, v]
+            out_X[to + two * v] = from_zero * a + from_one * c
+            out_X[to + two * v + next_to] = from_zero * b + from_one * d
+
+
+@_compiled
+def _close_opening(
+    state_X: Table, out_X: Table, above: int, low: int, of_low: Table, of_high: Table, of_fresh: Table
+) -> None:
+    copies = np.uint64(of_fresh.shape[1])
+    for u in range(of_high.shape[1]):
+        zero, to = _block(u, above, low), np.uint64(u * of_fresh.shape[1] << low)
+        one = zero + np.uint64(1 << (above + low))
+        for v in range(np.uint64(1 << low)):
+            from_zero = of_high[0, u] * state_X[zero + v] * of_low[0, v]
+            from_one = of_high[1, u] * state_X[one + v] * of_low[1, v]
             for k in range(copies):
-                out[copies * v + k] = from_zero * of_fresh[0, k] + from_one * of_fresh[1, k]
+                out_X[to + copies * v + k] = from_zero * of_fresh[0, k] + from_one * of_fresh[1, k]
+
+
+@_compiled
+def _edge_places(plan: SweepPlan, n: int, open_F: Ints, f: int) -> Ints:
+    """The bit at the other end of each edge that touches n first, NONE where there is none."""
+    first, last = plan.edge_start_N[n], plan.edge_start_N[n + 1]
+    place_E = np.empty(last - first, np.int64)
+    for e in range(last - first):
+        place_E[e] = _place(plan.edge_other_E[first + e], open_F, f)
+    return place_E
+
+
+@_compiled
+def _lone_factor(plan: SweepPlan, n: int, half: int, bit: int, place_E: Ints) -> float:
+    """Of the edges of n alone."""
+    factor = 1.0
+    for e in range(len(place_E)):
+        edge = plan.edge_start_N[n] + e
+        if place_E[e] == NONE and bit ^ (half & plan.edge_flip_E[edge]):
+            factor *= plan.edge_chi_E[edge]
+    return factor
 
 
 @_compiled
 def _edge_factors(
-    plan: SweepPlan,
-    n: int,
-    half: int,
-    bit: int,
-    of_low: Table,
-    of_high: Table,
-    of_fresh: Table,
-    open_F: Ints,
-    f: int,
-    low: int,
-    fresh: int,
+    plan: SweepPlan, n: int, half: int, bit: int, place_E: Ints, lowest: int, table: NDArray[np.float64]
 ) -> None:
-    """The edges' factor for one value of n's bit and of the observable's: a product over the other bits."""
-    of_low[:] = 1.0
-    of_high[:] = 1.0
-    of_fresh[:] = 1.0
-    for e in range(plan.edge_start_N[n], plan.edge_start_N[n + 1]):
-        odd = bit ^ (half & plan.edge_flip_E[e])
-        chi = plan.edge_chi_E[e]
-        if plan.edge_other_E[e] == NONE:
-            if odd:
-                of_high *= chi
-            continue
-        place = _place(plan.edge_other_E[e], open_F, f)
-        if place < fresh:
-            _multiply(of_fresh, place, odd, chi)
-        elif place < fresh + low:
-            _multiply(of_low, place - fresh, odd, chi)
-        else:
-            _multiply(of_high, place - fresh - low, odd, chi)
+    """The edges' factor over the bits from `lowest` on, for one value of n's bit and of the observable's.
 
-
-@_compiled
-def _multiply(table: Table, place: int, odd: int, chi: float) -> None:
-    for j in range(len(table)):
-        if (j >> place & 1) ^ odd:
-            table[j] *= chi
+    table[0] is there on entry. Edges multiply bit by bit, so each bit doubles what the table holds.
+    """
+    place, held = lowest, 1
+    while held < len(table):
+        if_zero, if_one = 1.0, 1.0
+        for e in range(len(place_E)):
+            if place_E[e] == place:
+                edge = plan.edge_start_N[n] + e
+                if bit ^ (half & plan.edge_flip_E[edge]):
+                    if_zero *= plan.edge_chi_E[edge]
+                else:
+                    if_one *= plan.edge_chi_E[edge]
+        upper = np.uint64(held)
+        for j in range(upper):
+            table[upper + j] = table[j] * if_one
+            table[j] *= if_zero
+        place, held = place + 1, 2 * held
