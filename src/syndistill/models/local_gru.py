@@ -21,6 +21,7 @@ from syndistill.circuits.layout import BASES, Layout
 from syndistill.models.blocks import ResidualDense
 from syndistill.models.contract import TurnableConfig
 from syndistill.models.gru_network import GruNetwork, bits_of
+from syndistill.models.local_scan import LocalScan
 from syndistill.models.readout import agreed
 
 BITS, PLACES = 2, 9
@@ -56,6 +57,11 @@ class LocalCell(nn.Module):
         self.bias_GSD = nn.Parameter(torch.zeros(3, layout.n_stabilisers, width))
         self.hidden_bias_SD = nn.Parameter(torch.zeros(layout.n_stabilisers, width))
         self.register_buffer("block_SS", _blocks(layout), persistent=False)
+        self.scan: LocalScan | None = None
+
+    def compile_rounds(self) -> None:
+        """Run float32 on a CPU by models.local_scan from now on."""
+        self.scan = LocalScan(self.block_SS.cpu().numpy(), self.width)
 
     def written_out(self, shared: nn.ParameterList | None = None) -> list[torch.Tensor]:
         """The weights of nn.GRU over all stabilisers: input (3 S D, 2 S), recurrent (3 S D, S D) and two biases.
@@ -72,6 +78,9 @@ class LocalCell(nn.Module):
         self, bits_BRI: torch.Tensor, state_BSD: torch.Tensor, shared: nn.ParameterList | None = None
     ) -> torch.Tensor:
         """The states after each round, (B, R, S, D)."""
+        if self.scan is not None and bits_BRI.device.type == "cpu" and bits_BRI.dtype == torch.float32:
+            recurrent, inputs = (torch.stack(list(weights)) for weights in (shared or self.recurrent, self.inputs))
+            return self.scan(bits_BRI, state_BSD, recurrent, inputs, self.bias_GSD, self.hidden_bias_SD)
         weights = [w.to(bits_BRI.dtype) for w in self.written_out(shared)]
         start_1BX = state_BSD.flatten(1)[None].contiguous()
         states_BRX, _ = torch.gru(bits_BRI, start_1BX, weights, True, 1, 0.0, self.training, False, True)
@@ -90,8 +99,10 @@ class LocalGru(GruNetwork):
 
     config: LocalGruConfig
     signals_offered: ClassVar[frozenset[str]] = frozenset({"temporal"})
-    corners_Q4: torch.Tensor
-    odd_Q: torch.Tensor
+    even_Q4: torch.Tensor
+    odd_Q4: torch.Tensor
+    x_LQ: torch.Tensor
+    z_LQ: torch.Tensor
 
     def __init__(self, config: LocalGruConfig) -> None:
         super().__init__()
@@ -112,8 +123,17 @@ class LocalGru(GruNetwork):
         self.network = ResidualDense(out, config.readout_layers)
         self.heads = nn.ModuleDict({b: nn.Linear(out, n_lines * (4 if self.joint else 1)) for b in heads})
         self.next_events = nn.Linear(width, 1) if config.next_events else None
-        self.register_buffer("corners_Q4", torch.from_numpy(layout.corners_Q4), persistent=False)
-        self.register_buffer("odd_Q", torch.from_numpy(np.indices((n_lines, n_lines)).sum(0).ravel() % 2 == 1), False)
+        is_odd_Q = np.indices((n_lines, n_lines)).sum(0).ravel() % 2 == 1
+        order_Q = np.argsort(is_odd_Q, kind="stable")
+        line_Q, of_line = order_Q // n_lines, np.arange(n_lines)[:, None]
+        for name, kept in (("even_Q4", ~is_odd_Q), ("odd_Q4", is_odd_Q)):
+            self.register_buffer(name, torch.from_numpy(layout.corners_Q4[kept]), persistent=False)
+        for name, member_LQ in (("x_LQ", line_Q == of_line), ("z_LQ", order_Q % n_lines == of_line)):
+            self.register_buffer(name, torch.from_numpy(member_LQ).float() / n_lines, persistent=False)
+
+    def compile_blocks(self) -> None:
+        for cell in (self.cell, self.last_cell):
+            cell.compile_rounds()
 
     def _rounds(self, bits_BRI: torch.Tensor, memory_BX: torch.Tensor) -> torch.Tensor:
         states_BRSD: torch.Tensor = self.cell(bits_BRI, memory_BX)
@@ -131,7 +151,7 @@ class LocalGru(GruNetwork):
         pairs = int((self.cell.block_SS < 2 * PLACES).sum())
         cell = pairs * 3 * size * (size + BITS)
         channels = 4 if self.joint else 1
-        project = int((self.corners_Q4 < self.layout.n_stabilisers).sum()) * (size + BITS) * out
+        project = int((self.layout.corners_Q4 < self.layout.n_stabilisers).sum()) * (size + BITS) * out
         a_line = 2 * self.config.readout_layers * out**2 + out * channels + (2 * out**2 if self.joint else 0)
         return cell + (cell + project + d * a_line) / rounds
 
@@ -139,9 +159,9 @@ class LocalGru(GruNetwork):
         self, state_NX: torch.Tensor, last_NS: torch.Tensor, parity_NS: torch.Tensor, basis: str
     ) -> torch.Tensor:
         state_NSD = self.last_cell(bits_of(last_NS, parity_NS)[:, None], state_NX, self.cell.recurrent)[:, 0]
-        data_NLLW = self._qubits(state_NSD, last_NS, parity_NS)
+        data_NQW = self._qubits(state_NSD, last_NS, parity_NS)
         frame = self.frame(basis)
-        lines = {"x": data_NLLW.mean(2), "z": data_NLLW.mean(1)}
+        lines = {b: line_LQ.to(data_NQW.dtype) @ data_NQW for b, line_LQ in (("x", self.x_LQ), ("z", self.z_LQ))}
         if self.merge is not None:
             merged_NLW = self.merge(torch.cat([lines["x"], lines["z"]], -1))
             logits_NLC = self._answers(merged_NLW, "both")
@@ -151,13 +171,11 @@ class LocalGru(GruNetwork):
         return agreed(logits_NLC, parity_NS, self.layout, frame)
 
     def _qubits(self, state_NSD: torch.Tensor, last_NS: torch.Tensor, parity_NS: torch.Tensor) -> torch.Tensor:
-        """(N, L, L, W): the data qubits by row and column."""
+        """(N, Q, W): the data qubits whose row and column have an even sum, then the others."""
         seen_NSX = torch.cat([state_NSD, last_NS[..., None].to(state_NSD), parity_NS[..., None].to(state_NSD)], -1)
         seen_NSX = nn.functional.pad(seen_NSX, (0, 0, 0, 1))  # a corner where no stabiliser is holds zeros
-        corners_NQX = seen_NSX[:, self.corners_Q4].flatten(2)
-        even, odd = (project(corners_NQX) for project in self.project)
-        data_NQW = torch.relu(torch.where(self.odd_Q[:, None], odd, even))
-        return data_NQW.unflatten(1, (self.layout.n_lines, -1))
+        kinds = ((self.project[0], self.even_Q4), (self.project[1], self.odd_Q4))
+        return torch.relu(torch.cat([project(seen_NSX[:, q4].flatten(2)) for project, q4 in kinds], 1))
 
     def _answers(self, lines_NLW: torch.Tensor, basis: str) -> torch.Tensor:
         """logits_NLC of each line, by its own weights: C is 4 for joint4, else 1."""
