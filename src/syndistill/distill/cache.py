@@ -44,11 +44,13 @@ def write_cache(
     n_chunks: int,
     progress: Progress | None = None,
     signals: Sequence[CachedSignal] = (),
+    only_last: bool = False,
 ) -> None:
     """Ask the Teacher about `n_chunks` chunks of the source. Goes on where a killed call stopped.
 
-    signals: kept beside, from the same calls; `add_signals` completes them. Raises SyndistillError when the folder
-    holds a cache of something else, or can't be written; what is whole then stays, and nobody takes it for a cache.
+    signals: kept beside, from the same calls; `add_signals` completes them. only_last: of the last end. Raises
+    SyndistillError when the folder holds a cache of something else, or can't be written; what is whole then stays, and
+    nobody takes it for a cache.
     """
     _begin(folder, key)
     for signal in signals:
@@ -56,7 +58,7 @@ def write_cache(
     shards: list[dict[str, Any]] = []
     for index in range(n_chunks):
         wanted = _by_kind(source.chunk(index)) if not _written(folder, index) else None
-        shards += _write_chunk(folder, index, wanted, teacher, signals)
+        shards += _write_chunk(folder, index, wanted, teacher, signals, only_last)
         if progress is not None:
             progress(index + 1, n_chunks)
     write_json(folder / MANIFEST, {"format": FORMAT, "key": key.model_dump(), "shards": shards})
@@ -89,7 +91,12 @@ def _written(folder: Path, index: int) -> bool:
 
 
 def _write_chunk(
-    folder: Path, index: int, kinds: dict[str, Shots] | None, teacher: Teacher, signals: Sequence[CachedSignal]
+    folder: Path,
+    index: int,
+    kinds: dict[str, Shots] | None,
+    teacher: Teacher,
+    signals: Sequence[CachedSignal],
+    only_last: bool,
 ) -> list[dict[str, Any]]:
     entry = folder / f"chunk-{index:05}.json"
     if kinds is None:
@@ -98,7 +105,7 @@ def _write_chunk(
     written = []
     for kind, shots in kinds.items():
         name = f"shard-{index:05}-{kind}.safetensors"
-        logits, kept = _ask(shots, teacher, signals)
+        logits, kept = _ask(shots, teacher, signals, only_last)
         save_tensors(folder / name, pack_shots(shots) | {"logits": logits}, {"kind": kind})
         for signal in signals:
             write_part(folder, name, signal, kept[signal.key])
@@ -117,7 +124,7 @@ def _write_chunk(
 
 
 def _ask(
-    shots: Shots, teacher: Teacher, signals: Sequence[CachedSignal]
+    shots: Shots, teacher: Teacher, signals: Sequence[CachedSignal], only_last: bool = False
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """float16 logits, and each signal as it is kept, by its key."""
     wants = frozenset[str]().union(*(signal.wants for signal in signals))
@@ -125,7 +132,7 @@ def _ask(
     kept: dict[str, list[torch.Tensor]] = {signal.key: [] for signal in signals}
     for start in range(0, len(shots), SHOTS_PER_CALL):
         part = shots.take(slice(start, start + SHOTS_PER_CALL))
-        answer: Answer = teacher.answer(part, wants)
+        answer: Answer = teacher.answer(part.only_last_end() if only_last else part, wants)
         logits.append(answer.logits_BKLC.half())
         for signal in signals:
             kept[signal.key].append(signal.encode(part, answer))

@@ -54,7 +54,8 @@ class CachedSource:
 
     cut_rounds: when not empty, each batch is cut to an experiment of so many rounds, drawn from it (every
     history of R rounds holds a t-round experiment for each t <= R); only the last end is kept, unless every_end.
-    signals: what to read beside the logits. ends: where more are kept, how many a batch (0: all).
+    signals: what to read beside the logits. ends: where more are kept, how many a batch (0: all). only_last: only the
+    last end was asked.
     """
 
     batches_per_chunk = 16
@@ -69,9 +70,10 @@ class CachedSource:
         signals: Sequence[CachedSignal] = (),
         every_end: bool = False,
         ends: int = 0,
+        only_last: bool = False,
     ) -> None:
         self.batch_size, self.seed, self.cut_rounds, self.ends = batch_size, seed, cut_rounds, ends
-        self.every_end = every_end or not cut_rounds
+        self.every_end = every_end or not (cut_rounds or only_last)
         self.groups = _load(folder, key, tuple(signals))
         self.batches_per_epoch = sum(len(g) // batch_size for g in self.groups)
         if self.batches_per_epoch == 0:

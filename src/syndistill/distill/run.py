@@ -25,7 +25,7 @@ from syndistill.distill.student_data import (
     statistics_shots,
 )
 from syndistill.distill.targets import TaughtShots
-from syndistill.distill.teacher import FrozenTeacher, Teacher
+from syndistill.distill.teacher import BF16, FrozenTeacher, Teacher
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork, NetworkConfig
@@ -76,6 +76,8 @@ class StudentRun(Strict):
             raise ValueError("kind=fused needs terms.fused.weight above 0 and starts fresh; leave start_from out")
         if self.kind == "stage2" and not (terms.fused.weight and self.start_from):
             raise ValueError("stage2 needs terms.fused.weight above 0 and start_from, the Student's earlier stage")
+        if self.data.cached_ends == "last" and terms.needs_every_end:
+            raise ValueError("data.cached_ends=last has no answers of earlier ends; terms must look at the last one")
         if bool(self.fusion) != bool(terms.fused.weight):
             raise ValueError("fusion and a fused term of weight above 0 belong together; give both or none")
         return self
@@ -179,7 +181,7 @@ def _start(network: DecoderNetwork, run: StudentRun, teacher: Teacher) -> None:
             f"{run.start_from} is no Student after its baseline or stage 1 (kind {kind!r}); name such a file with "
             "start_from"
         )
-    if metadata.get("teacher_hash") != teacher.key():
+    if str(metadata.get("teacher_hash")).removesuffix(BF16) != teacher.key().removesuffix(BF16):
         raise SyndistillError(
             f"{run.start_from} is the Student of another Teacher than {run.teacher}; name a checkpoint of this road"
         )

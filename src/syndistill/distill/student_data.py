@@ -19,11 +19,14 @@ from syndistill.distill.cached_source import CachedSource
 from syndistill.distill.manifest import MANIFEST, CacheKey, matching_manifest
 from syndistill.distill.targets import TaughtShots, cut, draw_ends
 from syndistill.distill.teacher import Teacher
+from syndistill.distill.terms import Where
+from syndistill.distill.unsure import Unsure, UnsureSource
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import SimulatedSource
 from syndistill.training.config import DataConfig, RoundsPhase, Strict, TrainingConfig
 
 CACHE_SEED = 1_000_003  # of a cache's shots; runs that share a cache differ in their own seeds
+ASKED = 256  # shots a batch of those that go into a cache
 STATISTICS_SHOTS = 4096
 STATISTICS_RATES = 16  # error rates among them, drawn as in training
 
@@ -44,10 +47,18 @@ class StudentData(Strict):
     """How many ends of each batch the terms of every end look at: the last one and others drawn, for each is a readout
     to pay for; 0: all."""
     cache_seed: int = Field(default=CACHE_SEED, ge=0)
+    cached_ends: Where = "every"
+    """last: the Teacher is asked for the last end alone, at little more than half the price."""
+    unsure: Unsure | None = None
+    """Of the cached_shots only those are asked and kept that a Student is not sure of."""
 
     @model_validator(mode="after")
     def _consistent(self) -> StudentData:
         require_sampled_labels(self.simulated)
+        if not self.cached_shots and (self.unsure or self.cached_ends == "last"):
+            raise ValueError("unsure and cached_ends are about cached shots; set cached_shots above 0")
+        if self.cut_rounds and self.cached_ends == "last":
+            raise ValueError("cut_rounds needs the Teacher's answers of every end; leave cached_ends as it is")
         shortest = min(r for phase in self.simulated.curriculum.rounds for r in phase.rounds)
         if self.cut_rounds and not 0 < min(self.cut_rounds) <= shortest:
             raise ValueError(f"cut_rounds {self.cut_rounds} must begin at 1 to {shortest}, the fewest rounds simulated")
@@ -116,7 +127,10 @@ def cached_source(
     """The cache in `folder`, written or completed first where it has to be."""
     complete_cache(data, teacher, folder, signals, progress, say)
     key, ends = cache_key(data, teacher), data.ends if every_end else 0
-    return CachedSource(folder, key, training.batch_size, training.seed, data.cut_rounds, signals, every_end, ends)
+    return CachedSource(
+        folder, key, training.batch_size, training.seed, data.cut_rounds, signals, every_end, ends,
+        only_last=data.cached_ends == "last",
+    )  # fmt: skip
 
 
 def complete_cache(
@@ -128,17 +142,18 @@ def complete_cache(
     say: Say,
 ) -> None:
     """Write the cache, or what of these signals it lacks; what it will take is said first."""
-    source = simulated(data, 256, data.cache_seed)
-    n_chunks = -(-data.cached_shots // (source.batches_per_chunk * source.batch_size))
+    fresh = simulated(data, ASKED, data.cache_seed)
+    n_chunks = -(-data.cached_shots // (fresh.batches_per_chunk * ASKED))
     key = cache_key(data, teacher)
     lacking = [signal for signal in signals if not is_written(folder, signal)]
     begun = (folder / MANIFEST).is_file()
     if not begun or lacking:
         longest = longest_rounds(data.simulated)
-        shots = n_chunks * source.batches_per_chunk * source.batch_size
+        shots = n_chunks * fresh.batches_per_chunk * ASKED
         say(announce(shots, longest, teacher.layout, _channels(data, teacher), folder, lacking))
     if not begun:
-        write_cache(folder, key, teacher, source, n_chunks, progress, lacking)
+        source = fresh if data.unsure is None else UnsureSource(fresh, data.unsure)
+        write_cache(folder, key, teacher, source, n_chunks, progress, lacking, data.cached_ends == "last")
     matching_manifest(folder, key)
     add_signals(folder, teacher, lacking, progress if begun else None)
 
@@ -160,5 +175,9 @@ def cache_key(data: StudentData, teacher: Teacher) -> CacheKey:
         for p in (sim.curriculum.p_min, sim.curriculum.p_max)
     ]
     wanted = {"simulated": sim.model_dump(mode="json"), "shots": data.cached_shots, "seed": data.cache_seed}
+    if data.unsure is not None:
+        wanted["unsure"] = data.unsure.key()
+    if data.cached_ends == "last":
+        wanted["ends"] = "last"
     digest = hashlib.sha256("\n".join(circuits).encode()).hexdigest()
     return CacheKey(teacher=teacher.key(), shots=wanted, circuits=digest)

@@ -21,6 +21,8 @@ from syndistill.training.config import Precision
 from syndistill.training.precision import warn_if_emulated
 from syndistill.training.run import fresh_network
 
+BF16 = "-bf16"
+"""Behind the hash of weights that answer in bf16: another Teacher for a cache, the same for a Student's next stage."""
 OUTPUTS = frozenset({"final", "readout"})
 """Names that are answered by logits, not by tensors of their own."""
 
@@ -90,7 +92,7 @@ class FrozenTeacher(Teacher):
         self.offers = OUTPUTS | network.signals_offered
         self.layout = network.layout
         self.output = network.config.output
-        self._key = weights_hash(network) + ("" if precision == "fp32" else f"-{precision}")
+        self._key = weights_hash(network) + ("" if precision == "fp32" else BF16)
         self._untrained: DecoderNetwork | None = None
 
     def key(self) -> str:

@@ -18,6 +18,7 @@ from syndistill.recipes.students import (
     labels_d3,
     labels_d5,
     local_d5_30k,
+    local_d5_taught,
 )
 from syndistill.recipes.teachers import sycamore_d3, teacher_d3, teacher_d3_joint, teacher_d5, teacher_tiny
 from syndistill.training.run import TeacherRun
@@ -35,6 +36,7 @@ RECIPES: dict[str, Callable[[], TeacherRun | StudentRun | RoadRun]] = {
     "baseline-d5-100k": baseline_d5_100k,
     "labels-d5": labels_d5,
     "local-d5-30k": local_d5_30k,
+    "local-d5-taught-30k": local_d5_taught,
     "baseline-d3-joint": baseline_d3_joint,
     "baseline-tiny": baseline_tiny,
     "road-d3": road_d3,

@@ -6,12 +6,15 @@ from typing import Literal
 
 from syndistill.distill.objective import FinalTerm, LabelTerm, Terms
 from syndistill.distill.run import StudentData, StudentRun
+from syndistill.distill.unsure import Unsure
 from syndistill.models.flat_gru import FlatGruConfig
 from syndistill.models.local_gru import LocalGruConfig
 from syndistill.models.presets import preset
 from syndistill.training.config import Curriculum, DataConfig, OptimiserConfig, RoundsPhase, TrainingConfig
 
 ROUNDS = 9
+LABELS_ALONE_D5 = "results/networks/local-d5-labels.safetensors"
+"""A local GRU after 8.5 M drawn labels: recipe local-d5-30k and a second leg (docs/experiments.md, 2026-11-26)."""
 LABELS_ALONE = Terms(labels=LabelTerm(where="every"), final=FinalTerm(weight=0.0))
 
 
@@ -110,6 +113,37 @@ def local_d5_30k() -> StudentRun:
             ),
             "training": run.training.model_copy(
                 update={"steps": 9_000, "batch_size": 512, "log_every": 50, "optimiser": optimiser}
+            ),
+        }
+    )
+
+
+def local_d5_taught() -> StudentRun:
+    """Goes on from local-d5-30k's weights with the Teacher's posterior, of the shots that those are not sure of.
+
+    Of 1.8 M shots of 3 and 5 rounds some 525,000 are asked, each for its last end: 40 minutes of two cores in float32.
+    """
+    run = local_d5_30k()
+    simulated = run.data.simulated
+    phases = (RoundsPhase(from_shots=0, rounds=(3, 5, 5, 5, 5)),)
+    curriculum = simulated.curriculum.model_copy(update={"rounds": phases})
+    optimiser = run.training.optimiser.model_copy(
+        update={"matrix_rate": 0.015, "warmup_steps": 200, "decay_steps": 28_500}
+    )
+    return run.model_copy(
+        update={
+            "start_from": LABELS_ALONE_D5,
+            "data": run.data.model_copy(
+                update={
+                    "simulated": simulated.model_copy(update={"curriculum": curriculum}),
+                    "cached_shots": 1_802_240,
+                    "cached_ends": "last",
+                    "unsure": Unsure(network=LABELS_ALONE_D5),
+                }
+            ),
+            "terms": Terms(labels=LabelTerm(weight=0.1), final=FinalTerm()),
+            "training": run.training.model_copy(
+                update={"steps": 29_500, "seed": 5, "compile": True, "log_every": 100, "optimiser": optimiser}
             ),
         }
     )
