@@ -23,9 +23,9 @@ def test_the_teacher_answers_all_stages_in_one_pass(tmp_path, road, monkeypatch)
     asked, measured = [], []
     ask, measure = cache._ask, one_pass.measure_targets
 
-    def asking(shots, teacher, signals):
+    def asking(shots, teacher, signals, *more):
         asked.append(sorted(signal.name for signal in signals))
-        return ask(shots, teacher, signals)
+        return ask(shots, teacher, signals, *more)
 
     def measuring(teacher, shots, specs):
         measured.append(sorted(specs))
