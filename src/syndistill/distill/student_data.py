@@ -26,7 +26,6 @@ from syndistill.sampling.stream import SimulatedSource
 from syndistill.training.config import DataConfig, RoundsPhase, Strict, TrainingConfig
 
 CACHE_SEED = 1_000_003  # of a cache's shots; runs that share a cache differ in their own seeds
-ASKED = 256  # shots a batch of those that go into a cache
 STATISTICS_SHOTS = 4096
 STATISTICS_RATES = 16  # error rates among them, drawn as in training
 
@@ -142,14 +141,14 @@ def complete_cache(
     say: Say,
 ) -> None:
     """Write the cache, or what of these signals it lacks; what it will take is said first."""
-    fresh = simulated(data, ASKED, data.cache_seed)
-    n_chunks = -(-data.cached_shots // (fresh.batches_per_chunk * ASKED))
+    fresh = simulated(data, 256, data.cache_seed)
+    n_chunks = -(-data.cached_shots // (fresh.batches_per_chunk * fresh.batch_size))
     key = cache_key(data, teacher)
     lacking = [signal for signal in signals if not is_written(folder, signal)]
     begun = (folder / MANIFEST).is_file()
     if not begun or lacking:
         longest = longest_rounds(data.simulated)
-        shots = n_chunks * fresh.batches_per_chunk * ASKED
+        shots = n_chunks * fresh.batches_per_chunk * fresh.batch_size
         say(announce(shots, longest, teacher.layout, _channels(data, teacher), folder, lacking))
     if not begun:
         source = fresh if data.unsure is None else UnsureSource(fresh, data.unsure)

@@ -21,8 +21,6 @@ from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import SimulatedSource
 from syndistill.training.config import Strict
 
-_AT_A_TIME = 512
-
 
 class Unsure(Strict):
     """Which shots are kept."""
@@ -40,7 +38,7 @@ class Unsure(Strict):
 
 
 class UnsureSource:
-    """The unsure shots of each chunk of a source: fewer, in batches as they come, one for each basis."""
+    """The unsure shots of each batch of a source; batches without any are left out."""
 
     def __init__(self, source: SimulatedSource, unsure: Unsure) -> None:
         self.source, self.unsure = source, unsure
@@ -65,7 +63,5 @@ class UnsureSource:
 
     @torch.no_grad()
     def _is_unsure(self, shots: Shots) -> torch.Tensor:
-        last = shots.only_last_end()
-        parts = [last.take(slice(i, i + _AT_A_TIME)) for i in range(0, len(last), _AT_A_TIME)]
-        logits_BC = torch.cat([self.network(part).logits_BKLC[:, -1, 0].float() for part in parts])
+        logits_BC = self.network(shots.only_last_end()).logits_BKLC[:, -1, 0].float()
         return logits_BC.abs().amin(-1) < self.unsure.below

@@ -21,10 +21,8 @@ from syndistill.circuits.layout import BASES, Layout
 from syndistill.models.blocks import ResidualDense
 from syndistill.models.contract import TurnableConfig
 from syndistill.models.gru_network import GruNetwork, bits_of
-from syndistill.models.local_scan import LocalScan
+from syndistill.models.local_scan import BITS, PLACES, LocalScan
 from syndistill.models.readout import agreed
-
-BITS, PLACES = 2, 9
 
 
 class LocalGruConfig(TurnableConfig):
@@ -161,13 +159,16 @@ class LocalGru(GruNetwork):
         state_NSD = self.last_cell(bits_of(last_NS, parity_NS)[:, None], state_NX, self.cell.recurrent)[:, 0]
         data_NQW = self._qubits(state_NSD, last_NS, parity_NS)
         frame = self.frame(basis)
-        lines = {b: line_LQ.to(data_NQW.dtype) @ data_NQW for b, line_LQ in (("x", self.x_LQ), ("z", self.z_LQ))}
+
+        def lines_NLW(b: str) -> torch.Tensor:
+            return (self.x_LQ if b == "x" else self.z_LQ).to(data_NQW.dtype) @ data_NQW
+
         if self.merge is not None:
-            merged_NLW = self.merge(torch.cat([lines["x"], lines["z"]], -1))
+            merged_NLW = self.merge(torch.cat([lines_NLW("x"), lines_NLW("z")], -1))
             logits_NLC = self._answers(merged_NLW, "both")
         else:
             pairs = (("x", "x"), ("z", "z")) if basis == "both" else ((basis, frame),)
-            logits_NLC = torch.cat([self._answers(lines[f], b) for b, f in pairs], -1)
+            logits_NLC = torch.cat([self._answers(lines_NLW(f), b) for b, f in pairs], -1)
         return agreed(logits_NLC, parity_NS, self.layout, frame)
 
     def _qubits(self, state_NSD: torch.Tensor, last_NS: torch.Tensor, parity_NS: torch.Tensor) -> torch.Tensor:
