@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from syndistill.distill.manifest import read_manifest
 from syndistill.distill.run import StudentRun, train_student
 from syndistill.distill.student_data import StudentData, cache_key, cached_source, simulated
 from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
@@ -53,7 +54,10 @@ def test_all_unsure_shots_are_kept_and_a_share_of_the_others(chooser):
 def test_the_teacher_is_asked_for_the_last_end_alone(chooser, teacher, tmp_path):
     _, path = chooser
     data, training = data_of(path), TrainingConfig(steps=1, batch_size=16, optimiser=OptimiserConfig())
-    source = cached_source(data, training, teacher, tmp_path / "cache", [], False, None, lambda _: None)
+    said: list[str] = []
+    source = cached_source(data, training, teacher, tmp_path / "cache", [], False, None, said.append)
+    shards = read_manifest(tmp_path / "cache")["shards"]
+    assert f"cache of {sum(shard['shots'] for shard in shards):,} shots" in said[0]  # of those kept, not all simulated
     for taught in source.chunk(0):
         assert taught.shots.ends == (3,)
         live = teacher.logits(taught.shots)

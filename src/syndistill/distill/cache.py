@@ -12,7 +12,6 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -27,11 +26,12 @@ from syndistill.errors import SyndistillError
 from syndistill.models.tensors_file import load_tensors, save_tensors
 from syndistill.sampling.shots import Shots, concatenate
 from syndistill.sampling.stream import BatchSource
+from syndistill.training.distributed import ALONE, World, wait_for_all
 from syndistill.training.run_folder import write_json
 
 __all__ = ["CacheKey", "CachedSource", "add_signals", "announce", "cut", "read_manifest", "teacher_key", "write_cache"]
 
-SHOTS_PER_CALL = 128  # a forward that fits the cache: of 9 rounds 1.6 ms a shot, 2.3 with 512
+SHOTS_PER_CALL = 128  # a forward that fits the cache: of 9 rounds 1.6 ms a shot, 2.3 with 512 (d=3)
 
 Progress = Callable[[int, int], None]
 
@@ -45,24 +45,30 @@ def write_cache(
     progress: Progress | None = None,
     signals: Sequence[CachedSignal] = (),
     only_last: bool = False,
+    world: World = ALONE,
 ) -> None:
     """Ask the Teacher about `n_chunks` chunks of the source. Goes on where a killed call stopped.
 
-    signals: kept beside, from the same calls; `add_signals` completes them. only_last: of the last end. Raises
-    SyndistillError when the folder holds a cache of something else, or can't be written; what is whole then stays, and
-    nobody takes it for a cache.
+    signals: kept beside, from the same calls; `add_signals` completes them. only_last: of the last end. world: each of
+    its processes asks about chunks of its own. Raises SyndistillError when the folder holds a cache of something else,
+    or can't be written; what is whole then stays, and nobody takes it for a cache.
     """
-    _begin(folder, key)
-    for signal in signals:
-        begin(folder, signal)
-    shards: list[dict[str, Any]] = []
-    for index in range(n_chunks):
-        wanted = _by_kind(source.chunk(index)) if not _written(folder, index) else None
-        shards += _write_chunk(folder, index, wanted, teacher, signals, only_last)
+    if world.is_first:
+        _begin(folder, key)
+        for signal in signals:
+            begin(folder, signal)
+    wait_for_all(world)
+    for index in range(world.rank, n_chunks, world.size):
+        if not _chunk_entry(folder, index).exists():
+            _write_chunk(folder, index, _by_kind(source.chunk(index)), teacher, signals, only_last)
         if progress is not None:
             progress(index + 1, n_chunks)
-    write_json(folder / MANIFEST, {"format": FORMAT, "key": key.model_dump(), "shards": shards})
-    (folder / BEGUN).unlink()
+    wait_for_all(world)
+    if world.is_first:
+        shards = [shard for index in range(n_chunks) for shard in json.loads(_chunk_entry(folder, index).read_text())]
+        write_json(folder / MANIFEST, {"format": FORMAT, "key": key.model_dump(), "shards": shards})
+        (folder / BEGUN).unlink()
+    wait_for_all(world)
 
 
 def _begin(folder: Path, key: CacheKey) -> None:
@@ -86,22 +92,19 @@ def _by_kind(batches: Sequence[Shots]) -> dict[str, Shots]:
     return {kind: concatenate(parts) for kind, parts in kinds.items()}
 
 
-def _written(folder: Path, index: int) -> bool:
-    return (folder / f"chunk-{index:05}.json").exists()
+def _chunk_entry(folder: Path, index: int) -> Path:
+    """Written when all shards of a chunk are."""
+    return folder / f"chunk-{index:05}.json"
 
 
 def _write_chunk(
     folder: Path,
     index: int,
-    kinds: dict[str, Shots] | None,
+    kinds: dict[str, Shots],
     teacher: Teacher,
     signals: Sequence[CachedSignal],
     only_last: bool,
-) -> list[dict[str, Any]]:
-    entry = folder / f"chunk-{index:05}.json"
-    if kinds is None:
-        found: list[dict[str, Any]] = json.loads(entry.read_text())
-        return found
+) -> None:
     written = []
     for kind, shots in kinds.items():
         name = f"shard-{index:05}-{kind}.safetensors"
@@ -119,8 +122,7 @@ def _write_chunk(
                 "distance": shots.layout.distance,
             }
         )
-    write_json(entry, written)
-    return written
+    write_json(_chunk_entry(folder, index), written)
 
 
 def _ask(
@@ -140,17 +142,24 @@ def _ask(
 
 
 def add_signals(
-    folder: Path, teacher: Teacher, signals: Sequence[CachedSignal], progress: Progress | None = None
+    folder: Path,
+    teacher: Teacher,
+    signals: Sequence[CachedSignal],
+    progress: Progress | None = None,
+    world: World = ALONE,
 ) -> None:
     """Complete the signals that the finished cache does not hold yet, in one pass. Goes on where a kill stopped."""
     lacking = [signal for signal in signals if not is_written(folder, signal)]
     if not lacking:
         return
-    for signal in lacking:
-        begin(folder, signal)
+    wait_for_all(world)  # all have seen what is lacking
+    if world.is_first:
+        for signal in lacking:
+            begin(folder, signal)
+    wait_for_all(world)
     shards = read_manifest(folder)["shards"]
-    for done, shard in enumerate(shards):
-        name = shard["name"]
+    for done in range(world.rank, len(shards), world.size):
+        shard, name = shards[done], shards[done]["name"]
         missing = [signal for signal in lacking if not (signal.folder(folder) / name).is_file()]
         if missing:
             tensors, _ = load_tensors(folder / name)
@@ -160,8 +169,11 @@ def add_signals(
                 write_part(folder, name, signal, kept[signal.key])
         if progress is not None:
             progress(done + 1, len(shards))
-    for signal in lacking:
-        finish(folder, signal, shards, file_sha256)
+    wait_for_all(world)
+    if world.is_first:
+        for signal in lacking:
+            finish(folder, signal, shards, file_sha256)
+    wait_for_all(world)
 
 
 def announce(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from pydantic import Field, model_validator
 
 from syndistill.circuits.experiment import Experiment
@@ -24,8 +25,11 @@ from syndistill.distill.unsure import Unsure, UnsureSource
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import SimulatedSource
 from syndistill.training.config import DataConfig, RoundsPhase, Strict, TrainingConfig
+from syndistill.training.distributed import ALONE, World, join_world
 
 CACHE_SEED = 1_000_003  # of a cache's shots; runs that share a cache differ in their own seeds
+SHARE_CHUNKS = 4  # half a second each
+MANY_SHOTS = 50_000  # from here half a minute of compiling a Teacher has paid
 STATISTICS_SHOTS = 4096
 STATISTICS_RATES = 16  # error rates among them, drawn as in training
 
@@ -124,7 +128,7 @@ def cached_source(
     say: Say,
 ) -> CachedSource:
     """The cache in `folder`, written or completed first where it has to be."""
-    complete_cache(data, teacher, folder, signals, progress, say)
+    complete_cache(data, teacher, folder, signals, progress, say, join_world(torch.device(training.device)))
     key, ends = cache_key(data, teacher), data.ends if every_end else 0
     return CachedSource(
         folder, key, training.batch_size, training.seed, data.cut_rounds, signals, every_end, ends,
@@ -139,6 +143,7 @@ def complete_cache(
     signals: Sequence[CachedSignal],
     progress: Count | None,
     say: Say,
+    world: World = ALONE,
 ) -> None:
     """Write the cache, or what of these signals it lacks; what it will take is said first."""
     fresh = simulated(data, 256, data.cache_seed)
@@ -146,15 +151,19 @@ def complete_cache(
     key = cache_key(data, teacher)
     lacking = [signal for signal in signals if not is_written(folder, signal)]
     begun = (folder / MANIFEST).is_file()
+    source = fresh if data.unsure is None else UnsureSource(fresh, data.unsure)
     if not begun or lacking:
         longest = longest_rounds(data.simulated)
         shots = n_chunks * fresh.batches_per_chunk * fresh.batch_size
+        if isinstance(source, UnsureSource):
+            shots = round(shots * source.share(min(n_chunks, SHARE_CHUNKS)))
         say(announce(shots, longest, teacher.layout, _channels(data, teacher), folder, lacking))
     if not begun:
-        source = fresh if data.unsure is None else UnsureSource(fresh, data.unsure)
-        write_cache(folder, key, teacher, source, n_chunks, progress, lacking, data.cached_ends == "last")
+        if data.cached_shots >= MANY_SHOTS:
+            teacher.prepare_for_many()
+        write_cache(folder, key, teacher, source, n_chunks, progress, lacking, data.cached_ends == "last", world)
     matching_manifest(folder, key)
-    add_signals(folder, teacher, lacking, progress if begun else None)
+    add_signals(folder, teacher, lacking, progress if begun else None, world)
 
 
 def _channels(data: StudentData, teacher: Teacher) -> int:

@@ -5,8 +5,11 @@ Axes: B shots, R measured rounds, K ends, S stabilisers, L lines, C logit channe
 
 from __future__ import annotations
 
+import os
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -21,6 +24,8 @@ from syndistill.training.config import Precision
 from syndistill.training.precision import warn_if_emulated
 from syndistill.training.run import fresh_network
 
+COMPILED_SHOTS = 64
+"""A compiled network is asked so many shots at a time or a multiple, for every other number is another compilation."""
 BF16 = "-bf16"
 """Behind the hash of weights that answer in bf16: another Teacher for a cache, the same for a Student's next stage."""
 OUTPUTS = frozenset({"final", "readout"})
@@ -62,6 +67,9 @@ class Teacher(ABC):
         """The logits alone, float32 (B, K, L, C)."""
         return self.answer(shots).logits_BKLC
 
+    def prepare_for_many(self) -> None:  # noqa: B027  # there is a default: nothing
+        """Called before many thousand shots are asked: what takes half a minute and then pays."""
+
     def offers_signal(self, name: str) -> bool:
         """Whether it offers a name, or a layer of it such as "spatial.1"."""
         return name in self.offers
@@ -92,6 +100,7 @@ class FrozenTeacher(Teacher):
         self.offers = OUTPUTS | network.signals_offered
         self.layout = network.layout
         self.output = network.config.output
+        self._compiled = precision == "bf16"
         self._key = weights_hash(network) + ("" if precision == "fp32" else BF16)
         self._untrained: DecoderNetwork | None = None
 
@@ -101,8 +110,24 @@ class FrozenTeacher(Teacher):
     def offers_signal(self, name: str) -> bool:
         return name in OUTPUTS or self.network.offers_signal(name.removeprefix(UNTRAINED))
 
+    def prepare_for_many(self) -> None:
+        """Compile where there is a compiler; at d=5 1.4 times the shots per second of one core."""
+        if self._compiled or not shutil.which(os.environ.get("CXX", "g++")):
+            return
+        with suppress(SyndistillError):  # where it can't be compiled it is slower, and that is all
+            self.network.compile_blocks()
+            self._compiled = True
+
     @torch.no_grad()
     def answer(self, shots: Shots, want: Collection[str] = ()) -> Answer:
+        n_shots = len(shots)
+        if self._compiled and n_shots % COMPILED_SHOTS:
+            full = -(-n_shots // COMPILED_SHOTS) * COMPILED_SHOTS
+            shots = shots.take(torch.arange(full).clamp(max=n_shots - 1))
+        answer = self._answer(shots, want)
+        return Answer(answer.logits_BKLC[:n_shots], {name: x[:n_shots] for name, x in answer.signals.items()})
+
+    def _answer(self, shots: Shots, want: Collection[str]) -> Answer:
         self.network.to(shots.events_BRS.device)
         untrained = [name.removeprefix(UNTRAINED) for name in want if name.startswith(UNTRAINED)]
         wanted = [n for n in want if n not in OUTPUTS and not n.startswith(UNTRAINED)]

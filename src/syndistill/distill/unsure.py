@@ -61,6 +61,11 @@ class UnsureSource:
                 kept.append(shots.take(chosen_B))
         return kept
 
+    def share(self, n_chunks: int) -> float:
+        """Of the simulated shots of a few chunks, how many are kept."""
+        kept = sum(len(shots) for index in range(n_chunks) for shots in self.chunk(index))
+        return kept / (n_chunks * self.batches_per_chunk * self.source.batch_size)
+
     @torch.no_grad()
     def _is_unsure(self, shots: Shots) -> torch.Tensor:
         logits_BC = self.network(shots.only_last_end()).logits_BKLC[:, -1, 0].float()
