@@ -48,11 +48,11 @@ def test_names(monkeypatch):
             decoders()
 
 
-@pytest.mark.parametrize("network", ["student-d3", "teacher-d3"])
+@pytest.mark.parametrize(("network", "distance"), [("student-d3", 3), ("teacher-d3", 3), ("student-d5", 5)])
 @pytest.mark.parametrize("basis", ["x", "z"])
-def test_a_pickled_decoder_gives_the_networks_answers(network, basis):
+def test_a_pickled_decoder_gives_the_networks_answers(network, distance, basis):
     """Compiled for Students, PyTorch for the Teacher."""
-    circuit = Experiment(3, 3, basis, "si1000", 0.01).circuit()
+    circuit = Experiment(distance, 3, basis, "si1000", 0.01).circuit()
     shots = StoredShots.sample(circuit, 300, 2)
     expected = decisions(network_decoder(load_any(network)[0], shots.dem, circuit, "n").decode(shots))
     found = decoded(pickle.loads(pickle.dumps(SinterDecoder(network))), shots)

@@ -77,9 +77,10 @@ def every_way(network, circuit, shots, folder):
     }
 
 
-def check_every_way(circuit, n_shots, folder):
+def check_every_way(distance, rounds, basis, n_shots, folder):
+    network, circuit = f"student-d{distance}", Experiment(distance, rounds, basis, "si1000", 0.004).circuit()
     shots = StoredShots.sample(circuit, n_shots, 7)
-    found = every_way("student-d3", circuit, shots, folder)
+    found = every_way(network, circuit, shots, folder)
     reference = found["pytorch"]
     for way, probabilities in found.items():
         np.testing.assert_allclose(probabilities, reference, atol=2e-5, rtol=0, err_msg=way)
@@ -87,29 +88,32 @@ def check_every_way(circuit, n_shots, folder):
         decided = np.abs(reference - 0.5) > 2e-5
         np.testing.assert_array_equal(decisions(probabilities)[decided], decisions(reference)[decided], err_msg=way)
     assert decided.mean() > 0.999
-    compiled = SinterDecoder("student-d3").compile_decoder_for_dem(dem=shots.dem)
+    compiled = SinterDecoder(network).compile_decoder_for_dem(dem=shots.dem)
     packed = compiled.decode_shots_bit_packed(bit_packed_detection_event_data=shots.detectors_packed)
     np.testing.assert_array_equal(packed, decisions(found["from the error model"]).astype(np.uint8))
 
 
+@pytest.mark.parametrize("distance", [3, 5])
 @pytest.mark.parametrize("basis", ["x", "z"])
-def test_all_ways_agree(tmp_path, basis):
-    check_every_way(Experiment(3, 5, basis, "si1000", 0.004).circuit(), 2000, tmp_path / "out")
+def test_all_ways_agree(tmp_path, distance, basis):
+    check_every_way(distance, 5, basis, 2000, tmp_path / "out")
 
 
 @pytest.mark.slow("100,000 shots through each of seven ways")
-def test_all_ways_agree_on_many_shots(tmp_path):
-    check_every_way(Experiment(3, 9, "z", "si1000", 0.004).circuit(), 100_000, tmp_path / "out")
+@pytest.mark.parametrize(("distance", "rounds"), [(3, 9), (5, 5)])
+def test_all_ways_agree_on_many_shots(tmp_path, distance, rounds):
+    check_every_way(distance, rounds, "z", 100_000, tmp_path / "out")
 
 
 @pytest.mark.slow("200,000 shots in two precisions")
-def test_int8_errs_as_often_as_float32():
+@pytest.mark.parametrize(("distance", "rounds"), [(3, 3), (5, 5)])
+def test_int8_errs_as_often_as_float32(distance, rounds):
     """Paired: within 1 % of float32's errors, allowing for the chance that discordant shots fall unevenly."""
-    circuit = Experiment(3, 3, "z", "si1000", 0.004).circuit()
+    circuit, network = Experiment(distance, rounds, "z", "si1000", 0.004).circuit(), f"student-d{distance}"
     shots = StoredShots.sample(circuit, 200_000, 11)
     try:
         wrong = [
-            decisions(for_circuit(load("student-d3", precision), circuit).decode(shots)) != shots.observables()
+            decisions(for_circuit(load(network, precision), circuit).decode(shots)) != shots.observables()
             for precision in ("float32", "int8")
         ]
     except SyndistillError as error:

@@ -198,7 +198,7 @@ def test_size_is_announced_and_bounded(tmp_path, setting, monkeypatch):
         codes = sum(p.stat().st_size for p in signal.folder(folder).glob("shard-*"))
         assert codes == pytest.approx(n_shots * signal.bytes_per_shot(3, layout, 1), abs=4 * 200)  # and 4 headers
     said = announce(1_000_000, 9, layout, 1, tmp_path / "new", setting.features)
-    assert said.startswith("cache of 1,000,000 shots: ")
+    assert said.startswith("cache of about 1,000,000 shots: ")
     assert "spatial 288" in said  # 9 rounds x 8 stabilisers x 4 components
     assert "temporal 120" in said  # 5 x 8 x 3
     with pytest.raises(SyndistillError, match="GB free"):

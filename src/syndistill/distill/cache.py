@@ -203,7 +203,7 @@ def announce(
             "data.cached_shots or the terms' components"
         )
     parts = f" ({', '.join(f'{name} {part / 1e6:.0f}' for name, part in size.items())})" if len(size) > 1 else ""
-    return f"cache of {n_shots:,} shots: {total / 1e6:.0f} MB on disk{parts}, as much in memory when read"
+    return f"cache of about {n_shots:,} shots: {total / 1e6:.0f} MB on disk{parts}, as much in memory when read"
 
 
 def _available_memory() -> int | None:

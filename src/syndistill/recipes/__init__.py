@@ -18,7 +18,9 @@ from syndistill.recipes.students import (
     labels_d3,
     labels_d5,
     local_d5_30k,
+    local_d5_boundary,
     local_d5_taught,
+    local_d5_taught_again,
 )
 from syndistill.recipes.teachers import sycamore_d3, teacher_d3, teacher_d3_joint, teacher_d5, teacher_tiny
 from syndistill.training.run import TeacherRun
@@ -37,6 +39,8 @@ RECIPES: dict[str, Callable[[], TeacherRun | StudentRun | RoadRun]] = {
     "labels-d5": labels_d5,
     "local-d5-30k": local_d5_30k,
     "local-d5-taught-30k": local_d5_taught,
+    "local-d5-taught-again-30k": local_d5_taught_again,
+    "local-d5-boundary-30k": local_d5_boundary,
     "baseline-d3-joint": baseline_d3_joint,
     "baseline-tiny": baseline_tiny,
     "road-d3": road_d3,

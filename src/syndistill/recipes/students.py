@@ -15,6 +15,10 @@ from syndistill.training.config import Curriculum, DataConfig, OptimiserConfig, 
 ROUNDS = 9
 LABELS_ALONE_D5 = "results/networks/local-d5-labels.safetensors"
 """A local GRU after 8.5 M drawn labels: recipe local-d5-30k and a second leg (docs/experiments.md, 2026-11-26)."""
+TAUGHT_D5 = "results/networks/local-d5-30k.safetensors"
+"""After the recipe local-d5-taught-30k."""
+TAUGHT_AGAIN_D5 = "results/networks/local-d5-again.safetensors"
+"""After the recipe local-d5-taught-again-30k."""
 LABELS_ALONE = Terms(labels=LabelTerm(where="every"), final=FinalTerm(weight=0.0))
 
 
@@ -145,6 +149,40 @@ def local_d5_taught() -> StudentRun:
             "training": run.training.model_copy(
                 update={"steps": 29_500, "seed": 5, "compile": True, "log_every": 100, "optimiser": optimiser}
             ),
+        }
+    )
+
+
+def local_d5_taught_again() -> StudentRun:
+    """Goes on from local-d5-taught-30k's weights with a million shots, out of 8 M fresh ones, that those call with a
+    chance of more than 1 in 8 to be wrong.
+
+    40 minutes of two cores for the Teacher's answers, 31 for the steps.
+    """
+    data = {"cached_shots": 8_048_640, "cache_seed": 1_000_004}
+    return _asked_again(TAUGHT_D5, 2.0, data, {"steps": 32_000, "seed": 6}, {"decay_steps": 31_000})
+
+
+def local_d5_boundary() -> StudentRun:
+    """The last leg of the shipped student-d5, from local-d5-taught-again-30k's weights: 300,000 shots near its
+    boundary, out of 3.1 M fresh ones. 19 minutes of two cores in all."""
+    data = {"cached_shots": 3_112_960, "cache_seed": 1_000_005}
+    rates = {"decay_steps": 7_800, "matrix_rate": 0.008}
+    return _asked_again(TAUGHT_AGAIN_D5, 1.5, data, {"steps": 8_000, "seed": 7}, rates)
+
+
+def _asked_again(
+    start: str, below: float, data: dict[str, int], training: dict[str, int], optimiser: dict[str, float]
+) -> StudentRun:
+    """local_d5_taught from `start`'s weights, on shots that those are not sure of."""
+    run = local_d5_taught()
+    rates = run.training.optimiser.model_copy(update=optimiser)
+    unsure = Unsure(network=start, below=below, others=0.02)
+    return run.model_copy(
+        update={
+            "start_from": start,
+            "data": run.data.model_copy(update={**data, "unsure": unsure}),
+            "training": run.training.model_copy(update={**training, "optimiser": rates}),
         }
     )
 

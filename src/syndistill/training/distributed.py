@@ -59,7 +59,8 @@ def parallel(module: LossModule, world: World) -> nn.Module:
     if world.size == 1:
         return module
     # A batch of one basis leaves the other's weights without a gradient, in a GRU's start and heads for one.
-    return DistributedDataParallel(module, find_unused_parameters=True)
+    # Buffers are tables of the layout, the same everywhere: sending them each step would only take time.
+    return DistributedDataParallel(module, find_unused_parameters=True, broadcast_buffers=False)
 
 
 def share(batch: Any, world: World) -> Any:
