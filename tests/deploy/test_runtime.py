@@ -126,7 +126,8 @@ def test_int8_errs_as_often_as_float32(distance, rounds):
 
 def test_more_rounds_than_trained_is_a_warning(network_file, experiment_shots):
     curriculum = {"rounds": [{"from_shots": 0, "rounds": [3]}, {"from_shots": 10, "rounds": [3, 5]}]}
-    path = network_file(metadata={"legs": [{"curriculum": curriculum}]})
+    earlier = {"rounds": [{"from_shots": 0, "rounds": [25]}]}  # which it may have lost since
+    path = network_file(metadata={"legs": [{"curriculum": earlier}, {"curriculum": curriculum}]})
     engine = load(path)
     assert engine.trained_rounds == 5
     with warnings.catch_warnings():
@@ -141,6 +142,7 @@ def test_more_rounds_than_trained_is_a_warning(network_file, experiment_shots):
 def test_trained_rounds_of_what_says_nothing():
     assert trained_rounds({}) is None
     assert trained_rounds({"note": "untrained", "legs": [1, "two", None]}) is None
+    assert trained_rounds({"legs": {}}) is trained_rounds({"legs": []}) is None
 
 
 def test_an_engine_serves_only_what_it_can(network_file, experiment_shots):

@@ -128,7 +128,13 @@ def slices_of(detectors_packed: Bits, placement: Placement) -> Bits:
 
 
 def trained_rounds(metadata: Any) -> int | None:
-    """The most rounds that a network file's metadata says its training shots had; None where it says nothing."""
+    """The most rounds that a network file's metadata says the shots of its last leg had; None where it says nothing.
+
+    What a network saw in earlier legs alone it does not keep: student-d5 began at up to 25 rounds and ended at 5.
+    """
+    legs = metadata.get("legs") if isinstance(metadata, Mapping) else None
+    if isinstance(legs, list) and legs:
+        return trained_rounds(legs[-1])
     inner = list(metadata.values()) if isinstance(metadata, Mapping) else metadata
     if not isinstance(inner, list):
         return None
