@@ -151,17 +151,17 @@ def complete_cache(
     key = cache_key(data, teacher)
     lacking = [signal for signal in signals if not is_written(folder, signal)]
     begun = (folder / MANIFEST).is_file()
-    source = fresh if data.unsure is None else UnsureSource(fresh, data.unsure)
     if not begun or lacking:
-        longest = longest_rounds(data.simulated)
+        source = fresh if data.unsure is None else UnsureSource(fresh, data.unsure)
         shots = n_chunks * fresh.batches_per_chunk * fresh.batch_size
         if isinstance(source, UnsureSource):
             shots = round(shots * source.share(min(n_chunks, SHARE_CHUNKS)))
+        longest = longest_rounds(data.simulated)
         say(announce(shots, longest, teacher.layout, _channels(data, teacher), folder, lacking))
-    if not begun:
-        if data.cached_shots >= MANY_SHOTS:
-            teacher.prepare_for_many()
-        write_cache(folder, key, teacher, source, n_chunks, progress, lacking, data.cached_ends == "last", world)
+        if not begun:
+            if data.cached_shots >= MANY_SHOTS:
+                teacher.prepare_for_many()
+            write_cache(folder, key, teacher, source, n_chunks, progress, lacking, data.cached_ends == "last", world)
     matching_manifest(folder, key)
     add_signals(folder, teacher, lacking, progress if begun else None, world)
 
