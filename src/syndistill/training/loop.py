@@ -23,7 +23,7 @@ from syndistill.training.checkpoint import pack_optimiser, unpack_optimiser
 from syndistill.training.config import OptimiserConfig, TrainingConfig
 from syndistill.training.distributed import LossModule, join_world, parallel, share, wait_for_all
 from syndistill.training.objective import Values
-from syndistill.training.precision import warn_if_emulated
+from syndistill.training.precision import denormals_flushed, warn_if_emulated
 
 STATE = "state.safetensors"
 METRICS = "metrics.jsonl"
@@ -129,7 +129,8 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             mine = shots if self.shared else share(shots, self.world)
             loss, values = self.loss_module(mine.to(self.device))
-        loss.backward()
+        with denormals_flushed():
+            loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimiser.clip_norm)
         if not torch.isfinite(norm):
             raise SyndistillError(

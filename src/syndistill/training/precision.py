@@ -1,12 +1,18 @@
-"""Whether this processor can do what a precision asks for."""
+"""What a processor makes of float arithmetic: bf16 that it has or emulates, numbers too small to be normal."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 from syndistill.training.config import Precision
+
+for _kind in (np.float32, np.float64):
+    np.finfo(_kind)  # numpy warns if it measures these for the first time while denormals are flushed
 
 
 class EmulatedPrecision(UserWarning):
@@ -24,3 +30,17 @@ def warn_if_emulated(precision: Precision, device: torch.device) -> None:
             EmulatedPrecision,
             stacklevel=2,
         )
+
+
+@contextmanager
+def denormals_flushed() -> Iterator[None]:
+    """Float numbers below 1.2e-38 count as 0 in here, on this thread and those that begin in here.
+
+    Gradients of shots that a decoder is sure of are that small, and an x86 core takes 200 times as long for a product
+    of them (MKL's of 64 x 3072 x 288: 198 against .9 ms): the d=5 Teacher's fp32 step was 6.5 times as slow.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
