@@ -21,6 +21,7 @@ from syndistill.sampling.joint_errors import joint_chances
 from syndistill.sampling.revealed_labels import RevealedEnds, RevealedLabels, revealed_shots
 from syndistill.sampling.slice_chain import flips, slice_chain
 from syndistill.sampling.stream import SimulatedSource
+from syndistill.sampling.sweep_plan import common_detectors
 
 pytest.importorskip("numba")
 
@@ -178,6 +179,26 @@ def test_fewer_ends_of_the_same_shots():
     assert two.ends == every.ends == (2, 3)
     for name in ("events_BRS", "last_BKS", "labels_BKLO", "posterior_BKLP"):
         assert torch.equal(getattr(two, name), getattr(every, name))
+
+
+@pytest.mark.parametrize(("basis", "most_open"), [("x", 18), ("z", 18), ("z", 5)])
+def test_ends_answered_together_are_those_answered_alone(monkeypatch, basis, most_open):
+    """Also where memory is short, in the trunk or in a branch, and more has to be revealed."""
+    monkeypatch.setattr(revealed_labels, "MOST_OPEN", most_open)
+    ends = RevealedEnds(experiment(rounds=8, basis=basis, p=0.01))
+    assert ends._common(5, 8) > 8  # 4 on-basis detectors a slice: some slices are swept once for both
+    together = ends.draw(300, 4, (1, 3, 5, 8))
+    alone = [ends.draw(300, 4, (end,)) for end in (1, 3, 5, 8)]
+    for k, one in enumerate(alone):
+        torch.testing.assert_close(together.posterior_BKLP[:, k], one.posterior_BKLP[:, 0], rtol=0, atol=1e-6)
+
+
+def test_plans_part_where_their_rates_differ():
+    of = ((6, 0.004), (6, 0.004), (6, 0.005), (4, 0.004))
+    plans = [RevealedLabels(experiment(rounds=rounds, p=p)).model.plan for rounds, p in of]
+    assert common_detectors(plans[0], plans[1]) == 4 * 7
+    assert common_detectors(plans[0], plans[2]) == 0
+    assert 8 <= common_detectors(plans[0], plans[3]) < 4 * 5
 
 
 def test_lines_differ_by_what_the_shot_shows():

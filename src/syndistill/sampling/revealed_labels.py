@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
+from types import ModuleType
 
 import numpy as np
 import stim
@@ -28,7 +29,7 @@ from syndistill.errors import SyndistillError
 from syndistill.sampling.joint_errors import joint_chances, joint_errors
 from syndistill.sampling.shots import Shots, concatenate, ends_of_one, shots_from_detectors, with_posterior
 from syndistill.sampling.slice_chain import flips
-from syndistill.sampling.sweep_plan import NONE, SweepModel, sweep_model
+from syndistill.sampling.sweep_plan import NONE, SweepModel, SweepProblem, common_detectors, sweep_model
 
 MOST_OPEN = 18
 """Detectors open at once (d=5 needs 13): two states of 2^19 numbers, 8 MB."""
@@ -57,6 +58,11 @@ class RevealedLabels:
         self.dem: stim.DetectorErrorModel = circuit.detector_error_model()
         self.model: SweepModel = sweep_model(self.dem, self.placed)
 
+    def closing_order_N2(self) -> NDArray[np.int64]:
+        """Slice and stabiliser of the plan's detectors."""
+        detector_N = self.model.detector_N
+        return np.stack([self.placed.slice_N[detector_N], self.placed.stabiliser_N[detector_N]], axis=1)
+
     def draw(self, n_shots: int, seed: int, kept_N: NDArray[np.int64] | None = None) -> Shots:
         """Shots with one end, `labels_BKLO` as drawn and `posterior_BKLP` as revealed. A function of the seed.
 
@@ -68,14 +74,22 @@ class RevealedLabels:
         self, events_BD: NDArray[np.bool_], labels_BO: NDArray[np.bool_], errors_BA: NDArray[np.bool_]
     ) -> Shots:
         """Shots with one end from a sample of this experiment's error model."""
-        flipped_B = self.flipped(events_BD, errors_BA)
+        return self.with_flipped(events_BD, labels_BO, self.flipped(events_BD, errors_BA))
+
+    def with_flipped(
+        self, events_BD: NDArray[np.bool_], labels_BO: NDArray[np.bool_], flipped_B: NDArray[np.float64]
+    ) -> Shots:
+        """Shots with one end and this P(observable flipped)."""
         shots = shots_from_detectors(events_BD, self.placed, labels_BO)
         posterior_BP = torch.from_numpy(np.stack([1 - flipped_B, flipped_B], -1).astype(np.float32))
         return with_posterior(shots, posterior_BP[:, None], (self.line,))
 
     def flipped(self, events_BD: NDArray[np.bool_], errors_BA: NDArray[np.bool_]) -> NDArray[np.float64]:
         """P(observable flipped | events, what is revealed of the errors), float64 (B,)."""
-        sweep = _compiled()
+        return sweeps().flipped_alone(self.problem(events_BD, errors_BA), MOST_OPEN)
+
+    def problem(self, events_BD: NDArray[np.bool_], errors_BA: NDArray[np.bool_]) -> SweepProblem:
+        """What the sweep is asked: the events without known errors, and the classes that fired once."""
         plan, detector_N, error_M, class_M = self.model
         fired_BM = errors_BA[:, error_M]
         times_BC = np.add.reduceat(fired_BM, plan.class_start_C[:-1], axis=1, dtype=np.int64)
@@ -90,12 +104,12 @@ class RevealedLabels:
         fired_GM = np.stack([class_M[member], member], axis=1)
         by_first = np.lexsort((plan.class_first_C[fired_GM[:, 0]], shot))
         start_B = np.searchsorted(shot, np.arange(len(seen_BN) + 1))
-        flipped_B = sweep(plan, seen_BN, start_B, fired_GM[by_first], MOST_OPEN)
-        return np.where(turned_B, 1 - flipped_B, flipped_B)
+        return SweepProblem(plan, seen_BN, start_B, fired_GM[by_first], turned_B)
 
 
 class RevealedEnds:
-    """The same at several ends of one shot: each is a problem of its own, of the errors that show at it.
+    """The same at several ends of one shot: each is a problem of its own, of the errors that show at it, and begins as
+    the others do.
 
     Raises what RevealedLabels does.
     """
@@ -109,6 +123,7 @@ class RevealedEnds:
             self.dem.append("error", q, [stim.target_relative_detector_id(int(n)) for n in np.flatnonzero(shown_X)])
         self.dem.append("detector", [], [stim.target_relative_detector_id(shown_JX.shape[1] - 1)])
         self.columns: dict[int, NDArray[np.int64]] = {}
+        self.common: dict[tuple[int, int], int] = {}
 
     def draw(self, n_shots: int, seed: int, ends: tuple[int, ...], kept_N: NDArray[np.int64] | None = None) -> Shots:
         """Shots with these ends, as RevealedLabels.draw."""
@@ -117,15 +132,29 @@ class RevealedEnds:
 
     def _some(self, shown_BX: NDArray[np.bool_], errors_BJ: NDArray[np.bool_], ends: tuple[int, ...]) -> Shots:
         events_BRS, last_BKS, label_BK = self._split(shown_BX)
-        parts = []
+        problems, events_KBD = [], []
         for end in ends:
             labels, column_J = self._end(end), self._columns(end)
             errors_BA = np.zeros((len(shown_BX), labels.dem.num_errors), np.bool_)
             shot, j = np.nonzero(errors_BJ & (column_J != NONE))
             np.bitwise_xor.at(errors_BA, (shot, column_J[j]), True)
-            events_BD = _detectors(events_BRS, last_BKS, end, labels.placed)
-            parts.append(labels.labelled(events_BD, label_BK[:, [end - 1]], errors_BA))
+            events_KBD.append(_detectors(events_BRS, last_BKS, end, labels.placed))
+            problems.append(labels.problem(events_KBD[-1], errors_BA))
+        flipped_KB = sweeps().flipped_together(problems, [self._common(end, ends[-1]) for end in ends], MOST_OPEN)
+        parts = [
+            self._end(end).with_flipped(events_BD, label_BK[:, [end - 1]], flipped_B)
+            for end, events_BD, flipped_B in zip(ends, events_KBD, flipped_KB, strict=True)
+        ]
         return ends_of_one(parts, torch.from_numpy(events_BRS.astype(np.uint8)))
+
+    def _common(self, end: int, last: int) -> int:
+        """How many detectors may be closed by the plan of the last end for this one."""
+        if (end, last) not in self.common:
+            one, other = self._end(end), self._end(last)
+            order_N2, other_N2 = one.closing_order_N2(), other.closing_order_N2()
+            n = common_detectors(one.model.plan, other.model.plan)
+            self.common[end, last] = n if np.array_equal(order_N2[:n], other_N2[:n]) else 0
+        return self.common[end, last]
 
     def _split(self, shown_BX: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
         sizes = [part[0].size for part in self.errors[1:]]
@@ -195,11 +224,12 @@ def _revealed_ends(experiment: Experiment) -> RevealedEnds:
     return RevealedEnds(experiment)
 
 
-def _compiled():  # type: ignore[no-untyped-def]
+def sweeps() -> ModuleType:
+    """The module that needs numba."""
     try:
         import numba  # noqa: F401
     except ImportError:
         raise SyndistillError("revealed labels need numba: pip install 'syndistill[labels]'") from None
-    from syndistill.sampling.sweep_kernel import sweep
+    from syndistill.sampling import shared_sweep
 
-    return sweep
+    return shared_sweep

@@ -90,10 +90,40 @@ def _one_shot(
     open_F: Ints,
     opened_N: Ints,
 ) -> float:
+    begin(plan, state, opened_N)
+    f, g, swapped = advance(plan, seen_N, fired, most_open, state, spare, open_F, opened_N, 0, len(seen_N), 0, 0)
+    if f > most_open:
+        return np.nan
+    return finish(plan, fired[g:], spare if swapped else state, open_F)
+
+
+@_compiled
+def begin(plan: SweepPlan, state: Table, opened_N: Ints) -> None:
     opened_N[:] = 0
     state[0, 0], state[1, 0] = 1.0, plan.unseen_chi
-    f, g = 0, 0
-    for n in range(len(seen_N)):
+
+
+@_compiled
+def advance(
+    plan: SweepPlan,
+    seen_N: NDArray[np.uint8],
+    fired: Ints,
+    most_open: int,
+    state: Table,
+    spare: Table,
+    open_F: Ints,
+    opened_N: Ints,
+    first: int,
+    until: int,
+    f: int,
+    g: int,
+) -> tuple[int, int, bool]:
+    """Close the detectors `first` to `until`, after the first g of `fired` with f open.
+
+    Returns f, g and whether the new state lies in `spare`; f is above `most_open` where it ended for want of room.
+    """
+    swapped = False
+    for n in range(first, until):
         h = g
         while h < len(fired) and plan.class_first_C[fired[h]] == n:
             h += 1
@@ -107,17 +137,23 @@ def _one_shot(
         for e in range(plan.edge_start_N[n], plan.edge_start_N[n + 1]):
             f = _want(plan.edge_other_E[e], open_F, f, opened_N, most_open)
         if f > most_open:
-            return np.nan
+            return f, g, swapped
         if old > before:
             _open(state, spare, before, old - before)
-            state, spare = spare, state
+            state, spare, swapped = spare, state, not swapped
         for c in fired[g:h]:
             _apply_class(plan, c, state, open_F, old)
         g = h
         _close(plan, n, seen_N[n], state, spare, open_F, f, f - old)
-        state, spare = spare, state
+        state, spare, swapped = spare, state, not swapped
         f -= 1
-    for c in fired[g:]:
+    return f, g, swapped
+
+
+@_compiled
+def finish(plan: SweepPlan, fired: Ints, state: Table, open_F: Ints) -> float:
+    """P(observable flipped), when all detectors are closed; `fired` are the classes of none."""
+    for c in fired:
         _apply_class(plan, c, state, open_F, 0)
     return min(1.0, max(0.0, 0.5 - 0.5 * state[1, 0] / state[0, 0]))
 

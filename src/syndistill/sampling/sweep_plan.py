@@ -60,6 +60,21 @@ class SweepModel(NamedTuple):
     class_M: NDArray[np.int64]
 
 
+class SweepProblem(NamedTuple):
+    """Shots to sweep over.
+
+    seen_BN: uint8, events without the shifts of errors that are known, in the plan's order. start_B: int64 (B + 1,).
+    fired_GM: int64 (G, 2), the classes that fired once, start_B[b] to start_B[b + 1] in shot b and by first detector,
+    each with the member that fired. turned_B: uint8, whether what is known flips the observable.
+    """
+
+    plan: SweepPlan
+    seen_BN: NDArray[np.uint8]
+    start_B: NDArray[np.int64]
+    fired_GM: NDArray[np.int64]
+    turned_B: NDArray[np.uint8]
+
+
 class _Error(NamedTuple):
     number: int
     chance: float
@@ -89,6 +104,45 @@ def sweep_model(dem: stim.DetectorErrorModel, placed: Placement) -> SweepModel:
     plan = SweepPlan(*_edges(edges, rank), *_classes(classes, rank))
     error_M = np.array([member.number for member in members], np.int64)
     return SweepModel(plan, order_N, error_M, np.repeat(np.arange(len(classes)), [len(some) for some in classes]))
+
+
+def common_detectors(a: SweepPlan, b: SweepPlan) -> int:
+    """How many of the first detectors both plans close alike: by the same edges and classes."""
+    if not np.isclose(a.unseen_chi, b.unseen_chi, rtol=1e-9):
+        return 0
+    first_a, first_b = (np.argsort(plan.class_first_C, kind="stable").tolist() for plan in (a, b))
+    done = 0
+    for n in range(min(len(a.edge_start_N), len(b.edge_start_N)) - 1):
+        of_n = [[c for c in first if plan.class_first_C[c] == n] for first, plan in ((first_a, a), (first_b, b))]
+        if not _same(_edges_of(a, n), _edges_of(b, n)) or len(of_n[0]) != len(of_n[1]):
+            break
+        members = [
+            sorted((_members_of(plan, c) for c in some), key=np.ndarray.tolist)
+            for some, plan in zip(of_n, (a, b), strict=True)
+        ]
+        if not all(_same(x, y) for x, y in zip(*members, strict=True)):
+            break
+        done = n + 1
+    return done
+
+
+def _edges_of(plan: SweepPlan, n: int) -> NDArray[np.float64]:
+    e = slice(plan.edge_start_N[n], plan.edge_start_N[n + 1])
+    return _ordered(plan.edge_other_E[e], plan.edge_flip_E[e], plan.edge_chi_E[e])
+
+
+def _members_of(plan: SweepPlan, c: int) -> NDArray[np.float64]:
+    m = slice(plan.class_start_C[c], plan.class_start_C[c + 1])
+    return _ordered(*plan.member_ends_M2[m].T, plan.member_flip_M[m], plan.member_weight_M[m])
+
+
+def _ordered(*columns: NDArray) -> NDArray[np.float64]:
+    return np.column_stack(columns)[np.lexsort(columns[::-1])]
+
+
+def _same(some: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
+    """Equal but for the last digits."""
+    return some.shape == others.shape and np.allclose(some, others, rtol=1e-9, atol=0)
 
 
 def _closing_order(placed: Placement, on_basis: NDArray[np.int64], edges: list[_Error]) -> NDArray[np.int64]:
