@@ -57,7 +57,8 @@ class StudentRun(Strict):
     terms: Terms = Terms()
     training: TrainingConfig
     start_from: str | None = None
-    """The same Student after an earlier stage; None: fresh weights. Stage 2 needs one."""
+    """The same Student after an earlier stage, or a local GRU of narrower states; None: fresh weights. Stage 2 needs
+    one."""
     fusion: str | None = None
     """The fuse stage's file, for the fused term."""
 

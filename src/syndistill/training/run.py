@@ -13,6 +13,7 @@ from syndistill.models.contract import DecoderNetwork, NetworkConfig
 from syndistill.models.presets import build, config_from
 from syndistill.models.saving import save_network, weights_hash
 from syndistill.models.warm_start import can_begin, carried_over
+from syndistill.models.widening import can_widen, widened
 from syndistill.models.zoo import load_any
 from syndistill.sampling.recorded_model import RecordedModelSource
 from syndistill.sampling.shots import Shots
@@ -92,13 +93,17 @@ def make_source(data: DataConfig | RecordedData, training: TrainingConfig, world
 
 
 def start_weights(network: DecoderNetwork, path: str, any_distance: bool = False) -> str:
-    """Copy a saved network's weights in; returns their hash. Refuses another architecture.
+    """Copy a saved network's weights in; returns their hash. Refuses another architecture, but for a local GRU of
+    narrower states, which goes on answering as it did.
 
     any_distance: also take the same architecture of another distance or not turned, as far as its weights carry over.
     """
     found, _ = load_any(path)
     if any_distance and can_begin(found, network):
         network.load_state_dict(carried_over(found, network))
+        return weights_hash(found)
+    if can_widen(found, network):
+        network.load_state_dict(widened(found, network))
         return weights_hash(found)
     if found.config != network.config:
         raise SyndistillError(f"{path} holds a network of another configuration than this run's; name its own stage")
