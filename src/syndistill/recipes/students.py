@@ -19,6 +19,8 @@ TAUGHT_D5 = "results/networks/local-d5-30k.safetensors"
 """After the recipe local-d5-taught-30k."""
 TAUGHT_AGAIN_D5 = "results/networks/local-d5-again.safetensors"
 """After the recipe local-d5-taught-again-30k."""
+TEACHER_D5 = "results/networks/teacher-d5-leg7.safetensors"
+"""teacher-d5 as it was when these learned from it (docs/training.md); an earlier stage's Teacher must be the same."""
 LABELS_ALONE = Terms(labels=LabelTerm(where="every"), final=FinalTerm(weight=0.0))
 
 
@@ -110,6 +112,7 @@ def local_d5_30k() -> StudentRun:
     optimiser = run.training.optimiser.model_copy(update={"decay_steps": 6_000})
     return run.model_copy(
         update={
+            "teacher": TEACHER_D5,
             "teacher_precision": "fp32",  # it is not asked
             "network": LocalGruConfig(distance=5, width=16, readout_width=32, readout_layers=1, turn_x=True),
             "data": run.data.model_copy(
@@ -169,6 +172,21 @@ def local_d5_boundary() -> StudentRun:
     data = {"cached_shots": 3_112_960, "cache_seed": 1_000_005}
     rates = {"decay_steps": 7_800, "matrix_rate": 0.008}
     return _asked_again(TAUGHT_AGAIN_D5, 1.5, data, {"steps": 8_000, "seed": 7}, rates)
+
+
+def local_d5_100k() -> StudentRun:
+    """A local GRU of 82 k parameters: student-d5 with states twice as wide, on the million shots of
+    local-d5-taught-again-30k (40 minutes of two cores for the Teacher's answers)."""
+    run = local_d5_taught_again()
+    rates = {"decay_steps": 4_900, "matrix_rate": 0.012, "warmup_steps": 100}
+    optimiser = run.training.optimiser.model_copy(update=rates)
+    return run.model_copy(
+        update={
+            "network": run.network.model_copy(update={"width": 32}),
+            "start_from": "student-d5",
+            "training": run.training.model_copy(update={"steps": 5_000, "seed": 9, "optimiser": optimiser}),
+        }
+    )
 
 
 def _asked_again(

@@ -108,41 +108,28 @@ def sweep_model(dem: stim.DetectorErrorModel, placed: Placement) -> SweepModel:
 
 def common_detectors(a: SweepPlan, b: SweepPlan) -> int:
     """How many of the first detectors both plans close alike: by the same edges and classes."""
-    if not np.isclose(a.unseen_chi, b.unseen_chi, rtol=1e-9):
+    if _digits(a.unseen_chi) != _digits(b.unseen_chi):
         return 0
-    first_a, first_b = (np.argsort(plan.class_first_C, kind="stable").tolist() for plan in (a, b))
-    done = 0
-    for n in range(min(len(a.edge_start_N), len(b.edge_start_N)) - 1):
-        of_n = [[c for c in first if plan.class_first_C[c] == n] for first, plan in ((first_a, a), (first_b, b))]
-        if not _same(_edges_of(a, n), _edges_of(b, n)) or len(of_n[0]) != len(of_n[1]):
-            break
-        members = [
-            sorted((_members_of(plan, c) for c in some), key=np.ndarray.tolist)
-            for some, plan in zip(of_n, (a, b), strict=True)
-        ]
-        if not all(_same(x, y) for x, y in zip(*members, strict=True)):
-            break
-        done = n + 1
-    return done
+    pairs = list(zip(_contents(a), _contents(b), strict=False))
+    return next((n for n, (one, other) in enumerate(pairs) if one != other), len(pairs))
 
 
-def _edges_of(plan: SweepPlan, n: int) -> NDArray[np.float64]:
-    e = slice(plan.edge_start_N[n], plan.edge_start_N[n + 1])
-    return _ordered(plan.edge_other_E[e], plan.edge_flip_E[e], plan.edge_chi_E[e])
+def _contents(plan: SweepPlan) -> list[tuple[list, list]]:
+    """For each detector the edges and the classes that touch it first, in an order that tells equal ones."""
+    weights = [_digits(w) for w in plan.member_weight_M.tolist()]
+    members = list(zip(*plan.member_ends_M2.T.tolist(), plan.member_flip_M.tolist(), weights, strict=True))
+    chis = [_digits(chi) for chi in plan.edge_chi_E.tolist()]
+    edges = list(zip(plan.edge_other_E.tolist(), plan.edge_flip_E.tolist(), chis, strict=True))
+    classes: dict[int, list] = {}
+    for first, (i, j) in zip(plan.class_first_C.tolist(), pairwise(plan.class_start_C.tolist()), strict=True):
+        classes.setdefault(first, []).append(sorted(members[i:j]))
+    starts = pairwise(plan.edge_start_N.tolist())
+    return [(sorted(edges[i:j]), sorted(classes.get(n, []))) for n, (i, j) in enumerate(starts)]
 
 
-def _members_of(plan: SweepPlan, c: int) -> NDArray[np.float64]:
-    m = slice(plan.class_start_C[c], plan.class_start_C[c + 1])
-    return _ordered(*plan.member_ends_M2[m].T, plan.member_flip_M[m], plan.member_weight_M[m])
-
-
-def _ordered(*columns: NDArray) -> NDArray[np.float64]:
-    return np.column_stack(columns)[np.lexsort(columns[::-1])]
-
-
-def _same(some: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
-    """Equal but for the last digits."""
-    return some.shape == others.shape and np.allclose(some, others, rtol=1e-9, atol=0)
+def _digits(number: float) -> str:
+    """Nine: the last ones of equal errors in two models differ."""
+    return f"{number:.9g}"
 
 
 def _closing_order(placed: Placement, on_basis: NDArray[np.int64], edges: list[_Error]) -> NDArray[np.int64]:
