@@ -32,11 +32,11 @@ Table = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-def _compiled(function: Any) -> Any:
+def compiled(function: Any) -> Any:
     return function if njit is None else njit(cache=True, nogil=True)(function)
 
 
-@_compiled
+@compiled
 def sweep(
     plan: SweepPlan, seen_BN: NDArray[np.uint8], fired_start_B: Ints, fired_GM: Ints, most_open: int
 ) -> NDArray[np.float64]:
@@ -63,7 +63,7 @@ def sweep(
     return out_B
 
 
-@_compiled
+@compiled
 def _reveal_widest(plan: SweepPlan, seen_N: NDArray[np.uint8], fired_GM: Ints) -> int:
     """Take the class of most detectors out of the list, its member out of the events; whether that flips."""
     widest = 0
@@ -79,7 +79,7 @@ def _reveal_widest(plan: SweepPlan, seen_N: NDArray[np.uint8], fired_GM: Ints) -
     return int(plan.member_flip_M[member])
 
 
-@_compiled
+@compiled
 def _one_shot(
     plan: SweepPlan,
     seen_N: NDArray[np.uint8],
@@ -91,19 +91,16 @@ def _one_shot(
     opened_N: Ints,
 ) -> float:
     begin(plan, state, opened_N)
-    f, g, swapped = advance(plan, seen_N, fired, most_open, state, spare, open_F, opened_N, 0, len(seen_N), 0, 0)
-    if f > most_open:
-        return np.nan
-    return finish(plan, fired[g:], spare if swapped else state, open_F)
+    return go_to_end(plan, seen_N, fired, most_open, state, spare, open_F, opened_N, 0, 0, 0)
 
 
-@_compiled
+@compiled
 def begin(plan: SweepPlan, state: Table, opened_N: Ints) -> None:
     opened_N[:] = 0
     state[0, 0], state[1, 0] = 1.0, plan.unseen_chi
 
 
-@_compiled
+@compiled
 def advance(
     plan: SweepPlan,
     seen_N: NDArray[np.uint8],
@@ -150,15 +147,33 @@ def advance(
     return f, g, swapped
 
 
-@_compiled
-def finish(plan: SweepPlan, fired: Ints, state: Table, open_F: Ints) -> float:
-    """P(observable flipped), when all detectors are closed; `fired` are the classes of none."""
-    for c in fired:
-        _apply_class(plan, c, state, open_F, 0)
-    return min(1.0, max(0.0, 0.5 - 0.5 * state[1, 0] / state[0, 0]))
+@compiled
+def go_to_end(
+    plan: SweepPlan,
+    seen_N: NDArray[np.uint8],
+    fired: Ints,
+    most_open: int,
+    state: Table,
+    spare: Table,
+    open_F: Ints,
+    opened_N: Ints,
+    first: int,
+    f: int,
+    g: int,
+) -> float:
+    """P(observable flipped) after `advance` from `first` on; NaN for want of room."""
+    f, g, swapped = advance(
+        plan, seen_N, fired, most_open, state, spare, open_F, opened_N, first, len(seen_N), f, g
+    )  # fmt: skip
+    if f > most_open:
+        return np.nan
+    last = spare if swapped else state
+    for c in fired[g:]:
+        _apply_class(plan, c, last, open_F, 0)
+    return min(1.0, max(0.0, 0.5 - 0.5 * last[1, 0] / last[0, 0]))
 
 
-@_compiled
+@compiled
 def _want(n: int, open_F: Ints, f: int, opened_N: Ints, most_open: int) -> int:
     """Add a detector to the open ones; returns how many they are."""
     if n == NONE or opened_N[n] or f > most_open:
@@ -168,7 +183,7 @@ def _want(n: int, open_F: Ints, f: int, opened_N: Ints, most_open: int) -> int:
     return f + 1
 
 
-@_compiled
+@compiled
 def _place(n: int, open_F: Ints, f: int) -> int:
     """The bit of an open detector."""
     for k in range(f):
@@ -177,7 +192,7 @@ def _place(n: int, open_F: Ints, f: int) -> int:
     return NONE
 
 
-@_compiled
+@compiled
 def _open(state: Table, out: Table, f: int, more: int) -> None:
     """Copy for each value of `more` new bits, the lowest."""
     for half in range(2):
@@ -185,7 +200,7 @@ def _open(state: Table, out: Table, f: int, more: int) -> None:
             out[half, i << more : (i + 1) << more] = state[half, i]
 
 
-@_compiled
+@compiled
 def _apply_class(plan: SweepPlan, c: int, state: Table, open_F: Ints, f: int) -> None:
     first, last = plan.class_start_C[c], plan.class_start_C[c + 1]
     involved = np.empty(f, np.int64)
@@ -220,7 +235,7 @@ def _apply_class(plan: SweepPlan, c: int, state: Table, open_F: Ints, f: int) ->
                 state_X[start + v] *= factor[of_u | of_low[v]]
 
 
-@_compiled
+@compiled
 def _walsh_hadamard(values: Table) -> None:
     step = 1
     while step < len(values):
@@ -231,7 +246,7 @@ def _walsh_hadamard(values: Table) -> None:
         step *= 2
 
 
-@_compiled
+@compiled
 def _close(plan: SweepPlan, n: int, seen: int, state: Table, out: Table, open_F: Ints, f: int, fresh: int) -> None:
     """Apply the edges that touch n first, sum over its bit, take it from the open ones, and divide by the P before.
 
@@ -267,13 +282,13 @@ def _close(plan: SweepPlan, n: int, seen: int, state: Table, out: Table, open_F:
 # indices, since those that might be negative keep LLVM from vectors (six times slower).
 
 
-@_compiled
+@compiled
 def _block(u: int, above: int, low: int) -> np.uint64:
     """Where block u begins in the half of the state whose closing bit, `above` of the bits of u, is 0."""
     return np.uint64(((u >> above) << (above + 1) | u & ((1 << above) - 1)) << low)
 
 
-@_compiled
+@compiled
 def _close_alone(state_X: Table, out_X: Table, above: int, low: int, of_low: Table, of_high: Table) -> None:
     for u in range(of_high.shape[1]):
         zero, to = _block(u, above, low), np.uint64(u << low)
@@ -283,7 +298,7 @@ def _close_alone(state_X: Table, out_X: Table, above: int, low: int, of_low: Tab
             out_X[to + v] = state_X[zero + v] * (a * of_low[0, v]) + state_X[one + v] * (b * of_low[1, v])
 
 
-@_compiled
+@compiled
 def _close_opening_one(
     state_X: Table, out_X: Table, above: int, low: int, of_low: Table, of_high: Table, of_fresh: Table
 ) -> None:
@@ -299,7 +314,7 @@ def _close_opening_one(
             out_X[to + two * v + next_to] = from_zero * b + from_one * d
 
 
-@_compiled
+@compiled
 def _close_opening(
     state_X: Table, out_X: Table, above: int, low: int, of_low: Table, of_high: Table, of_fresh: Table
 ) -> None:
@@ -314,7 +329,7 @@ def _close_opening(
                 out_X[to + copies * v + k] = from_zero * of_fresh[0, k] + from_one * of_fresh[1, k]
 
 
-@_compiled
+@compiled
 def _edge_places(plan: SweepPlan, n: int, open_F: Ints, f: int) -> Ints:
     """The bit at the other end of each edge that touches n first, NONE where there is none."""
     first, last = plan.edge_start_N[n], plan.edge_start_N[n + 1]
@@ -324,7 +339,7 @@ def _edge_places(plan: SweepPlan, n: int, open_F: Ints, f: int) -> Ints:
     return place_E
 
 
-@_compiled
+@compiled
 def _lone_factor(plan: SweepPlan, n: int, half: int, bit: int, place_E: Ints) -> float:
     """Of the edges of n alone."""
     factor = 1.0
@@ -335,7 +350,7 @@ def _lone_factor(plan: SweepPlan, n: int, half: int, bit: int, place_E: Ints) ->
     return factor
 
 
-@_compiled
+@compiled
 def _edge_factors(
     plan: SweepPlan, n: int, half: int, bit: int, place_E: Ints, lowest: int, table: NDArray[np.float64]
 ) -> None:
