@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from syndistill.sampling.sweep_kernel import Ints, Table, advance, begin, compiled, go_to_end, sweep
+from syndistill.sampling.sweep_close import Ints, Table, compiled
+from syndistill.sampling.sweep_kernel import advance, begin, go_to_end, sweep
 from syndistill.sampling.sweep_plan import SweepPlan, SweepProblem
 
 
