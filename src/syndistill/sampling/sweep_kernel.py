@@ -39,11 +39,13 @@ def sweep(
     for shot in range(b):
         fired_GM_of = fired_GM[fired_start_B[shot] : fired_start_B[shot + 1]].copy()
         seen_N, turned, g = seen_BN[shot].copy(), 0, len(fired_GM_of)
-        p = _one_shot(plan, seen_N, fired_GM_of[:g, 0], most_open, one, two, open_F, opened_N)
-        while np.isnan(p) and g > 0:
+        while True:
+            begin(plan, one, opened_N)
+            p = go_to_end(plan, seen_N, fired_GM_of[:g, 0], most_open, one, two, open_F, opened_N, 0, 0, 0)
+            if g == 0 or not np.isnan(p):
+                break
             turned ^= _reveal_widest(plan, seen_N, fired_GM_of[:g])
             g -= 1
-            p = _one_shot(plan, seen_N, fired_GM_of[:g, 0], most_open, one, two, open_F, opened_N)
         out_B[shot] = 1.0 - p if turned else p
     return out_B
 
@@ -62,21 +64,6 @@ def _reveal_widest(plan: SweepPlan, seen_N: NDArray[np.uint8], fired_GM: Ints) -
         if plan.member_ends_M2[member, end] != NONE:
             seen_N[plan.member_ends_M2[member, end]] ^= 1
     return int(plan.member_flip_M[member])
-
-
-@compiled
-def _one_shot(
-    plan: SweepPlan,
-    seen_N: NDArray[np.uint8],
-    fired: Ints,
-    most_open: int,
-    state: Table,
-    spare: Table,
-    open_F: Ints,
-    opened_N: Ints,
-) -> float:
-    begin(plan, state, opened_N)
-    return go_to_end(plan, seen_N, fired, most_open, state, spare, open_F, opened_N, 0, 0, 0)
 
 
 @compiled
