@@ -63,7 +63,10 @@ class _Constants(NamedTuple):
 
 
 class SyndromeTransformer(TurnableNetwork):
-    """Recurrent core with state X: X <- (X + S_n) / sqrt(2), then the syndrome transformer layers."""
+    """Recurrent core with state X: X <- (X + S_n) / sqrt(2), then the syndrome transformer layers.
+
+    gradient_rounds: if not 0, `forward` has gradients of its last so many rounds alone.
+    """
 
     config: TransformerConfig
     signals_offered: ClassVar[frozenset[str]] = frozenset({"spatial", "temporal", "ends"})
@@ -71,6 +74,7 @@ class SyndromeTransformer(TurnableNetwork):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
+        self.gradient_rounds = 0
         self.layout = layout = Layout(config.distance)
         self.embedder = StabiliserEmbedder(layout.n_stabilisers, config.width, config.embedder_layers)
         self.last_embedder = StabiliserEmbedder(layout.n_stabilisers, config.width, config.embedder_layers)
@@ -139,9 +143,11 @@ class SyndromeTransformer(TurnableNetwork):
         biases_RMBhSS = self._round_biases(shots.events_BRS, previous_BRS, constants)
         x_BSD = self.init_state(b, shots.basis).memory_BX
         states, inside = [], []
+        learned_from = max(0, rounds - self.gradient_rounds) if self.gradient_rounds else 0
         for t in range(rounds):
             biases = None if biases_RMBhSS is None else biases_RMBhSS[t]
-            x_BSD, inner = self._mix(x_BSD, slices_BRSD[:, t], biases, constants, wanted["spatial"].values())
+            with torch.set_grad_enabled(torch.is_grad_enabled() and t >= learned_from):
+                x_BSD, inner = self._mix(x_BSD, slices_BRSD[:, t], biases, constants, wanted["spatial"].values())
             states.append(x_BSD)
             inside.append(inner)
         states_BRSD = torch.stack(states, 1)

@@ -53,7 +53,8 @@ class SimulatedSource:
     """Chunks of batches: one number of rounds a chunk, bases in turn, several error rates mixed in each batch.
 
     ends: at how many ends a chunk is taught, see DataConfig; end_spacing: at its last one and at every so many rounds
-    before it. share: (i, n), to make of every batch the i-th of n parts alone, since labels can cost much.
+    before it, `ends` of them at most. share: (i, n), to make of every batch the i-th of n parts alone, since labels
+    can cost much.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class SimulatedSource:
 
     def _ends(self, rounds: int, rng: np.random.Generator) -> tuple[int, ...]:
         if self.end_spacing:
-            return tuple(range(rounds, 0, -self.end_spacing))[::-1]
+            return tuple(range(rounds, 0, -self.end_spacing))[: self.ends or None][::-1]
         if not 0 < self.ends < rounds:
             return tuple(range(1, rounds + 1))
         return (*sorted(1 + k for k in rng.choice(rounds - 1, self.ends - 1, replace=False).tolist()), rounds)

@@ -129,5 +129,5 @@ class DataConfig(Strict):
     """At how many ends a chunk is taught: the last and others drawn anew for each; 0: at all. Each costs a Teacher as
     much as a round, revealed labels as much as they do."""
     end_spacing: int = Field(default=0, ge=0)
-    """If not 0, taught at the last end and at every so many rounds before it, whatever `ends` says."""
+    """If not 0, taught at the last end and at every so many rounds before it; `ends` of these, if that is not 0."""
     curriculum: Curriculum

@@ -12,6 +12,7 @@ from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork, NetworkConfig
 from syndistill.models.presets import build, config_from
 from syndistill.models.saving import save_network, weights_hash
+from syndistill.models.transformer import SyndromeTransformer
 from syndistill.models.warm_start import can_begin, carried_over
 from syndistill.models.widening import can_widen, widened
 from syndistill.models.zoo import load_any
@@ -42,6 +43,9 @@ class TeacherRun(Strict):
     start_from: str | None = None
     """A saved network to go on from, with a fresh optimiser: how a Teacher is trained in legs. One of another distance
     gives all that does not depend on the distance; one that is not turned may begin one that is."""
+    gradient_rounds: int = Field(default=0, ge=0)
+    """If not 0, backpropagation stops so many rounds before the last (truncated, Williams & Peng 1990): the rounds
+    before only bring the state where it will be, at a third of the cost. Transformers only."""
 
 
 def validated(model: type[Strict], content: Any, where: str) -> Any:
@@ -121,6 +125,11 @@ def train_teacher(run: TeacherRun, folder: Path, progress: Progress | None = Non
     hashes = {}
     if run.start_from is not None:
         hashes["start_from"] = start_weights(network, run.start_from, any_distance=True)
+    if run.gradient_rounds:
+        if not isinstance(network, SyndromeTransformer):
+            family = network.config.family
+            raise SyndistillError(f"gradient_rounds: a {family} network learns through all rounds; set 0")
+        network.gradient_rounds = run.gradient_rounds
     source = make_source(run.data, run.training, world)
     if world.is_first:
         open_run(folder, run, hashes, TEACHER_FILE)
