@@ -48,7 +48,9 @@ def test_names(monkeypatch):
             decoders()
 
 
-@pytest.mark.parametrize(("network", "distance"), [("student-d3", 3), ("teacher-d3", 3), ("student-d5", 5)])
+@pytest.mark.parametrize(
+    ("network", "distance"), [("student-d3", 3), ("teacher-d3", 3), ("student-d5", 5), ("student-d5-82k", 5)]
+)
 @pytest.mark.parametrize("basis", ["x", "z"])
 def test_a_pickled_decoder_gives_the_networks_answers(network, distance, basis):
     """Compiled for Students, PyTorch for the Teacher."""
