@@ -174,7 +174,7 @@ def local_d5_boundary() -> StudentRun:
     return _asked_again(TAUGHT_AGAIN_D5, 1.5, data, {"steps": 8_000, "seed": 7}, rates)
 
 
-def local_d5_82k() -> StudentRun:
+def local_d5_100k() -> StudentRun:
     """A local GRU of 82 k parameters: student-d5 with states twice as wide, on the million shots of
     local-d5-taught-again-30k (40 minutes of two cores for the Teacher's answers)."""
     run = local_d5_taught_again()
