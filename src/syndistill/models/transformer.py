@@ -143,7 +143,7 @@ class SyndromeTransformer(TurnableNetwork):
         biases_RMBhSS = self._round_biases(shots.events_BRS, previous_BRS, constants)
         x_BSD = self.init_state(b, shots.basis).memory_BX
         states, inside = [], []
-        learned_from = max(0, rounds - self.gradient_rounds) if self.gradient_rounds else 0
+        learned_from = rounds - self.gradient_rounds if self.gradient_rounds else 0
         for t in range(rounds):
             biases = None if biases_RMBhSS is None else biases_RMBhSS[t]
             with torch.set_grad_enabled(torch.is_grad_enabled() and t >= learned_from):

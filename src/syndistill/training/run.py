@@ -45,7 +45,7 @@ class TeacherRun(Strict):
     gives all that does not depend on the distance; one that is not turned may begin one that is."""
     gradient_rounds: int = Field(default=0, ge=0)
     """If not 0, backpropagation stops so many rounds before the last (truncated, Williams & Peng 1990): the rounds
-    before only bring the state where it will be, at a third of the cost. Transformers only."""
+    before only bring the state where it will be, by the forward pass alone. Transformers only."""
 
 
 def validated(model: type[Strict], content: Any, where: str) -> Any:
