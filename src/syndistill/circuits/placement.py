@@ -1,274 +1,397 @@
-"""Where each detector of a circuit sits: which slice, which stabiliser of the canonical layout.
+"""Where each detector of a circuit sits: which slice, which stabiliser of the canonical layout, which way round.
 
-Axes: N detectors in Stim order, S stabilisers, T = rounds + 1 slices.
+Coordinates propose, the error model decides. Coordinates say which detectors are of one stabiliser, in which order, and
+how the stabilisers lie. Of the ways to carry them onto the layout, the one is right whose error mechanisms look like
+those that the network was trained on; and every detector must have the errors that belong to its place.
+
+Axes: N detectors in Stim order, S stabilisers, P places, O observables, M mechanisms, U shapes.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise, product
+from functools import partial
 
 import numpy as np
 import stim
+from numpy.typing import NDArray
 
+from syndistill.circuits.lattice import (
+    Places,
+    ToGrid,
+    distance_of,
+    fitting,
+    odd_one_out,
+    places_by_coordinates,
+    places_by_measurements,
+)
 from syndistill.circuits.layout import Layout
+from syndistill.circuits.mechanisms import Mechanisms, Shapes, mechanisms_of, shapes_of
+from syndistill.circuits.observables import observables_of
+from syndistill.circuits.rearrange import (
+    agreement,
+    closing_exchanged,
+    coupled,
+    expected_couplings,
+    in_space,
+    in_time,
+    strangers,
+)
+from syndistill.circuits.training_noise import Pattern, TrainingNoise, si1000_noise
 from syndistill.errors import SyndistillError
 
-Point = tuple[float, float]
+_AGREES = 0.8
+"""Cosine of couplings from which places found without coordinates are believed; by chance it is below .6."""
+
+
+class CoordinatesContradicted(UserWarning):
+    """Coordinates say other than the error model, which was believed."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How much a circuit's errors are like those of the training noise.
+
+    share: of all probability of errors, the part in mechanisms that the training noise has too, 0 to 1. p: the rate at
+    which the training noise has as much of them. nats: by how much a round's errors differ from the training noise at
+    that rate (Kullback-Leibler); a network cannot know of it, and decodes as if it were 0.
+    """
+
+    share: float
+    p: float
+    nats: float
 
 
 @dataclass(frozen=True, eq=False)
 class Placement:
     """A circuit's detectors in the canonical layout.
 
-    slice_N, stabiliser_N: int64 (N,). Slices 0..rounds-1 are the measured rounds, slice `rounds` is the one
-    computed from the data readout. lines: the line of each observable, or None where it is not known
-    (a bare DEM does not say which data qubits an observable holds).
+    slice_N, stabiliser_N: int64 (N,). Slices 0..rounds-1 are the measured rounds, slice `rounds` is the one computed
+    from the data readout. holds_O2: whether an observable holds line 0 of basis x, of basis z; turn_OS: uint8, the
+    stabilisers whose final values tell it from them.
     """
 
     layout: Layout
     rounds: int
     basis: str
-    slice_N: np.ndarray
-    stabiliser_N: np.ndarray
-    lines: tuple[int | None, ...]
+    slice_N: NDArray[np.int64]
+    stabiliser_N: NDArray[np.int64]
+    holds_O2: NDArray[np.bool_]
+    turn_OS: NDArray[np.uint8]
+    fit: Fit | None = None
+    """None for a circuit without errors, and for what an exported folder keeps."""
+    to_grid: ToGrid | None = None
+    """From the circuit's coordinates to the layout's grid, None where they were not believed."""
+
+    @property
+    def n_observables(self) -> int:
+        return len(self.turn_OS)
+
+    @property
+    def lines(self) -> tuple[int | None, ...]:
+        """The line that each observable is, None for one that is none (a line times checks is one)."""
+        return tuple(self._line(o) for o in range(self.n_observables))
+
+    def _line(self, observable: int) -> int | None:
+        if self.holds_O2[observable].sum() != 1:
+            return None
+        basis = "x" if self.holds_O2[observable, 0] else "z"
+        columns_SL = self.layout.line_matrix(basis)
+        return next((n for n, c in enumerate(columns_SL.T) if (c == self.turn_OS[observable]).all()), None)
 
 
-def place_circuit(circuit: stim.Circuit, basis: str | None = None) -> Placement:
-    """Place the detectors of a rotated surface code memory circuit by their coordinates.
+def place(source: stim.Circuit | stim.DetectorErrorModel, home: TrainingNoise | None = None) -> Placement:
+    """Place the detectors of a rotated surface code memory.
 
-    Understands Stim's generated circuits, Google's (lattice units, fourth coordinate) and the 45-degree
-    lattice of the Sycamore recordings. `basis` ("x", "z" or "both") overrides what the circuit seems to say.
-    Raises SyndistillError naming the detector that does not fit.
+    source: a circuit, or its error model alone, which is all that is looked at but for missing coordinates. home: what
+    the network was trained on, which decides the way round; None: SI1000.
+
+    Warns (CoordinatesContradicted) where the errors place a detector elsewhere than its coordinates. Raises
+    SyndistillError, naming the detector that does not fit, for what is no such memory.
     """
-    finder = _circuit_finder(circuit, basis)
-    points = circuit.get_final_qubit_coordinates()
-    supports = enumerate(_observable_supports(circuit))
-    return finder.placement(tuple(_line_of(finder, o, support, points) for o, support in supports))
+    dem = _model_of(source) if isinstance(source, stim.Circuit) else source
+    if dem.num_detectors == 0:
+        raise SyndistillError("the circuit has no detectors; annotate it with DETECTOR(x, y, t) instructions")
+    mechanisms = mechanisms_of(dem)
+    refusal: SyndistillError | None = None
+    for read in _readings(source, dem):
+        try:
+            return _Placing(read(), mechanisms, home).placement()
+        except SyndistillError as error:
+            refusal = refusal or error
+    assert refusal is not None
+    raise refusal
 
 
-def place_dem(dem: stim.DetectorErrorModel, basis: str | None = None) -> Placement:
-    """As `place_circuit` from a DEM alone; the observables' lines stay unknown (None).
+def _model_of(circuit: stim.Circuit) -> stim.DetectorErrorModel:
+    """Not decomposed: placing wants whole mechanisms."""
+    try:
+        return circuit.detector_error_model(approximate_disjoint_errors=True)
+    except ValueError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise SyndistillError(
+            f"Stim finds no detector error model of the circuit ({reason}); give one with deterministic detectors"
+        ) from None
 
-    A DEM without fourth coordinates does not say its basis: it is taken for z unless `basis` says x.
-    """
+
+def _readings(
+    source: stim.Circuit | stim.DetectorErrorModel, dem: stim.DetectorErrorModel
+) -> Iterator[Callable[[], Places]]:
+    """Ways to read the detectors' labels, the usual one first."""
     coords = dem.get_detector_coordinates()
-    finder = _Finder(coords, dem.num_detectors, basis or _basis_from_kinds(coords) or "z")
-    return finder.placement((None,) * dem.num_observables)
+    if isinstance(source, stim.Circuit) and not any(coords.values()):
+        yield partial(places_by_measurements, source)
+        return
+    for time_axis in (2, 0, 1):
+        yield partial(places_by_coordinates, coords, dem.num_detectors, time_axis)
 
 
-def canonical_qubits(circuit: stim.Circuit, basis: str | None = None) -> tuple[list[int], list[int]]:
-    """The ancilla of each stabiliser, and the data qubits row by row, as the circuit numbers them."""
-    finder = _circuit_finder(circuit, basis)
-    d = finder.layout.distance
-    qubit_at: dict[Point, int] = {}
-    for qubit, point in circuit.get_final_qubit_coordinates().items():
-        row, col = finder.to_grid.exact((point[0], point[1]))
-        qubit_at[round(row, 3), round(col, 3)] = qubit
-    ancillas = [qubit_at[row, col] for row, col in finder.layout.cells_S2.tolist()]
-    data = [qubit_at[i + 0.5, j + 0.5] for i in range(d) for j in range(d)]
-    return ancillas, data
+class _Placing:
+    """One reading of the labels, carried onto the layout."""
 
-
-def _circuit_finder(circuit: stim.Circuit, basis: str | None) -> _Finder:
-    coords = circuit.get_detector_coordinates()
-    return _Finder(coords, circuit.num_detectors, basis or _basis_of(circuit, coords))
-
-
-class _Finder:
-    """Finds the symmetry that carries a circuit's coordinates onto the canonical grid."""
-
-    def __init__(self, coords: dict[int, list[float]], n_detectors: int, basis: str) -> None:
-        if n_detectors == 0:
-            raise SyndistillError("the circuit has no detectors; annotate it with DETECTOR(x, y, t) instructions")
-        needed, names = (4, "(x, y, t, kind)") if basis == "both" else (3, "(x, y, t)")
-        for detector in range(n_detectors):
-            if len(coords.get(detector, [])) < needed:
-                raise SyndistillError(
-                    f"detector D{detector} lacks coordinates {names}; add them, the geometry is read from there"
-                )
-        self.coords = [coords[n] for n in range(n_detectors)]
-        self.basis = basis
-        times = sorted({c[2] for c in self.coords})
-        self.rounds = len(times) - 1
+    def __init__(self, places: Places, mechanisms: Mechanisms, home: TrainingNoise | None) -> None:
+        self.places, self.mechanisms = places, mechanisms
+        self.rounds = int(places.count_P.max()) - 1
         if self.rounds < 1:
             raise SyndistillError(
-                f"all detectors, from {self._name(0)} on, are at one time; a memory experiment has at least two "
+                f"all detectors, from {places.names[0]} on, are at one time; a memory experiment has at least two "
                 "slices, its rounds and the one computed from the data readout"
             )
-        self.slice_N = np.array([times.index(c[2]) for c in self.coords])
-        self.layout, self.to_grid = self._find()
+        self.alive_N = np.zeros(len(places.names), bool)
+        self.alive_N[mechanisms.detectors_MK[mechanisms.detectors_MK >= 0]] = True
+        self.silent = not self.alive_N.any()  # without noise coordinates are all there is
+        self.layout, self.half = self._layout()
+        self.on_P, self.slice_N = self._slices()
+        # Basis x and z are names: which of them a circuit's errors are like is told by the errors, as is the way round.
+        self.bases = ("both",) if self.on_P.all() and not self.half else ("z", "x")
+        fits = home is not None and home.distance == self.layout.distance  # a decoder refuses another distance itself
+        self.home = home if home is not None and fits else si1000_noise(self.layout.distance)
 
-    def _find(self) -> tuple[Layout, _ToGrid]:
-        points = {(c[0], c[1]) for c in self.coords}
-        half = self.rounds == 1 and self.basis != "both"  # then no off-basis stabiliser has a detector
-        expected = "(d*d - 1)/2" if half else "d*d - 1"
-        distance = math.isqrt(len(points) * (2 if half else 1) + 1)
-        if distance < 3 or distance % 2 == 0 or (distance**2 - 1) != len(points) * (2 if half else 1):
+    def _layout(self) -> tuple[Layout, bool]:
+        n = self.places.n_places
+        half = self.rounds == 1 and distance_of(n, half=True) is not None and self._half_fits(n)
+        distance = distance_of(n, half)
+        if distance is None:
+            expected = "(d*d - 1)/2" if self.rounds == 1 else "d*d - 1"
+            odd = "" if self.places.points is None else f"; the odd one out may be {odd_one_out(self.places)}"
             raise SyndistillError(
-                f"detectors sit at {len(points)} places, where a rotated surface code of odd distance d has "
-                f"{expected}; the odd one out may be {self._odd_one_out()}"
+                f"detectors sit at {n} places, where a rotated surface code of odd distance d has {expected}{odd}"
             )
-        layout = Layout(distance)
-        cells_S2 = layout.cells_S2[layout.on_basis_S(self.basis)] if half else layout.cells_S2
-        cells = {tuple(cell) for cell in cells_S2}
-        on_grid = [g for g in _symmetries(points, cells_S2, distance) if {g(p) for p in points} == cells]
-        if not on_grid:
-            raise SyndistillError(
-                f"the detectors' places are not those of a rotated surface code of distance {distance}; "
-                f"check the coordinates of {self._odd_one_out()}"
+        return Layout(distance), half
+
+    def _half_fits(self, n_places: int) -> bool:
+        """One round of a memory has on-basis detectors alone; 24 places can also be a whole code of distance 5."""
+        if distance_of(n_places, half=False) is None or self.places.points is None:
+            return True
+        whole = Layout(distance_of(n_places, half=False) or 3)
+        return not any(fitting(self.places.points, whole, {tuple(c) for c in whole.cells_S2.tolist()}))
+
+    def _slices(self) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Which places are on-basis, and the slice of every detector.
+
+        On-basis places have rounds + 1 detectors, others two less, or more where nothing ever sets off the first or the
+        last one.
+        """
+        places, r = self.places, self.rounds
+        first_P = np.zeros(places.n_places, bool)
+        last_P = np.zeros(places.n_places, bool)
+        alive_N = self.alive_N | self.silent
+        first_P[places.place_N[(places.order_N == 0) & alive_N]] = True
+        last_P[places.place_N[(places.order_N == places.count_P[places.place_N] - 1) & alive_N]] = True
+        on_P = (places.count_P == r + 1) & first_P
+        empty_first_P = ~on_P & (places.count_P > r - 1) & ~first_P
+        empty_last_P = ~on_P & (places.count_P - empty_first_P > r - 1) & ~last_P
+        wrong_P = ~on_P & (places.count_P - empty_first_P - empty_last_P != r - 1)
+        n_on = places.n_places if self.half or on_P.all() else places.n_places // 2
+        if wrong_P.any() or on_P.sum() != n_on:
+            raise self._incomplete(on_P, wrong_P)
+        start_P = np.where(on_P | empty_first_P, 0, 1)
+        return on_P, places.order_N + start_P[places.place_N]
+
+    def _incomplete(self, on_P: NDArray[np.bool_], wrong_P: NDArray[np.bool_]) -> SyndistillError:
+        places, r = self.places, self.rounds
+        if not wrong_P.any():
+            return SyndistillError(
+                f"{int(on_P.sum())} of {places.n_places} stabilisers have a detector in the first slice and in the last "
+                "one, where a memory has all of one type; add the missing, or leave out the others"
             )
-        defined = {tuple(cell) for cell in layout.cells_S2[layout.on_basis_S(self.basis)]}
-        firsts = {(c[0], c[1]) for c, t in zip(self.coords, self.slice_N, strict=True) if t == 0}
-        fitting = [g for g in on_grid if {g(p) for p in firsts} == defined]
-        if not fitting:
-            raise SyndistillError(
-                f"the detectors of the first round, from {self._name(0)} on, are not the {len(defined)} "
-                f"stabilisers that a memory in basis {self.basis} defines there; add the missing, or name the basis"
-            )
-        to_grid = min(fitting, key=lambda g: len(self._wrong_kinds(g)))
-        if wrong := self._wrong_kinds(to_grid):
-            raise SyndistillError(
-                f"the fourth coordinate of detector {self._name(wrong[0])} is not the type of the stabiliser there; "
-                "0, 1, 2 mean X and 3, 4, 5 mean Z"
-            )
-        return layout, to_grid
+        counts = [int(c) for c in places.count_P]
+        rare = min(np.flatnonzero(wrong_P).tolist(), key=lambda place: counts.count(counts[place]))
+        name = places.names[int(np.flatnonzero(places.place_N == rare)[0])]
+        return SyndistillError(
+            f"the stabiliser of detector {name} has {counts[rare]} detectors where others have {r + 1}; a memory of "
+            f"{r} rounds has {r + 1} of each stabiliser of its basis and {r - 1} of each other one: one a round, please"
+        )
 
-    def _wrong_kinds(self, to_grid: _ToGrid) -> list[int]:
-        """Detectors of a two-observable circuit (elsewhere the first slice tells the types) of the other type."""
-        if self.basis != "both":
-            return []
-        return [n for n, c in enumerate(self.coords) if sum(to_grid((c[0], c[1])) or ()) % 2 != (c[3] < 3)]
-
-    def _odd_one_out(self) -> str:
-        """The detector farthest from where the others suggest: off their lattice, or at the rarest place."""
-        visits = Counter((c[0], c[1]) for c in self.coords)
-        axes = [sorted({p[axis] for p in visits}) for axis in (0, 1)]
-        gaps = Counter(round(b - a, 6) for values in axes for a, b in pairwise(values) if b - a > 1e-6)
-        pitch = gaps.most_common(1)[0][0] if gaps else 1.0
-        residue = {p: (round(p[0] % pitch, 6), round(p[1] % pitch, 6)) for p in visits}
-        common = Counter(residue.values())
-        neighbours = {p: sum(abs(p[0] - q[0]) + abs(p[1] - q[1]) < 2.1 * pitch for q in visits) for p in visits}
-        stranger = min(visits, key=lambda p: (common[residue[p]], visits[p], neighbours[p]))
-        return self._name(next(n for n, c in enumerate(self.coords) if (c[0], c[1]) == stranger))
-
-    def _name(self, detector: int) -> str:
-        return f"D{detector} at ({', '.join(f'{v:g}' for v in self.coords[detector])})"
-
-    def placement(self, lines: tuple[int | None, ...]) -> Placement:
-        index = {tuple(cell): s for s, cell in enumerate(self.layout.cells_S2)}
-        stabiliser_N = np.array([index[self.to_grid((c[0], c[1])) or (-1, -1)] for c in self.coords])
-        on_basis_S = self.layout.on_basis_S(self.basis)
-        seen: dict[tuple[int, int], int] = {}
-        for n, (t, s) in enumerate(zip(self.slice_N.tolist(), stabiliser_N.tolist(), strict=True)):
-            if (t, s) in seen:
-                raise SyndistillError(
-                    f"detector {self._name(n)} stands where D{seen[t, s]} already is: "
-                    f"one detector per stabiliser and round, please"
+    def placement(self) -> Placement:
+        self._order_slices()
+        start_P = self._by_points()
+        found = self._best(self._by_couplings(None) if start_P is None else start_P)
+        if start_P is not None and len(doubted := self._strangers(found[1])):
+            better_P = self._by_couplings(found[1])
+            if better_P is not None:
+                found = self._best(better_P)
+                warnings.warn(
+                    f"coordinates contradict the errors, for example of detector {self.places.names[doubted[0]]}: the "
+                    "stabilisers are placed by the errors",
+                    CoordinatesContradicted,
+                    stacklevel=4,
                 )
-            if t in (0, self.rounds) and not on_basis_S[s]:
-                raise SyndistillError(f"detector {self._name(n)} is off-basis, and such a slice has none of those")
-            seen[t, s] = n
-        for t, s in product(range(self.rounds + 1), range(self.layout.n_stabilisers)):
-            if (t, s) not in seen and (on_basis_S[s] or 0 < t < self.rounds):
-                row, col = self.layout.cells_S2[s]
-                raise SyndistillError(
-                    f"slice {t} of {self.rounds + 1} lacks the detector of the stabiliser in grid cell "
-                    f"({row}, {col}); every stabiliser needs one DETECTOR per round"
-                )
-        return Placement(self.layout, self.rounds, self.basis, self.slice_N, stabiliser_N, lines)
+        basis, stabiliser_P = found
+        if len(doubted := self._strangers(stabiliser_P)):
+            raise SyndistillError(
+                f"the errors that set off detector {self.places.names[doubted[0]]} are not those of its place "
+                f"({len(doubted)} such detectors); check its coordinates and what it compares"
+            )
+        stabiliser_N = stabiliser_P[self.places.place_N]
+        holds_O2, turn_OS = observables_of(self.mechanisms, stabiliser_N, self.layout, basis)
+        return Placement(
+            self.layout, self.rounds, basis, self.slice_N, stabiliser_N, holds_O2, turn_OS,
+            self._fit(basis, stabiliser_P), self._to_grid(stabiliser_P),
+        )  # fmt: skip
 
-
-@dataclass(frozen=True)
-class _ToGrid:
-    """An axis-aligned or 45-degree lattice, shifted, scaled and reflected onto the grid 0..d."""
-
-    rotated: bool
-    swap: bool
-    flips: tuple[bool, bool]
-    starts: Point
-    pitch: float
-    distance: int
-
-    def exact(self, point: Point) -> Point:
-        u, v = _axes(point, self.rotated)
-        a, b = (u - self.starts[0]) / self.pitch, (v - self.starts[1]) / self.pitch
-        a, b = (self.distance - a if self.flips[0] else a), (self.distance - b if self.flips[1] else b)
-        return (b, a) if self.swap else (a, b)
-
-    def __call__(self, point: Point) -> tuple[int, int] | None:
-        a, b = self.exact(point)
-        if abs(a - round(a)) > 1e-6 or abs(b - round(b)) > 1e-6:
+    def _fit(self, basis: str, stabiliser_P: NDArray[np.int64]) -> Fit | None:
+        if self.silent:
             return None
-        return round(a), round(b)
+        pattern, shapes, p_M = self._pattern(basis), self._shapes(), self.mechanisms.p_M
+        keys_U = shapes.keys_U(stabiliser_P, self.layout.n_stabilisers)
+        share = pattern.share(keys_U, shapes.total_U) * (1 - self.mechanisms.too_long)
+        p = pattern.rate_of(keys_U, shapes)
+        return Fit(share, p, pattern.divergence(keys_U, shapes, p_M, p) / self.rounds)
 
+    def _best(self, start_P: NDArray[np.int64]) -> tuple[str, NDArray[np.int64]]:
+        """Basis and stabilisers of the way round whose errors are most like the training noise's."""
+        mechanisms, places, n_stabilisers = self.mechanisms, self.places, self.layout.n_stabilisers
+        shapes = self._shapes()
+        found = []
+        for basis in self.bases:
+            pattern = self._pattern(basis)
+            for stabiliser_P in self._ways(basis, start_P):
+                keys_U = shapes.keys_U(stabiliser_P, n_stabilisers)
+                share = pattern.share(keys_U, shapes.total_U) * (1 - mechanisms.too_long)
+                found.append((share, pattern.likeness(keys_U, shapes), basis, stabiliser_P))
+        if not found:
+            raise SyndistillError(
+                f"the detectors of the first slice, from {places.names[0]} on, are not the stabilisers of one type; "
+                "add the missing"
+            )
+        # Two ways of one share (of one round all are) differ in how likely their mechanisms are.
+        return max(found, key=lambda way: (round(way[0], 3), round(way[1], 6)))[2:]
 
-def _axes(point: Point, rotated: bool) -> Point:
-    x, y = point
-    return (x + y, x - y) if rotated else (x, y)
+    def _ways(self, basis: str, start_P: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        """All ways round that put on-basis places where they belong: quarter turns carry the layout onto itself and
+        exchange the types."""
+        for _ in range(4):
+            if (self.layout.on_basis_S(basis)[start_P] == self.on_P).all():
+                yield start_P
+            start_P = self.layout.turned_back_S[start_P]
 
-
-def _symmetries(points: Iterable[Point], cells_S2: np.ndarray, distance: int) -> Iterable[_ToGrid]:
-    """Candidate maps, the identity first: those that carry the points' bounding box onto the cells'."""
-    low, high = cells_S2.min(0), cells_S2.max(0)  # symmetric: low + high = distance
-    for rotated in (False, True):
-        uv = np.array([_axes(p, rotated) for p in points])
-        for swap, *flips in product((False, True), repeat=3):
-            order = [1, 0] if swap else [0, 1]
-            pitch = float(((uv.max(0) - uv.min(0)) / (high - low)[order]).max())
-            starts = uv.min(0) - low[order] * pitch
-            yield _ToGrid(rotated, swap, (flips[0], flips[1]), (float(starts[0]), float(starts[1])), pitch, distance)
-
-
-def _basis_from_kinds(coords: dict[int, list[float]]) -> str | None:
-    """From Google's fourth coordinate, 0-2 for X-type detectors and 3-5 for Z-type ones, in the first slice."""
-    if not coords or any(len(c) < 4 for c in coords.values()):
+    def _by_points(self) -> NDArray[np.int64] | None:
+        """The stabilisers by where the places are; None where they make no lattice, but errors may help."""
+        points, layout = self.places.points, self.layout
+        if points is None:
+            return None
+        number = {(r, c): s for s, (r, c) in enumerate(layout.cells_S2.tolist())}
+        for cells in self._cells():
+            for to_grid in fitting(points, layout, cells):
+                return np.array([number[to_grid(p) or (-1, -1)] for p in points])
+        if self.silent or self.half:
+            raise SyndistillError(
+                f"the detectors' places are not those of a rotated surface code of distance {layout.distance}; "
+                f"check the coordinates of {odd_one_out(self.places)}"
+            )
         return None
-    first = min(c[2] for c in coords.values())
-    kinds = {c[3] >= 3 for c in coords.values() if c[2] == first}
-    return "both" if len(kinds) == 2 else ("z" if kinds == {True} else "x")
 
+    def _cells(self) -> Iterator[set[tuple[int, int]]]:
+        cells_S2 = self.layout.cells_S2
+        if not self.half:
+            yield {(r, c) for r, c in cells_S2.tolist()}
+            return
+        for basis in self.bases:
+            yield {(r, c) for r, c in cells_S2[self.layout.on_basis_S(basis)].tolist()}
 
-def _basis_of(circuit: stim.Circuit, coords: dict[int, list[float]]) -> str:
-    """Basis from the fourth coordinate, else from an MX readout, else z.
+    def _by_couplings(self, stabiliser_P: NDArray[np.int64] | None) -> NDArray[np.int64]:
+        coupled_PP = coupled(self.mechanisms, self.places.place_N, self.places.n_places)
+        if self.half or not coupled_PP.any():
+            raise SyndistillError(
+                f"nothing says where the stabilisers of the detectors are, from {self.places.names[0]} on; add "
+                "coordinates (x, y, t)"
+            )
+        expected_SS = expected_couplings(self._pattern(self.bases[0]), self.layout)
+        found_P = in_space(coupled_PP, expected_SS, stabiliser_P)
+        if stabiliser_P is None:
+            odd = "" if self.places.points is None else f"; check the coordinates of {odd_one_out(self.places)}"
+            if found_P is None or agreement(coupled_PP, expected_SS, found_P) < _AGREES:
+                raise SyndistillError(
+                    "neither the detectors' places nor their errors are those of a rotated surface code of distance "
+                    f"{self.layout.distance}{odd}"
+                )
+            warnings.warn(
+                f"the detectors' places make no lattice{odd}: the stabilisers are placed by the errors",
+                CoordinatesContradicted,
+                stacklevel=5,
+            )
+        return stabiliser_P if found_P is None else found_P
 
-    A ZXXZ circuit says neither; its caller knows (properties.yml) and names the basis.
-    """
-    if circuit.num_observables == 2:
-        return "both"
-    if (kind := _basis_from_kinds(coords)) is not None:
-        return kind
-    return "x" if any(i.name in ("MX", "RX") for i in circuit.flattened()) else "z"
+    def _strangers(self, stabiliser_P: NDArray[np.int64]) -> NDArray[np.int64]:
+        shapes = self._shapes()
+        keys_U = shapes.keys_U(stabiliser_P, self.layout.n_stabilisers)
+        return strangers(self.mechanisms, np.isin(keys_U, self.home.any_way)[shapes.shape_M])
 
+    def _shapes(self) -> Shapes:
+        places = self.places
+        return shapes_of(self.mechanisms, self.slice_N, places.place_N, places.n_places, self.rounds)
 
-def _observable_supports(circuit: stim.Circuit) -> list[set[int] | None]:
-    """Data qubits of each observable: of the measurements it includes, or of its Pauli targets."""
-    measured: list[int] = []
-    supports: list[set[int] | None] = [set() for _ in range(circuit.num_observables)]
-    for instruction in circuit.flattened():
-        if instruction.name == "OBSERVABLE_INCLUDE":
-            qubits = {
-                t.value if t.pauli_type in ("X", "Y", "Z") else measured[t.value] for t in instruction.targets_copy()
-            }
-            k = int(instruction.gate_args_copy()[0])
-            supports[k] = (supports[k] or set()) | qubits
-        elif stim.gate_data(instruction.name).produces_measurements:
-            groups = instruction.target_groups()
-            measured += [g[0].value if len(g) == 1 else -1 for g in groups]
-    return [None if support is None or -1 in support else support for support in supports]
-
-
-def _line_of(finder: _Finder, o: int, support: set[int] | None, points: dict[int, list[float]]) -> int | None:
-    """Index of the line that observable `o` is, None when it is none of them."""
-    if not support or any(len(points.get(q, [])) < 2 for q in support):
+    def _to_grid(self, stabiliser_P: NDArray[np.int64]) -> ToGrid | None:
+        """The map of the places that were chosen."""
+        points, cells_S2 = self.places.points, self.layout.cells_S2
+        if points is None:
+            return None
+        cells = [tuple(c) for c in cells_S2[stabiliser_P].tolist()]
+        for to_grid in fitting(points, self.layout, set(cells)):  # type: ignore[arg-type]
+            if [to_grid(p) for p in points] == cells:
+                return to_grid
         return None
-    cells = [finder.to_grid.exact((points[q][0], points[q][1])) for q in support]
-    basis = ("x", "z")[o] if finder.basis == "both" else finder.basis
-    along = {round(cell[0 if basis == "x" else 1] - 0.5, 6) for cell in cells}
-    if len(cells) != finder.layout.distance or len(along) != 1:
-        return None
-    line = along.pop()
-    return int(line) if line.is_integer() else None
+
+    def _pattern(self, basis: str) -> Pattern:
+        pattern = self.home.pattern(basis) or si1000_noise(self.layout.distance).pattern(basis)
+        assert pattern is not None
+        return pattern
+
+    def _order_slices(self) -> None:
+        place_N, r = self.places.place_N, self.rounds
+        for place in closing_exchanged(self.mechanisms, place_N, self.places.order_N):
+            if self.on_P[place]:
+                last_two = (place_N == place) & (self.slice_N >= r - 1)
+                self.slice_N = np.where(last_two, 2 * r - 1 - self.slice_N, self.slice_N)
+        order_T = in_time(self.mechanisms, self.slice_N, r + 1)
+        if order_T is None or (order_T == np.arange(r + 1)).all():
+            return
+        moved_N = order_T[self.slice_N]
+        wrong = int(np.flatnonzero(moved_N != self.slice_N)[0])
+        if (moved_N[self.on_P[self.places.place_N] == 0] % self.rounds == 0).any():
+            raise SyndistillError(
+                f"the errors do not put the slices in the order of their times (detector {self.places.names[wrong]}), "
+                "nor in one that a memory can have; check the coordinates of time"
+            )
+        warnings.warn(
+            f"times contradict the errors, from detector {self.places.names[wrong]} on: the errors order the slices",
+            CoordinatesContradicted,
+            stacklevel=5,
+        )
+        self.slice_N = moved_N
+
+
+def canonical_qubits(circuit: stim.Circuit, placement: Placement) -> tuple[list[int], list[int]]:
+    """The ancilla of each stabiliser, and the data qubits row by row, as the circuit numbers them."""
+    to_grid, d = placement.to_grid, placement.layout.distance
+    if to_grid is None:
+        raise SyndistillError("the circuit's coordinates are not those of its qubits; give it QUBIT_COORDS")
+    qubit_at: dict[tuple[float, float], int] = {}
+    for qubit, point in circuit.get_final_qubit_coordinates().items():
+        row, col = to_grid.exact((point[0], point[1]))
+        qubit_at[round(row, 3), round(col, 3)] = qubit
+    ancillas = [qubit_at[row, col] for row, col in placement.layout.cells_S2.tolist()]
+    return ancillas, [qubit_at[i + 0.5, j + 0.5] for i in range(d) for j in range(d)]

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import stim
+from numpy.typing import NDArray
 
 from syndistill.circuits.layout import Layout
 
@@ -164,3 +166,11 @@ def si1000_every_end(distance: int, rounds: int, basis: str, p: float) -> stim.C
         cycle.after_measurement(cycle.ancillas)
         cycle.reset(cycle.ancillas)
     return cycle.circuit
+
+
+def si1000_places(distance: int, rounds: int, basis: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Slice and stabiliser of each detector of `si1000_memory`, in its order, both int64 (N,)."""
+    every_S = np.arange(distance**2 - 1)
+    defined_S = every_S[Layout(distance).on_basis_S(basis)]
+    members = [defined_S, *[every_S] * (rounds - 1), defined_S]
+    return np.repeat(np.arange(rounds + 1), [len(m) for m in members]), np.concatenate(members)

@@ -1,0 +1,209 @@
+"""The signature of the noise that a network was trained on: which error mechanisms there are, and how likely.
+
+A network has learned the shapes of errors in one orientation, of one schedule of gates. The signature says which, so
+that another circuit can be read the right way round, and so that a circuit far from it is told.
+
+Axes: U shapes, K detectors of one (see `mechanisms`), S stabilisers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import stim
+from numpy.typing import NDArray
+
+from syndistill.circuits.layout import Layout
+from syndistill.circuits.mechanisms import MOST_DETECTORS, Shapes, mechanisms_of, shape_keys, shapes_of
+from syndistill.circuits.si1000 import si1000_memory, si1000_places
+from syndistill.errors import SyndistillError
+
+_SOME_RATE = 1e-3
+LEAST = 1e-5
+"""The probability that a network is taken to expect of an error that its training noise did not have."""
+
+_ROUNDS = (4, 1)  # four rounds have every part but "only", which one round has
+
+
+@dataclass(frozen=True, eq=False)
+class Pattern:
+    """The shapes of one basis: their numbers, parts, and probabilities per unit of p (`rate_U`)."""
+
+    keys_U: NDArray[np.int64]
+    part_U: NDArray[np.int64]
+    rate_U: NDArray[np.float64]
+
+    @cached_property
+    def known(self) -> NDArray[np.int64]:
+        """The numbers of all shapes, in increasing order, in whatever part."""
+        return np.unique(self.keys_U[self.keys_U >= 0])
+
+    def codes(self, n_stabilisers: int) -> NDArray[np.int64]:
+        """What `mechanisms.shape_keys` made the numbers of, (U, K)."""
+        base = 2 * n_stabilisers + 1
+        return self.keys_U[:, None] // base ** np.arange(MOST_DETECTORS - 1, -1, -1) % base - 1
+
+    def share(self, keys_U: NDArray[np.int64], weight_U: NDArray[np.float64]) -> float:
+        """The part of the weight that is in shapes known here."""
+        total = weight_U.sum()
+        return float(weight_U[np.isin(keys_U, self.known)].sum() / total) if total > 0 else 0.0
+
+
+    def likeness(self, keys_U: NDArray[np.int64], shapes: Shapes) -> float:
+        """How much of two distributions over (part of time, shape) is common, 0 to 1: 1 where every mechanism is as
+        likely, next to the others, as here."""
+        here = _distribution(self.keys_U, self.part_U, self.rate_U, np.unique(shapes.part_U))
+        there = _distribution(keys_U, shapes.part_U, shapes.mean_U(), np.unique(self.part_U))
+        return sum(min(chance, here.get(which, 0.0)) for which, chance in there.items())
+
+    def rate_of(self, keys_U: NDArray[np.int64], shapes: Shapes) -> float:
+        """The p at which this noise has as much probability in the shapes common to both; 0 where there are none."""
+        rate_U = self._rates(keys_U, shapes.part_U)
+        expected = float(rate_U.sum())
+        return float(shapes.mean_U()[rate_U > 0].sum()) / expected if expected else 0.0
+
+    def divergence(
+        self, keys_U: NDArray[np.int64], shapes: Shapes, p_M: NDArray[np.float64], p: float
+    ) -> float:
+        """Nats a shot by which errors of these probabilities differ from this noise at `p`: the sum of
+        q log(q / e) + (1 - q) log((1 - q) / (1 - e)) over mechanisms, with e the expected probability of each (at least
+        LEAST)."""
+        expected_M = np.clip(p * self._rates(keys_U, shapes.part_U)[shapes.shape_M], LEAST, 0.5)
+        q_M = np.clip(p_M, 1e-12, 1 - 1e-12)
+        return float((q_M * np.log(q_M / expected_M) + (1 - q_M) * np.log((1 - q_M) / (1 - expected_M))).sum())
+
+    def _rates(self, keys_U: NDArray[np.int64], part_U: NDArray[np.int64]) -> NDArray[np.float64]:
+        here = dict(zip(zip(self.part_U.tolist(), self.keys_U.tolist(), strict=True), self.rate_U, strict=True))
+        return np.array([here.get(which, 0.0) for which in zip(part_U.tolist(), keys_U.tolist(), strict=True)])
+
+
+def _distribution(
+    keys_U: NDArray[np.int64], part_U: NDArray[np.int64], value_U: NDArray[np.float64], parts: NDArray[np.int64]
+) -> dict[tuple[int, int], float]:
+    """Values by (part, key) of these parts alone, as fractions of their sum."""
+    found: dict[tuple[int, int], float] = {}
+    for key, part, value in zip(keys_U.tolist(), part_U.tolist(), value_U.tolist(), strict=True):
+        if part in parts:
+            found[part, key] = found.get((part, key), 0.0) + value
+    total = sum(found.values())
+    return {which: value / total for which, value in found.items()} if total else {}
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingNoise:
+    """noise: the model's name. p_min, p_max: what its p was; rounds: the most there were.
+
+    patterns: by basis ("x", "z", "both"), the shapes in the canonical layout of this distance.
+    """
+
+    noise: str
+    distance: int
+    p_min: float
+    p_max: float
+    rounds: int
+    patterns: Mapping[str, Pattern]
+
+    def __str__(self) -> str:
+        return f"{self.noise}, p {self.p_min:g} to {self.p_max:g}, up to {self.rounds} rounds"
+
+    def pattern(self, basis: str) -> Pattern | None:
+        """Of a basis; None where the network never saw it. For "both" without one of its own, x and z together."""
+        if basis == "both" and basis not in self.patterns and {"x", "z"} <= set(self.patterns):
+            x, z = self.patterns["x"], self.patterns["z"]
+            return Pattern(*(np.concatenate([getattr(x, f), getattr(z, f)]) for f in ("keys_U", "part_U", "rate_U")))
+        return self.patterns.get(basis)
+
+    @cached_property
+    def any_way(self) -> NDArray[np.int64]:
+        """The numbers of all shapes in all ways round: what circuit noise does, nearly whatever the schedule."""
+        layout = Layout(self.distance)
+        n = layout.n_stabilisers
+        found = []
+        for pattern in self.patterns.values():
+            codes_UK = pattern.codes(n)
+            slice_UK, stabiliser_UK = np.divmod(codes_UK, n)
+            for _ in range(4):
+                stabiliser_UK = layout.turned_S[stabiliser_UK]
+                turned_UK = np.where(codes_UK >= 0, slice_UK * n + stabiliser_UK, -1)
+                found.append(shape_keys(np.sort(turned_UK, axis=1), n))
+        return np.unique(np.concatenate(found))
+
+    def to_json(self) -> dict[str, Any]:
+        """For a network file's header: numbers as they are, in rows (part, key, rate)."""
+        return {
+            "noise": self.noise,
+            "distance": self.distance,
+            "p_min": self.p_min,
+            "p_max": self.p_max,
+            "rounds": self.rounds,
+            "patterns": {
+                basis: {
+                    "part": p.part_U.tolist(),
+                    "key": p.keys_U.tolist(),
+                    "rate": [float(f"{rate:.5g}") for rate in p.rate_U],
+                }
+                for basis, p in self.patterns.items()
+            },
+        }
+
+    @classmethod
+    def from_json(cls, content: Any) -> TrainingNoise:
+        """SyndistillError where this is not what `to_json` writes."""
+        try:
+            patterns = {
+                basis: Pattern(
+                    np.array(p["key"], np.int64), np.array(p["part"], np.int64), np.array(p["rate"], np.float64)
+                )
+                for basis, p in content["patterns"].items()
+            }
+            return cls(
+                str(content["noise"]), int(content["distance"]), float(content["p_min"]), float(content["p_max"]),
+                int(content["rounds"]), patterns,
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise SyndistillError(
+                f"the signature of the training noise is damaged ({error}); get a fresh copy of the network"
+            ) from None
+
+
+def training_noise(
+    circuits: Mapping[str, list[tuple[stim.Circuit, NDArray[np.int64], NDArray[np.int64]]]],
+    noise: str,
+    distance: int,
+    p: float,
+    p_range: tuple[float, float],
+    rounds: int,
+) -> TrainingNoise:
+    """From circuits by basis, each with its detectors' slices and stabilisers; `p` is the rate they are written for."""
+    n_stabilisers = Layout(distance).n_stabilisers
+    patterns = {}
+    for basis, members in circuits.items():
+        parts: dict[tuple[int, int], float] = {}
+        for circuit, slice_N, stabiliser_N in members:
+            dem = circuit.detector_error_model(approximate_disjoint_errors=True)
+            shapes = shapes_of(mechanisms_of(dem), slice_N, stabiliser_N, n_stabilisers, int(slice_N.max()))
+            keys_U = shapes.keys_U(np.arange(n_stabilisers), n_stabilisers)
+            for key, part, mean in zip(keys_U.tolist(), shapes.part_U.tolist(), shapes.mean_U(), strict=True):
+                parts.setdefault((part, key), float(mean) / p)
+        rows = sorted(parts.items())
+        patterns[basis] = Pattern(
+            np.array([key for (_, key), _ in rows]), np.array([part for (part, _), _ in rows]),
+            np.array([rate for _, rate in rows]),
+        )  # fmt: skip
+    return TrainingNoise(noise, distance, *p_range, rounds, patterns)
+
+
+@lru_cache(maxsize=16)
+def si1000_noise(distance: int) -> TrainingNoise:
+    """What a circuit is compared with where no network says what it was trained on."""
+    circuits = {
+        basis: [
+            (si1000_memory(distance, r, basis, _SOME_RATE), *si1000_places(distance, r, basis)) for r in _ROUNDS
+        ]
+        for basis in ("x", "z")
+    }
+    return training_noise(circuits, "si1000", distance, _SOME_RATE, (0.001, 0.006), 25)
