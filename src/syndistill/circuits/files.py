@@ -83,7 +83,7 @@ def _require_workable(path: str | Path, content: stim.Circuit | stim.DetectorErr
 
 def _require_at_most(path: str | Path, found: int, most: int, what: str) -> None:
     if found > most:
-        raise SyndistillError(f"{path} has {found:,} {what}, and at most {most:,} can be worked with; give a smaller one")
+        raise SyndistillError(f"{path} has {found:,} {what}, and at most {most:,} can be worked with; give fewer")
 
 
 def _written_out(content: stim.Circuit | stim.DetectorErrorModel) -> int:
