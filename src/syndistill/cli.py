@@ -173,10 +173,11 @@ def evaluate(
     d=3,rounds=3,basis=z,noise=si1000,p=0.004
     """
     from syndistill.evaluation.subject import Subject
-    from syndistill.recipes.console import progress_bars
 
     _require_writable(json, force)
     subject = _subject(Subject, circuit, recorded, experiment, seed)
+    from syndistill.recipes.console import progress_bars  # loads PyTorch: bad input is said before
+
     _use_threads(threads)
     how = f"the same command goes on from the batches in {rows}" if rows else "with --rows FILE it can go on from there"
     with resumable(how), progress_bars() as bars:

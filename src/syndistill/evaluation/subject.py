@@ -15,11 +15,9 @@ import stim
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.files import load_circuit
 from syndistill.decoders.contract import Decoder
-from syndistill.decoders.network import network_lookup
 from syndistill.decoders.registry import build_decoder, decoder_names
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import DEFAULT_BATCH, Comparison, LeftOut, Progress, Say, compare, compare_recorded
-from syndistill.models.zoo import network_path, shipped_names
 from syndistill.sampling.recorded import Recording
 from syndistill.sampling.stored import StoredShots, dem_of_circuit
 
@@ -71,20 +69,26 @@ class Subject:
     def _maker(self, name: str) -> Callable[[], Decoder]:
         """What makes the decoder; SyndistillError where the name means none, whatever the circuit."""
         plain, at, model = name.rpartition("@")
-        if not at or network_path(name) is not None:
+        if not at or name in decoder_names():
             plain, at, model = name, "", "circuit"
+        if plain not in decoder_names():
+            return self._network_maker(name)
         if at and self.recording is None:
             raise SyndistillError(f"decoder {name!r}: @{model} is for recorded shots only; write {plain!r}")
-        if at and self.recording is not None and model not in (models := self.recording.models):
+        if self.recording is not None and model not in (models := self.recording.models):
             raise SyndistillError(f"decoder {name!r}: error model {model!r} is unknown; pick {', '.join(models)}")
-        if plain in decoder_names():
-            return lambda: _named(build_decoder(plain, self.dem(model), self.circuit), name)
-        factory = network_lookup(self.basis)(plain)
-        if factory is None:
-            raise SyndistillError(_unknown(plain))
-        if at:
+        return lambda: _named(build_decoder(plain, self.dem(model), self.circuit), name)
+
+    def _network_maker(self, name: str) -> Callable[[], Decoder]:
+        from syndistill.decoders.network import network_lookup  # here, as it takes PyTorch seconds to load
+
+        find = network_lookup(self.basis)
+        if (factory := find(name)) is not None:
+            return lambda: factory(self.dem(), self.circuit)
+        plain, at, _ = name.rpartition("@")
+        if at and find(plain) is not None:
             raise SyndistillError(f"decoder {name!r}: a network takes no error model; write {plain!r}")
-        return lambda: factory(self.dem(model), self.circuit)
+        raise SyndistillError(_unknown(plain if at else name))
 
     def _decoders(self, names: Sequence[str], left_out: LeftOut) -> list[Decoder]:
         """Those that can serve the circuit."""
@@ -146,6 +150,8 @@ def _named(decoder: Decoder, name: str) -> Decoder:
 
 
 def _unknown(name: str) -> str:
+    from syndistill.models.zoo import shipped_names
+
     known = [*decoder_names(), *shipped_names()]
     close = get_close_matches(name, known, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
