@@ -166,21 +166,23 @@ def evaluate(
 ) -> None:
     """Judge decoders on the same shots: LER, NLL, calibration, time, and exact paired tests.
 
-    Name exactly one of --circuit, --recorded and --experiment.
+    Name exactly one of --circuit, --recorded and --experiment. A decoder that cannot serve them, or whose package is
+    missing, is left out with a warning, and the others go on.
 
     [bold]Example:[/bold] syndistill evaluate pymatching tesseract --shots 100000 --experiment
     d=3,rounds=3,basis=z,noise=si1000,p=0.004
     """
     from syndistill.evaluation.subject import Subject
-    from syndistill.recipes.console import progress_bars
 
     _require_writable(json, force)
     subject = _subject(Subject, circuit, recorded, experiment, seed)
+    from syndistill.recipes.console import progress_bars  # loads PyTorch: bad input is said before
+
     _use_threads(threads)
     how = f"the same command goes on from the batches in {rows}" if rows else "with --rows FILE it can go on from there"
     with resumable(how), progress_bars() as bars:
         bar = bars.counting("shots")
-        found = subject.compare(decoders, shots, seed or 0, batch=batch, rows_file=rows, progress=bar)
+        found = subject.compare(decoders, shots, seed or 0, batch=batch, rows_file=rows, progress=bar, say=bars.say)
     _show(found, subject.label)
     if json is not None:
         from syndistill.training.run_folder import write_json
@@ -322,6 +324,8 @@ def run_app(arguments: Sequence[str]) -> int:
         code = app(args=list(arguments), standalone_mode=False)
     except SyndistillError as error:
         return _fail(str(error))
+    except OSError as error:  # what no verb foresaw: a name that is too long, a file system that is read-only
+        return _fail(f"{error.strerror or error}: {str(error.filename or '')[:200]}; choose another path")
     except _UsageError as error:
         return _fail(f"{error.format_message()} Try --help.")  # type: ignore[attr-defined]
     return code if isinstance(code, int) else 0

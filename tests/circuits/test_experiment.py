@@ -30,11 +30,19 @@ def test_parse_and_print() -> None:
         ("d=3,rounds=3,basis=z,noise=thermal,p=0.004", "noise=thermal"),
         ("d=3,rounds=3,basis=z,noise=si1000,p=0.4", "p=0.4"),
         ("d=3,rounds=3,basis=z,noise=si1000,p=nan", "p=nan"),
+        ("d=3,rounds=3,basis=z,noise=si1000,p=1e400", "p=inf"),
+        ("d=3,d=5,rounds=3,basis=z,noise=si1000,p=0.004", "names distance twice"),
+        ("d=3,rounds=9223372036854775807,basis=z,noise=si1000,p=0.004", "more than 200,000 detectors"),
+        ("d=3,rounds=9223372036854775808,basis=z,noise=uniform,p=0.004", "more than 200,000 detectors"),
+        (f"d=3,rounds={'9' * 4000},basis=z,noise=uniform,p=0.004", "more than 200,000 detectors"),
+        (f"d=3,rounds={'9' * 5000},basis=z,noise=uniform,p=0.004", "'rounds=9+' .* no int"),
+        ("d=1000000000001,rounds=1,basis=both,noise=si1000,p=0.004", "more than 200,000 detectors"),
     ],
 )
 def test_bad_text(text: str, says: str) -> None:
-    with pytest.raises(SyndistillError, match=says):
+    with pytest.raises(SyndistillError, match=says) as caught:
         Experiment.parse(text)
+    assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize("noise", ["uniform", "si1000"])

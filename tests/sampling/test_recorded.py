@@ -1,6 +1,5 @@
 """The Sycamore folders: sizes, events recomputed from measurements, matching's logical error rate."""
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,99 +8,29 @@ import pymatching
 import pytest
 import stim
 
+from syndistill.circuits.experiment import Experiment
 from syndistill.errors import SyndistillError
-from syndistill.sampling.recorded import Recording, RecordingProperties, find_recordings
+from syndistill.sampling.recorded import Recording, _check_label
+from syndistill.sampling.recording_files import RecordingProperties, find_recordings
 from syndistill.sampling.shots import shots_from_detectors
+
+from .recordings import change, make_plain, refused
 
 RECORDINGS = Path(__file__).parents[3] / "shared" / "data" / "sycamore_x_even"
 needs_recordings = pytest.mark.skipif(not RECORDINGS.exists(), reason="the Sycamore recordings are not here")
 
 
-def make_recording(folder: Path, shots: int = 40) -> Path:
-    """A folder in the Sycamore layout from a simulated experiment with random initial states."""
-    folder.mkdir(parents=True)
-    generated = stim.Circuit.generated(
-        "surface_code:rotated_memory_x", distance=3, rounds=2, before_measure_flip_probability=0.05
-    ).flattened()
-    noisy = stim.Circuit()
-    for instruction in generated:
-        noisy.append(instruction)
-        if instruction.name == "RX":  # random initial states, as in the experiment
-            for k, t in enumerate(instruction.targets_copy()):
-                noisy.append("CZ", [stim.target_sweep_bit(k), t.value])
-    ideal = noisy.without_noise()
-    sweep = np.random.default_rng(1).integers(0, 2, (shots, 9)).astype(bool)
-    # the frames of a sweep bit are added by hand: Stim's sampler takes them for 0
-    measurements = noisy.compile_sampler(seed=1).sample(shots)
-    data = [t.value for i in generated if i.name == "RX" for t in i.targets_copy()]
-    for k, q in enumerate(data):
-        flipped = flips_of(ideal, q)
-        measurements ^= sweep[:, [k]] & flipped
-    converter = ideal.compile_m2d_converter()
-    events, flips = converter.convert(measurements=measurements, sweep_bits=sweep, separate_observables=True)
-    dem = noisy.detector_error_model(decompose_errors=True)
-    files = {
-        "properties.yml": "type: surface_code_memory_experiment\nbasis: X\nrounds: 2\ndistance: 3\n"
-        f"shots: {shots}\ncenter_data_qubit_row: 3\ncenter_data_qubit_col: 5\n"
-        f"circuit_measurements: {noisy.num_measurements}\ncircuit_sweep_bits: 9\n"
-        f"circuit_detectors: {noisy.num_detectors}\ncircuit_observables: 1\n",
-        "circuit_ideal.stim": str(ideal),
-        "circuit_noisy.stim": str(noisy),
-        "circuit_detector_error_model.dem": str(dem),
-        "pij_from_even_for_odd.dem": str(dem),
-    }
-    for name, text in files.items():
-        (folder / name).write_text(text)
-    for name, bits in (("measurements", measurements), ("sweep", sweep), ("detection_events", events)):
-        np.packbits(bits, axis=1, bitorder="little").tofile(folder / f"{name}.b8")
-    (folder / "obs_flips_actual.01").write_text("".join(f"{int(f)}\n" for f in flips[:, 0]))
-    return folder
-
-
-def flips_of(ideal: stim.Circuit, qubit: int) -> np.ndarray:
-    """Measurements that a Z on `qubit` after its reset flips, bool (1, M)."""
-    circuit = stim.Circuit()
-    for instruction in ideal:
-        if instruction.name == "CZ" and any(t.is_sweep_bit_target for t in instruction.targets_copy()):
-            continue
-        circuit.append(instruction)
-        if instruction.name == "RX":
-            circuit.append("Z_ERROR", [qubit], 1.0)
-    simulator = stim.FlipSimulator(batch_size=1, disable_stabilizer_randomization=True)
-    simulator.do(circuit)
-    return simulator.get_measurement_flips().T
-
-
-@pytest.fixture(scope="module")
-def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_recording(tmp_path_factory.mktemp("recorded") / "surface_code_bX_d3_r02_center_3_5")
-
-
-@pytest.fixture
-def broken(recording: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(recording, tmp_path / "broken"))
-
-
-def refused(folder: Path, *says: str) -> None:
-    with pytest.raises(SyndistillError) as caught:
-        Recording.load(folder)
-    message = str(caught.value)
-    assert "\n" not in message
-    for words in says:
-        assert words in message
-
-
 def test_load(recording: Path) -> None:
     loaded = Recording.load(recording)
     p = loaded.properties
-    assert (p.distance, p.rounds, p.basis, p.center, p.n_shots) == (3, 2, "x", (3, 5), 40)
+    assert (p.distance, p.rounds, p.basis, p.center, p.n_shots) == (3, 2, "x", (3, 3), 40)
     assert len(loaded) == 40
     for name in ("pij", "circuit"):
         stored = loaded.stored_shots(name)
         events = np.unpackbits(
             np.fromfile(recording / "detection_events.b8", dtype=np.uint8).reshape(40, -1), axis=1, bitorder="little"
         )
-        assert (stored.detectors() == events[:, : p.n_detectors]).all()
+        assert (stored.detectors() == events[:, :16]).all()
         flips = [line == "1" for line in (recording / "obs_flips_actual.01").read_text().split()]
         assert stored.observables()[:, 0].tolist() == flips
         assert any(flips)
@@ -148,16 +77,16 @@ def test_contents_that_do_not_belong_together(broken: Path) -> None:
 
     events = bytearray(original["detection_events.b8"])
     events[7] ^= 1
-    spoil("detection_events.b8", bytes(events), "detection_events.b8 is not what measurements.b8")
+    spoil("detection_events.b8", bytes(events), "detection_events is not what measurements and sweep give")
     flips = original["obs_flips_actual.01"].translate(bytes.maketrans(b"01", b"10"))
-    spoil("obs_flips_actual.01", flips, "obs_flips_actual.01 is not what")
+    spoil("obs_flips_actual.01", flips, "obs_flips_actual is not what")
     spoil("obs_flips_actual.01", original["obs_flips_actual.01"].replace(b"0", b"2"), "characters 0 or 1")
     spoil("obs_flips_actual.01", original["obs_flips_actual.01"].replace(b"\n", b" "), "characters 0 or 1")
     d5 = stim.Circuit.generated("surface_code:rotated_memory_x", distance=5, rounds=2)
-    spoil("circuit_noisy.stim", str(d5).encode(), "circuit_noisy.stim has 48 detectors", "says 16 and 1")
-    spoil("circuit_ideal.stim", str(d5).encode(), "circuit_ideal.stim has 48 detectors", "says 16 and 1")
+    spoil("circuit_noisy.stim", str(d5).encode(), "circuit_noisy.stim has 48 detectors", "says 16")
+    spoil("circuit_ideal.stim", str(d5).encode(), "circuit_ideal.stim has 48 detectors", "says 16")
     more = original["circuit_ideal.stim"] + b"\nM 0\n"
-    spoil("circuit_ideal.stim", more, "26 measurements and 9 sweep bits", "says 25 and 9")
+    spoil("circuit_ideal.stim", more, "26 measurements", "says 25")
     spoil("properties.yml", original["properties.yml"].replace(b"rounds: 2", b""), "rounds is 'missing'")
     spoil("properties.yml", original["properties.yml"].replace(b": 40", b": many"), "shots is 'many'")
     spoil("properties.yml", original["properties.yml"].replace(b"basis: X", b"basis: Y"), "basis is 'y'")
@@ -199,11 +128,81 @@ def test_find(recording: Path) -> None:
         find_recordings(recording.parent / "nowhere")
 
 
+@pytest.mark.parametrize(
+    ("pattern", "by", "says"),
+    [
+        ("basis: X", "basis: Z", "says basis Z, circuit_noisy.stim is a memory of basis X"),
+        ("rounds: 2", "rounds: 3", "says distance 3 and 3 rounds, which take 24 detectors and 33 measurements"),
+        ("distance: 3", "distance: 5", "says distance 5 and 2 rounds"),
+        ("row: 3", "row: 5", r"says centre \(5, 3\), the detectors of circuit_noisy.stim lie about \(3, 3\)"),
+        ("shots: 40", "shots: 20", r"has 80 bytes \(40 shots\), expected 40 \(20 shots"),
+        ("shots: 40", "shots: 0", "expected 0"),
+        ("shots: 40", "shots: 99999999999999999999", "shots is larger than any"),
+        ("measurements: 25", "measurements: 26", "has 25 measurements where properties.yml says 26"),
+        ("sweep_bits: 9", "sweep_bits: 8", "has 9 sweep bits where properties.yml says 8"),
+        ("detectors: 16", "detectors: 15", "has 16 detectors where properties.yml says 15"),
+        ("observables: 1", "observables: 2", "has 1 observables where properties.yml says 2"),
+    ],
+)
+def test_labels_are_held_against_circuit_and_shots(broken: Path, pattern: str, by: str, says: str) -> None:
+    change(broken, "properties.yml", pattern, by)
+    with pytest.raises(SyndistillError, match=says) as caught:
+        Recording.load(broken)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("noise", ["uniform", "si1000"])  # the second of CZ and H, with data qubits in either frame
+@pytest.mark.parametrize("basis", ["x", "z"])
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_the_basis_is_that_of_the_circuit(tmp_path: Path, noise: str, basis: str, rounds: int) -> None:
+    """Events and flips alone, as others record them: no measurements, no initial states."""
+    circuit = Experiment(3, rounds, basis, noise, 0.01).circuit()
+    folder = make_plain(tmp_path / "recorded", circuit, basis, rounds)
+    assert Recording.load(folder).placement.basis == basis
+    change(folder, "properties.yml", "basis: .", f"basis: {'XZ'['xz'.index(basis) - 1]}")
+    refused(folder, "says basis", f"is a memory of basis {basis.upper()}")
+
+
+def test_circuits_of_two_experiments(broken: Path) -> None:
+    change(broken, "circuit_ideal.stim", r"(OBSERVABLE_INCLUDE\(0\)) rec\[-3\]", r"\1 rec[-2]")
+    refused(broken, "circuit_ideal.stim and circuit_noisy.stim differ in their detectors or observables")
+
+
+def test_shots_that_are_not_of_the_circuit_are_warned_of(tmp_path: Path) -> None:
+    circuit = Experiment(3, 2, "z", "si1000", 0.004).circuit()
+    folder = make_plain(tmp_path / "recorded", circuit, "z", 2, shots=2000)
+    Recording.load(folder)
+    events = np.fromfile(folder / "detection_events.b8", np.uint8).reshape(2000, 2)
+    events[::2, 0] ^= 4  # as from initial states that are not those of the shots
+    events.tofile(folder / "detection_events.b8")
+    with pytest.warns(UserWarning, match=r"1 of 16 detectors fire nearly at random, D2 in (49|50|51)% .* says \d%"):
+        Recording.load(folder)
+
+
+@needs_recordings
+def test_all_labels_of_the_data_are_right(tmp_path: Path) -> None:
+    """ZXXZ circuits, in X; under the label Z the same folder is refused."""
+    for properties in find_recordings(RECORDINGS):
+        _check_label(properties, stim.Circuit.from_file(properties.folder / "circuit_ideal.stim"))
+    with pytest.raises(SyndistillError, match="says basis Z"):
+        _check_label(replace(properties, basis="z"), stim.Circuit.from_file(properties.folder / "circuit_ideal.stim"))
+
+
+@needs_recordings
+def test_the_basis_of_the_chip_in_z() -> None:
+    circuit = stim.Circuit.from_file(RECORDINGS.parent / "circuits" / "sycamore_bZ_d5_r03_circuit_noisy.stim")
+    found = find_recordings(RECORDINGS, distance=5)[1]
+    assert found.rounds == 3
+    _check_label(replace(found, basis="z"), circuit)
+    with pytest.raises(SyndistillError, match="says basis X"):
+        _check_label(found, circuit)
+
+
 @needs_recordings
 def test_all_of_the_data_is_found() -> None:
     found = find_recordings(RECORDINGS)
     assert len(found) == 65
-    assert {(f.basis, f.n_shots, f.n_observables) for f in found} == {("x", 25_000, 1)}
+    assert {(f.basis, f.n_shots, f.counts["circuit_observables"]) for f in found} == {("x", 25_000, 1)}
     assert [f.rounds for f in find_recordings(RECORDINGS, distance=5)] == list(range(1, 26, 2))
     assert {f.center for f in find_recordings(RECORDINGS, distance=3)} == {(3, 5), (5, 3), (5, 7), (7, 5)}
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 
 import stim
 
+from syndistill.circuits.files import MAX_DETECTORS
 from syndistill.circuits.layout import BASES, Layout
 from syndistill.circuits.si1000 import si1000_memory
 from syndistill.circuits.two_observable import two_observable_memory
@@ -31,6 +32,11 @@ class Experiment:
         Layout(self.distance)
         if self.rounds < 1:
             raise SyndistillError(f"rounds={self.rounds} is too few; an experiment has at least one round")
+        if self.rounds * (self.distance**2 - 1) > MAX_DETECTORS:
+            raise SyndistillError(
+                f"such a distance and so many rounds make more than {MAX_DETECTORS:,} detectors (rounds * (d*d - 1)), "
+                "which is as many as can be worked with; take fewer rounds or a smaller distance"
+            )
         if self.basis not in BASES:
             raise SyndistillError(f"basis={self.basis} is unknown; pick one of {', '.join(BASES)}")
         if self.noise not in MEMORIES:
@@ -49,20 +55,25 @@ class Experiment:
         """From "d=3,rounds=3,basis=z,noise=si1000,p=0.004" (any order, all five keys)."""
         kinds = {f.name: {"int": int, "float": float, "str": str}[str(f.type)] for f in fields(cls)}
         names = {"d": "distance", "r": "rounds"}
+        said = text if len(text) <= 100 else f"{text[:97]}..."
         found: dict[str, int | float | str] = {}
         for item in text.split(","):
             key, _, value = item.strip().partition("=")
             key = names.get(key, key)
             if key not in kinds:
                 raise SyndistillError(
-                    f"experiment key {key!r} in {text!r} is unknown; keys: d, rounds, basis, noise, p"
+                    f"experiment key {key[:20]!r} in {said!r} is unknown; keys: d, rounds, basis, noise, p"
                 )
+            if key in found:
+                raise SyndistillError(f"experiment {said!r} names {key} twice; name it once")
             try:
                 found[key] = kinds[key](value.lower() if key == "basis" else value)
             except ValueError:
-                raise SyndistillError(f"experiment value {item!r} in {text!r} is no {kinds[key].__name__}") from None
+                raise SyndistillError(
+                    f"experiment value {item[:30]!r} in {said!r} is no {kinds[key].__name__} that can be worked with"
+                ) from None
         if missing := sorted(set(kinds) - set(found)):
-            raise SyndistillError(f"experiment {text!r} lacks {', '.join(missing)}")
+            raise SyndistillError(f"experiment {said!r} lacks {', '.join(missing)}")
         return cls(**found)  # type: ignore[arg-type]
 
     def __str__(self) -> str:

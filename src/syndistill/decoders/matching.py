@@ -10,25 +10,24 @@ import pymatching
 import stim
 from numpy.typing import NDArray
 
-from syndistill.decoders.contract import Decoder, reference_id, require_graphlike, unpack_predictions
+from syndistill.decoders.contract import require_graphlike, unpack_predictions
+from syndistill.decoders.reference import ReferenceDecoder, package_errors
 from syndistill.sampling.stored import StoredShots
 
 
-class MatchingDecoder(Decoder):
+class MatchingDecoder(ReferenceDecoder):
     """PyMatching on a decomposed error model; `correlated` is its two-pass form (arXiv:1310.0863)."""
 
     def __init__(self, dem: stim.DetectorErrorModel, *, correlated: bool = False, name: str | None = None) -> None:
         algorithm = "pymatching-correlated" if correlated else "pymatching"
-        require_graphlike(dem, algorithm)
-        self.name = name or algorithm
-        self.n_detectors = dem.num_detectors
-        self.n_observables = dem.num_observables
-        self.content_id = reference_id(algorithm, pymatching.__version__, "", dem)
+        super().__init__(name or algorithm, algorithm, pymatching.__version__, "", dem)
+        require_graphlike(self.model, algorithm)
         self._correlated = correlated
         # The switch is needed twice: here and in decode_batch.
-        self._matching = pymatching.Matching.from_detector_error_model(dem, enable_correlations=correlated)
+        with package_errors(f"{self.name} cannot take this error model"):
+            self._matching = pymatching.Matching.from_detector_error_model(self.model, enable_correlations=correlated)
 
-    def _probabilities(self, shots: StoredShots) -> NDArray[np.float64]:
+    def _unlikely_flips(self, shots: StoredShots) -> NDArray[np.float64]:
         packed = self._matching.decode_batch(
             np.ascontiguousarray(shots.detectors_packed),
             bit_packed_shots=True,

@@ -42,6 +42,11 @@ class NetworkDecoder(Decoder):
             raise SyndistillError(
                 f"{name} cannot see which line of data qubits the observable is; give the circuit, not only its DEM"
             )
+        if placement.basis == "both" and len(placement.lines) != 2:
+            raise SyndistillError(
+                f"{name} answers for one X and one Z observable of a circuit in both bases, this one has "
+                f"{len(placement.lines)}; give a circuit with two"
+            )
         network.n_channels(placement.basis)
         self.network = network.eval().requires_grad_(False)
         self.placement = placement
@@ -74,9 +79,10 @@ class NetworkDecoder(Decoder):
         """bool (B, O): whether the asked line's flip is the opposite of line 0's."""
         final_BS = torch.cat([shots.events_BRS, shots.last_BKS], 1).sum(1) % 2
         basis = self.placement.basis
+        bases = ("x", "z") if basis == "both" else (basis,) * len(self.placement.lines)
         columns = [
             self.placement.layout.line_matrix(b)[:, line]
-            for b, line in zip(("x", "z") if basis == "both" else (basis,), self.placement.lines, strict=True)
+            for b, line in zip(bases, self.placement.lines, strict=True)
         ]
         between_SO = torch.from_numpy(np.stack(columns, -1)).long()
         return (final_BS.long() @ between_SO) % 2 == 1

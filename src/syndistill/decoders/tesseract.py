@@ -12,7 +12,8 @@ import numpy as np
 import stim
 from numpy.typing import NDArray
 
-from syndistill.decoders.contract import Decoder, reference_id, unpack_predictions
+from syndistill.decoders.contract import unpack_predictions
+from syndistill.decoders.reference import ReferenceDecoder, package_errors
 from syndistill.errors import SyndistillError
 from syndistill.sampling.stored import StoredShots
 
@@ -29,7 +30,7 @@ SHORT_BEAM: dict[str, Any] = {
 }
 
 
-class TesseractDecoder(Decoder):
+class TesseractDecoder(ReferenceDecoder):
     """Tesseract with the short beam; one shot takes about 0.1 ms at d=3 and 10 ms at d=5 near threshold."""
 
     def __init__(self, dem: stim.DetectorErrorModel, *, name: str | None = None) -> None:
@@ -37,16 +38,14 @@ class TesseractDecoder(Decoder):
             import tesseract_decoder
         except ImportError as error:
             raise SyndistillError("decoder tesseract is not installed: pip install 'syndistill[tesseract]'") from error
-        self.name = name or "tesseract"
-        self.n_detectors = dem.num_detectors
-        self.n_observables = dem.num_observables
-        self.content_id = reference_id("tesseract", version("tesseract-decoder"), repr(SHORT_BEAM), dem)
+        super().__init__(name or "tesseract", "tesseract", version("tesseract-decoder"), repr(SHORT_BEAM), dem)
         preset = tesseract_decoder.TesseractSinterDecoder(
             **SHORT_BEAM, det_order_method=tesseract_decoder.utils.DetOrder.DetIndex
         )
-        self._compiled = preset.compile_decoder_for_dem(dem=dem)
+        with package_errors(f"{self.name} cannot take this error model"):
+            self._compiled = preset.compile_decoder_for_dem(dem=self.model)
 
-    def _probabilities(self, shots: StoredShots) -> NDArray[np.float64]:
+    def _unlikely_flips(self, shots: StoredShots) -> NDArray[np.float64]:
         packed = self._compiled.decode_shots_bit_packed(
             bit_packed_detection_event_data=np.ascontiguousarray(shots.detectors_packed)
         )

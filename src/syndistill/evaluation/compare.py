@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -28,20 +28,49 @@ from syndistill.sampling.stored import StoredShots, dem_of_circuit, evaluation_s
 Progress = Callable[[int, int], None]
 """Called with (done, total), in shots times decoders."""
 
+Say = Callable[[str], None]
+"""Told one line."""
+
 DEFAULT_BATCH = 25_000
 _WARM_UP_SHOTS = 256
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison found: a row for each decoder and a pair for any two, in the order the decoders were given."""
+    """What a comparison found: a row for each decoder and a pair for any two, in the order the decoders were given.
+
+    left_out: why, by the names of decoders that could not serve; they have no row and no pair.
+    """
 
     rows: list[Row]
     pairs: list[Pair]
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """{"rows": [...], "pairs": [...]}, ready for json.dump; the entries are `Row.report` and `Pair.report`."""
-        return {"rows": [row.report() for row in self.rows], "pairs": [pair.report() for pair in self.pairs]}
+        """{"rows": [...], "pairs": [...]}, ready for json.dump; the entries are `Row.report` and `Pair.report`.
+
+        Where decoders were left out also "left_out": {name: why}.
+        """
+        report: dict[str, Any] = {"rows": [row.report() for row in self.rows]}
+        report["pairs"] = [pair.report() for pair in self.pairs]
+        return report | ({"left_out": self.left_out} if self.left_out else {})
+
+
+class LeftOut(dict[str, str]):
+    """Why, by the names of decoders that could not serve. `say` is told at once; without it, failures are raised."""
+
+    def __init__(self, say: Say | None) -> None:
+        super().__init__()
+        self._say = say
+
+    def add(self, name: str, error: SyndistillError, others: int) -> None:
+        """Raises the error where there is nobody to tell, or none of `others` decoders is left."""
+        if self._say is None or (others == 0 and not self):
+            raise error
+        self[name] = " ".join(str(error).split())
+        if others == 0:
+            raise SyndistillError("no decoder can serve: " + "; ".join(f"{n}: {why}" for n, why in self.items()))
+        self._say(f"warning: {name} is left out: {self[name]}")
 
 
 @dataclass(frozen=True)
@@ -72,11 +101,13 @@ def compare(
     rows_file: str | Path | None = None,
     progress: Progress | None = None,
     experiment: str | None = None,
+    left_out: LeftOut | None = None,
 ) -> Comparison:
     """Samples `shots` shots of a circuit in batches and has every decoder decode the same ones.
 
     Batches that `rows_file` holds already are not decoded again.  Seeds of batches follow from `seed` by
     `evaluation_seed`, apart from those of training.  `experiment` labels the rows (default: the circuit's hash).
+    A decoder that fails on the way is added to `left_out` and the others go on.
 
     Raises SyndistillError for no shots or decoders, decoders of one name, a damaged rows file, or a rows file whose
     shots cannot be drawn again (another version of Stim).
@@ -94,7 +125,7 @@ def compare(
             yield _Batch(label, size, partial(StoredShots.sample, circuit, size, stim_seed, dem))
 
     label = experiment or f"circuit {source[:12]}"
-    return _Judge(decoders, label, source, rows_file, progress, shots).run(batches())
+    return _Judge(decoders, label, source, rows_file, progress, shots, left_out).run(batches())
 
 
 def compare_recorded(
@@ -104,6 +135,7 @@ def compare_recorded(
     rows_file: str | Path | None = None,
     progress: Progress | None = None,
     experiment: str | None = None,
+    left_out: LeftOut | None = None,
 ) -> Comparison:
     """As `compare`, on shots that exist already, all of one circuit (or, without circuits, one error model)."""
     sources = {hashlib.sha256(str(s.dem if s.circuit is None else s.circuit).encode()).hexdigest() for s in stored}
@@ -114,7 +146,8 @@ def compare_recorded(
     total = sum(b.n_shots for b in batches)
     if total == 0:
         raise SyndistillError("no shots: give recorded shots that are not empty")
-    return _Judge(decoders, experiment or f"recorded {source[:12]}", source, rows_file, progress, total).run(batches)
+    label = experiment or f"recorded {source[:12]}"
+    return _Judge(decoders, label, source, rows_file, progress, total, left_out).run(batches)
 
 
 class _Judge:
@@ -128,6 +161,7 @@ class _Judge:
         rows_file: str | Path | None,
         progress: Progress | None,
         total_shots: int,
+        left_out: LeftOut | None,
     ) -> None:
         for what, values in (("name", [d.name for d in decoders]), ("content", [d.content_id for d in decoders])):
             if len(set(values)) != len(values):
@@ -140,6 +174,7 @@ class _Judge:
         self._progress = progress
         self._done, self._total = 0, total_shots * len(decoders)
         self._warm: set[str] = set()
+        self._left_out = LeftOut(None) if left_out is None else left_out
 
     def run(self, batches: Iterable[_Batch]) -> Comparison:
         rows: list[Row] = []
@@ -156,7 +191,10 @@ class _Judge:
             hashes = {row.shots_sha256 for row in rows[-len(self._decoders) :]}
             if len(hashes) != 1:
                 raise SyndistillError(f"the rows of '{batch.label}' are of different shots: take a new rows file")
-        return Comparison(combine(rows), combine(pairs))
+        names = {decoder.name for decoder in self._decoders}
+        rows = [row for row in rows if row.decoder in names]
+        pairs = [pair for pair in pairs if {pair.a, pair.b} <= names]
+        return Comparison(combine(rows), combine(pairs), dict(self._left_out))
 
     def _row_key(self, decoder: Decoder, batch: _Batch) -> str:
         return row_key(decoder.content_id, self._source, batch.label)
@@ -172,10 +210,16 @@ class _Judge:
         new: list[Row | Pair] = []
         wrong: dict[str, NDArray[np.bool_]] = {}
         shots = batch.load() if wanted else None
-        for decoder in self._decoders:
+        for decoder in list(self._decoders):
             if shots is not None and decoder.content_id in wanted:
                 self._require_same_shots(decoder, batch, shots)
-                row, wrong[decoder.content_id] = self._judge(decoder, batch, shots)
+                try:
+                    row, wrong[decoder.content_id] = self._judge(decoder, batch, shots)
+                except SyndistillError as error:
+                    self._left_out.add(decoder.name, error, len(self._decoders) - 1)
+                    self._decoders.remove(decoder)
+                    pairs = [pair for pair in pairs if decoder not in pair]
+                    continue
                 new.append(row)
             self._done += batch.n_shots
             if self._progress is not None:

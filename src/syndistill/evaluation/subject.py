@@ -5,8 +5,8 @@ A decoder's name may end in @circuit or @pij on a recording, which says the erro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -15,33 +15,31 @@ import stim
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.files import load_circuit
 from syndistill.decoders.contract import Decoder
-from syndistill.decoders.network import network_lookup
 from syndistill.decoders.registry import build_decoder, decoder_names
 from syndistill.errors import SyndistillError
-from syndistill.evaluation.compare import DEFAULT_BATCH, Comparison, Progress, compare, compare_recorded
-from syndistill.models.zoo import shipped_names
-from syndistill.sampling.recorded import DEM_FILES, Recording
+from syndistill.evaluation.compare import DEFAULT_BATCH, Comparison, LeftOut, Progress, Say, compare, compare_recorded
+from syndistill.sampling.recorded import Recording
 from syndistill.sampling.stored import StoredShots, dem_of_circuit
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """One circuit with its error models by name; `recording` holds the shots where they are not to be sampled.
+    """One circuit with its error models; `recording` holds the shots where they are not to be sampled.
 
     basis: "x" or "z" where something else than the circuit says it, None where the circuit does.
     """
 
     label: str
     circuit: stim.Circuit
-    dems: dict[str, stim.DetectorErrorModel]
     basis: str | None = None
     recording: Recording | None = None
+    _dems: dict[str, stim.DetectorErrorModel] = field(default_factory=dict)  # those that were asked for
 
     @classmethod
     def of_circuit(cls, circuit: stim.Circuit, label: str) -> Subject:
         if circuit.num_observables == 0:
             raise SyndistillError(f"{label} has no OBSERVABLE_INCLUDE, so nothing to decode; add one")
-        return cls(label, circuit, {"circuit": dem_of_circuit(circuit)})
+        return cls(label, circuit, _dems={"circuit": dem_of_circuit(circuit)})
 
     @classmethod
     def from_file(cls, path: str | Path) -> Subject:
@@ -55,29 +53,53 @@ class Subject:
     @classmethod
     def from_recording(cls, folder: str | Path) -> Subject:
         recording = Recording.load(folder)
-        dems = {name: recording.dem(name) for name in DEM_FILES}
-        return cls(Path(folder).name, recording.circuit, dems, recording.properties.basis, recording)
+        return cls(recording.properties.label, recording.circuit, recording.properties.basis, recording)
+
+    def dem(self, name: str = "circuit") -> stim.DetectorErrorModel:
+        """The model of that name, read when it is first asked for."""
+        if name not in self._dems:
+            assert self.recording is not None
+            self._dems[name] = self.recording.dem(name)
+        return self._dems[name]
 
     def decoder(self, name: str) -> Decoder:
         """A reference, a shipped network or a saved one, made for this circuit and named as it was asked for."""
+        return self._maker(name)()
+
+    def _maker(self, name: str) -> Callable[[], Decoder]:
+        """What makes the decoder; SyndistillError where the name means none, whatever the circuit."""
         plain, at, model = name.rpartition("@")
-        if not at or Path(name).is_file():
+        if not at or name in decoder_names():
             plain, at, model = name, "", "circuit"
+        if plain not in decoder_names():
+            return self._network_maker(name)
         if at and self.recording is None:
             raise SyndistillError(f"decoder {name!r}: @{model} is for recorded shots only; write {plain!r}")
-        if model not in self.dems:
-            raise SyndistillError(f"decoder {name!r}: error model {model!r} is unknown; pick {', '.join(self.dems)}")
-        dem = self.dems[model]
-        if plain in decoder_names():
-            decoder = build_decoder(plain, dem, self.circuit)
-            decoder.name = name
-            return decoder
-        factory = network_lookup(self.basis)(plain)
-        if factory is None:
-            raise SyndistillError(_unknown(plain))
-        if at:
+        if self.recording is not None and model not in (models := self.recording.models):
+            raise SyndistillError(f"decoder {name!r}: error model {model!r} is unknown; pick {', '.join(models)}")
+        return lambda: _named(build_decoder(plain, self.dem(model), self.circuit), name)
+
+    def _network_maker(self, name: str) -> Callable[[], Decoder]:
+        from syndistill.decoders.network import network_lookup  # here, as it takes PyTorch seconds to load
+
+        find = network_lookup(self.basis)
+        if (factory := find(name)) is not None:
+            return lambda: factory(self.dem(), self.circuit)
+        plain, at, _ = name.rpartition("@")
+        if at and find(plain) is not None:
             raise SyndistillError(f"decoder {name!r}: a network takes no error model; write {plain!r}")
-        return factory(dem, self.circuit)
+        raise SyndistillError(_unknown(plain if at else name))
+
+    def _decoders(self, names: Sequence[str], left_out: LeftOut) -> list[Decoder]:
+        """Those that can serve the circuit."""
+        makers = {name: self._maker(name) for name in names}
+        decoders: list[Decoder] = []
+        for k, (name, make) in enumerate(makers.items(), 1):
+            try:
+                decoders.append(make())
+            except SyndistillError as error:
+                left_out.add(name, error, len(decoders) + len(makers) - k)
+        return decoders
 
     def compare(
         self,
@@ -88,31 +110,48 @@ class Subject:
         batch: int = DEFAULT_BATCH,
         rows_file: Path | None = None,
         progress: Progress | None = None,
+        say: Say | None = None,
     ) -> Comparison:
-        """Judge the named decoders on the same shots: sampled ones, or the first of the recording (None: all)."""
+        """Judge the named decoders on the same shots: sampled ones, or the first of the recording (None: all).
+
+        A decoder that cannot serve the circuit or its shots, or whose package is missing, is left out and `say` told;
+        without `say`, or where it was the last one, SyndistillError.
+        """
         if batch <= 0 or (shots is not None and shots <= 0):
             raise SyndistillError(f"{shots} shots in batches of {batch}: both must be positive")
         if len(set(names)) != len(names):
             raise SyndistillError(f"a decoder is named twice in {', '.join(names)}; name each once")
+        left_out = LeftOut(say)
         if self.recording is None:
             if shots is None:
                 raise SyndistillError("no shots: say how many to sample, for example 100000")
-            decoders = [self.decoder(name) for name in names]
-            options = {"batch": batch, "rows_file": rows_file, "progress": progress}
+            decoders = self._decoders(names, left_out)
+            options = {"batch": batch, "rows_file": rows_file, "progress": progress, "left_out": left_out}
             return compare(decoders, self.circuit, shots, seed, experiment=self.label, **options)  # type: ignore[arg-type]
         pieces = self._recorded(self.recording, shots, batch)
-        decoders = [self.decoder(name) for name in names]
-        return compare_recorded(decoders, pieces, rows_file=rows_file, progress=progress, experiment=self.label)
+        decoders = self._decoders(names, left_out)
+        return compare_recorded(
+            decoders, pieces, rows_file=rows_file, progress=progress, experiment=self.label, left_out=left_out
+        )
 
     def _recorded(self, recording: Recording, shots: int | None, batch: int) -> list[StoredShots]:
+        if len(recording) == 0:
+            raise SyndistillError(f"the recording {self.label} has no shots, so nothing to judge on; take another one")
         n_shots = len(recording) if shots is None else shots
         if n_shots > len(recording):
             raise SyndistillError(f"{n_shots} shots asked of {self.label}, which has {len(recording)}; ask for fewer")
-        stored = recording.stored_shots("circuit")
+        stored = StoredShots(self.circuit, self.dem(), recording.detectors_packed, recording.observables_packed)
         return [stored.take(start, min(start + batch, n_shots)) for start in range(0, n_shots, batch)]
 
 
+def _named(decoder: Decoder, name: str) -> Decoder:
+    decoder.name = name
+    return decoder
+
+
 def _unknown(name: str) -> str:
+    from syndistill.models.zoo import shipped_names
+
     known = [*decoder_names(), *shipped_names()]
     close = get_close_matches(name, known, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""

@@ -53,12 +53,12 @@ def measure(subject: Subject, names: Sequence[str], n_shots: int) -> list[dict[s
     """Every decoder on the same shots."""
     decoders = [_decoder(subject, name) for name in names]
     seed = evaluation_seed(SEED, 0, n_shots)
-    shots = StoredShots.sample(subject.circuit, n_shots, seed, subject.dems["circuit"])
+    shots = StoredShots.sample(subject.circuit, n_shots, seed, subject.dem())
     return [confidence_of(decoder, shots, subject.label) for decoder in decoders]
 
 
 def _decoder(subject: Subject, name: str) -> Decoder:
-    return MatchingGapDecoder(subject.dems["circuit"]) if name == "matching-gap" else subject.decoder(name)
+    return MatchingGapDecoder(subject.dem()) if name == "matching-gap" else subject.decoder(name)
 
 
 def draw(found: Sequence[dict[str, Any]], path: Path) -> None:

@@ -1,14 +1,11 @@
-"""Recorded shots in the folder layout of Google's Sycamore surface-code experiment.
-
-Source: Google Quantum AI, Nature 614, 676 (2023), data DOI 10.5281/zenodo.6804040. A folder holds one experiment:
-properties.yml, circuit_ideal.stim, circuit_noisy.stim, two detector error models, obs_flips_actual.01, and
-detection_events.b8, or measurements.b8 with sweep.b8, or all three.
+"""Recorded shots of one memory experiment, checked against each other: label, circuits, measurements, events, flips.
 
 Axes: B shots, N detectors, O observables; `packed` = bits packed 8 to a byte, little-endian (Stim's b8).
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,77 +15,15 @@ import stim
 from numpy.typing import NDArray
 
 from syndistill.circuits.files import load_circuit, load_dem
+from syndistill.circuits.memory_basis import memory_basis
 from syndistill.circuits.placement import Placement, place_circuit
 from syndistill.errors import SyndistillError
-from syndistill.sampling.stored import StoredShots
+from syndistill.sampling.recording_files import IDEAL, SYCAMORE, RecordingProperties
+from syndistill.sampling.stored import StoredShots, dem_of_circuit
 
-# "pij": fitted by Google to the correlations of the even-numbered shots; "circuit": from the noisy circuit.
-DEM_FILES = {"pij": "pij_from_even_for_odd.dem", "circuit": "circuit_detector_error_model.dem"}
-
-
-@dataclass(frozen=True)
-class RecordingProperties:
-    """What properties.yml says of one experiment; `center` is the (row, column) of its central data qubit."""
-
-    folder: Path
-    distance: int
-    rounds: int
-    basis: str
-    center: tuple[int, int]
-    n_shots: int
-    n_measurements: int
-    n_sweep_bits: int
-    n_detectors: int
-    n_observables: int
-
-    @classmethod
-    def load(cls, folder: str | Path) -> RecordingProperties:
-        folder = Path(folder)
-        path = folder / "properties.yml"
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise SyndistillError(
-                f"cannot read {path} ({type(error).__name__}); give the folder of one recorded experiment"
-            ) from None
-        values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-
-        def number(key: str) -> int:
-            if not values.get(key, "").isdecimal():
-                raise SyndistillError(f"{path}: {key} is {values.get(key, 'missing')!r}, expected a whole number")
-            return int(values[key])
-
-        basis = values.get("basis", "missing").lower()
-        if basis not in ("x", "z"):
-            raise SyndistillError(f"{path}: basis is {basis!r}, expected X or Z")
-        return cls(
-            folder=folder,
-            distance=number("distance"),
-            rounds=number("rounds"),
-            basis=basis,
-            center=(number("center_data_qubit_row"), number("center_data_qubit_col")),
-            n_shots=number("shots"),
-            n_measurements=number("circuit_measurements"),
-            n_sweep_bits=number("circuit_sweep_bits"),
-            n_detectors=number("circuit_detectors"),
-            n_observables=number("circuit_observables"),
-        )
-
-
-def find_recordings(
-    folder: str | Path, distance: int | None = None, basis: str | None = None
-) -> list[RecordingProperties]:
-    """Every experiment right under `folder` (or `folder` itself), by distance, basis, centre and rounds.
-
-    Raises SyndistillError where there is none of that distance and basis ("x" or "z").
-    """
-    found = [RecordingProperties.load(p.parent) for p in Path(folder).glob("properties.yml")]
-    found += [RecordingProperties.load(p.parent) for p in Path(folder).glob("*/properties.yml")]
-    chosen = [f for f in found if distance in (None, f.distance) and basis in (None, f.basis)]
-    if not chosen:
-        wanted = "".join(f" of {k} {v}" for k, v in (("distance", distance), ("basis", basis)) if v is not None)
-        raise SyndistillError(f"{folder} holds no recorded experiment{wanted} ({len(found)} in all); check the path")
-    return sorted(chosen, key=lambda f: (f.distance, f.basis, f.center, f.rounds))
+FIRES_AT_RANDOM, SHOULD_NOT = 0.4, 0.25
+"""A detector that fires more often than the one where the model says less than the other; the Sycamore recordings' fire
+.73 to 1.38 times as often as their circuits say, at most in 23 % of the shots."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,45 +40,60 @@ class Recording:
 
     @classmethod
     def load(cls, folder: str | Path) -> Recording:
-        """Reads and checks one folder: sizes, and that events and flips follow from the measurements if given."""
+        """Reads a folder of either layout (`recording_files`) and checks that its files are of one experiment.
+
+        Raises SyndistillError where distance, rounds, basis or centre are not the circuit's, the circuits differ in
+        more than noise, a file has another size, or events and flips do not follow from the measurements. Warns of
+        detectors that fire at random.
+        """
         properties = RecordingProperties.load(folder)
-        circuit = load_circuit(properties.folder / "circuit_noisy.stim")
-        _check_counts(properties, "circuit_noisy.stim", circuit.num_detectors, circuit.num_observables)
-        flips_packed = np.packbits(_read_01(properties), axis=1, bitorder="little")
-        events_path = properties.folder / "detection_events.b8"
-        if (properties.folder / "measurements.b8").exists():
-            events_packed, from_measurements = _convert_measurements(properties)
-            if events_path.exists() and not np.array_equal(_read_events(properties), events_packed):
-                raise SyndistillError(
-                    f"{events_path} is not what measurements.b8 and sweep.b8 give; delete the wrong one of them"
-                )
-            if not np.array_equal(from_measurements, flips_packed):
-                raise SyndistillError(
-                    f"{properties.folder}: obs_flips_actual.01 is not what measurements.b8 and sweep.b8 give; "
-                    "fetch the folder anew"
-                )
+        circuit = load_circuit(properties.folder / properties.files.noisy)
+        _check_counts(properties, properties.files.noisy, circuit)
+        _check_label(properties, circuit)
+        flips_packed = properties.bits("obs_flips_actual", circuit.num_observables)
+        if properties.has_bits("measurements"):
+            events_packed, from_measurements = _convert_measurements(properties, circuit)
+            if properties.has_bits("detection_events"):
+                given_packed = properties.bits("detection_events", circuit.num_detectors)
+                _require_same(properties, "detection_events", given_packed, events_packed)
+            _require_same(properties, "obs_flips_actual", flips_packed, from_measurements)
         else:
-            events_packed = _read_events(properties)
-        return cls(properties, circuit, events_packed, flips_packed)
+            events_packed = properties.bits("detection_events", circuit.num_detectors)
+        recording = cls(properties, circuit, events_packed, flips_packed)
+        recording._warn_of_randomness()
+        return recording
 
     def __len__(self) -> int:
         return len(self.detectors_packed)
 
     @cached_property
     def placement(self) -> Placement:
-        """The detectors in the canonical layout. The circuit is ZXXZ: only properties.yml knows its basis."""
+        """The detectors in the canonical layout. Circuits may be ZXXZ, which do not say their basis."""
         return place_circuit(self.circuit, self.properties.basis)
 
+    @property
+    def models(self) -> list[str]:
+        """The names that `dem` knows."""
+        return list(self.properties.files.models)
+
     def dem(self, name: str) -> stim.DetectorErrorModel:
-        """The model "pij" (fitted to even shots) or "circuit" (from the noisy circuit)."""
-        if name not in DEM_FILES:
-            raise SyndistillError(f"detector error model {name!r} is unknown; pick one of {', '.join(DEM_FILES)}")
-        dem = load_dem(self.properties.folder / DEM_FILES[name])
-        _check_counts(self.properties, DEM_FILES[name], dem.num_detectors, dem.num_observables)
+        """The model of that name, "circuit" (of the noisy circuit, whose file may be missing) or one fitted to data."""
+        if name not in self.models:
+            raise SyndistillError(f"detector error model {name!r} is unknown; pick one of {', '.join(self.models)}")
+        path = self.properties.folder / self.properties.files.models[name]
+        if name == "circuit" and not path.exists():
+            return dem_of_circuit(self.circuit)
+        dem = load_dem(path)
+        _check_counts(self.properties, self.properties.files.models[name], dem, self.circuit)
+        if (stranger := _other_place(dem, self.circuit)) is not None:
+            raise SyndistillError(
+                f"{path} has detector D{stranger} at another place than {self.properties.files.noisy}; they are of "
+                "different experiments"
+            )
         return dem
 
-    def stored_shots(self, dem: str = "pij") -> StoredShots:
-        """The shots as decoders take them, with one of the two models."""
+    def stored_shots(self, dem: str = "circuit") -> StoredShots:
+        """The shots as decoders take them, with one of the models."""
         return StoredShots(self.circuit, self.dem(dem), self.detectors_packed, self.observables_packed)
 
     def take(self, rows: slice | NDArray[np.integer]) -> Recording:
@@ -168,63 +118,160 @@ class Recording:
         dev_rows = np.arange(n_dev) * n // n_dev
         return self.take(np.setdiff1d(np.arange(n), dev_rows)), self.take(dev_rows)
 
+    def _warn_of_randomness(self) -> None:
+        n = len(self)
+        if n == 0:
+            return
+        n_detectors = self.circuit.num_detectors
+        seen_N = np.zeros(n_detectors)
+        for start in range(0, n, 4096):
+            part = self.detectors_packed[start : start + 4096]
+            seen_N += np.unpackbits(part, axis=1, bitorder="little", count=n_detectors).sum(axis=0)
+        suspects = np.flatnonzero(seen_N / n > FIRES_AT_RANDOM)
+        if len(suspects) == 0:
+            return
+        expected_N = _event_rates(dem_of_circuit(self.circuit))
+        suspects = suspects[expected_N[suspects] < SHOULD_NOT]
+        sure = (seen_N[suspects] / n - expected_N[suspects]) * np.sqrt(n) > 3.0  # 6 deviations, of at most .5 a shot
+        if sure.any():
+            first = suspects[sure][0]
+            warnings.warn(
+                f"{self.properties.folder}: {sure.sum()} of {n_detectors} detectors fire nearly at random, D{first} in "
+                f"{seen_N[first] / n:.0%} of the shots where the circuit's noise says {expected_N[first]:.0%}; shots "
+                "or initial states may be of another experiment",
+                stacklevel=3,
+            )
 
-def _check_counts(properties: RecordingProperties, name: str, detectors: int, observables: int) -> None:
-    if (detectors, observables) != (properties.n_detectors, properties.n_observables):
+
+def _require_same(
+    properties: RecordingProperties, stem: str, given: NDArray[np.uint8], computed: NDArray[np.uint8]
+) -> None:
+    if not np.array_equal(given, computed):
         raise SyndistillError(
-            f"{properties.folder / name} has {detectors} detectors and {observables} observables where properties.yml "
-            f"says {properties.n_detectors} and {properties.n_observables}; they are of different experiments"
+            f"{properties.folder / stem} is not what measurements and {properties.files.sweep} give; delete the wrong "
+            "one of them, or fetch the folder anew"
         )
 
 
-def _read_bytes(properties: RecordingProperties, name: str, bytes_per_shot: int) -> NDArray[np.uint8]:
-    """uint8 (B, bytes per shot); a file of any other size is refused."""
-    path = properties.folder / name
-    try:
-        data = np.fromfile(path, dtype=np.uint8)
-    except OSError as error:
-        raise SyndistillError(f"cannot read {path}: {error.strerror}; fetch the folder anew") from None
-    expected = properties.n_shots * bytes_per_shot
-    if len(data) != expected:
+def _event_rates(dem: stim.DetectorErrorModel) -> NDArray[np.float64]:
+    """How often each detector fires, (N,)."""
+    bias_N = np.ones(dem.num_detectors)
+    for instruction in dem.flattened():
+        if instruction.type == "error":
+            for target in instruction.targets_copy():
+                if target.is_relative_detector_id():
+                    bias_N[target.val] *= 1 - 2 * instruction.args_copy()[0]
+    return (1 - bias_N) / 2
+
+
+def _check_counts(
+    properties: RecordingProperties,
+    name: str,
+    found: stim.Circuit | stim.DetectorErrorModel,
+    circuit: stim.Circuit | None = None,
+) -> None:
+    """Against what properties.yml says, and against the noisy circuit."""
+    path, said = properties.folder / name, properties.counts
+    has = {"circuit_detectors": found.num_detectors, "circuit_observables": found.num_observables}
+    if isinstance(found, stim.Circuit):
+        has |= {"circuit_measurements": found.num_measurements}
+        if name == IDEAL:  # noise models may leave the choice of initial states out
+            has |= {"circuit_sweep_bits": found.num_sweep_bits}
+    for key, value in has.items():
+        if key in said and value != said[key]:
+            raise SyndistillError(
+                f"{path} has {value} {key.removeprefix('circuit_').replace('_', ' ')} where {properties.path.name} "
+                f"says {said[key]}; they are of different experiments"
+            )
+    if circuit is None:
+        return
+    here, there = ((one.num_detectors, one.num_observables) for one in (found, circuit))
+    if here != there:
         raise SyndistillError(
-            f"{path} has {len(data)} bytes ({len(data) / bytes_per_shot:g} shots), expected {expected} "
-            f"({properties.n_shots} shots of {bytes_per_shot} bytes); it is truncated or of another experiment"
+            f"{path} has {here[0]} detectors and {here[1]} observables where {properties.files.noisy} has {there[0]} "
+            f"and {there[1]}; they are of different experiments"
         )
-    return data.reshape(properties.n_shots, bytes_per_shot)
 
 
-def _read_events(properties: RecordingProperties) -> NDArray[np.uint8]:
-    return _read_bytes(properties, "detection_events.b8", (properties.n_detectors + 7) // 8)
+def _other_place(dem: stim.DetectorErrorModel, circuit: stim.Circuit) -> int | None:
+    """The first detector whose coordinates, where both say them, differ."""
+    of_circuit = circuit.get_detector_coordinates()
+    for detector, said in dem.get_detector_coordinates().items():
+        both = list(zip(said, of_circuit.get(detector, []), strict=False))
+        if any(abs(a - b) > 0.01 for a, b in both):
+            return detector
+    return None
 
 
-def _read_01(properties: RecordingProperties) -> NDArray[np.uint8]:
-    """Observable flips, uint8 0/1 (B, O), from lines of characters 0 and 1."""
-    lines = _read_bytes(properties, "obs_flips_actual.01", properties.n_observables + 1)
-    flips_BO = lines[:, :-1] - np.uint8(ord("0"))
-    if (lines[:, -1] != ord("\n")).any() or (flips_BO > 1).any():
+def _check_label(properties: RecordingProperties, circuit: stim.Circuit) -> None:
+    """Distance, rounds, centre and basis as properties.yml says them."""
+    detectors = properties.rounds * (properties.distance**2 - 1)
+    measurements = detectors + properties.distance**2
+    if (circuit.num_detectors, circuit.num_measurements) != (detectors, measurements):
         raise SyndistillError(
-            f"{properties.folder / 'obs_flips_actual.01'} is not one line of {properties.n_observables} characters "
-            "0 or 1 per shot; fetch the folder anew"
+            f"{properties.path} says distance {properties.distance} and {properties.rounds} rounds, which take "
+            f"{detectors} detectors and {measurements} measurements, and {properties.files.noisy} has "
+            f"{circuit.num_detectors} and {circuit.num_measurements}; they are of different experiments"
         )
-    return flips_BO
+    coords = circuit.get_detector_coordinates()
+    places = {tuple(c[:2]) for c in coords.values() if len(c) >= 2}
+    if places:  # symmetric about the centre
+        center = tuple(float(x) for x in np.mean(sorted(places), axis=0))
+        if np.abs(np.subtract(center, properties.center)).max() > 0.01:
+            raise SyndistillError(
+                f"{properties.path} says centre ({properties.center[0]:g}, {properties.center[1]:g}), the detectors of "
+                f"{properties.files.noisy} lie about ({center[0]:g}, {center[1]:g}); they are of different experiments"
+            )
+    basis = memory_basis(circuit) or (_sycamore_basis(coords) if properties.files is SYCAMORE else None)
+    if basis not in (None, properties.basis):
+        raise SyndistillError(
+            f"{properties.path} says basis {properties.basis.upper()}, {properties.files.noisy} is a memory of basis "
+            f"{str(basis).upper()}; mend the label, or fetch the folder anew"
+        )
 
 
-def _convert_measurements(properties: RecordingProperties) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _sycamore_basis(coords: dict[int, list[float]]) -> str | None:
+    """Of the chip's ZXXZ circuits, which are the same for X and Z but for where their checks sit.
+
+    Checks of type X are at (odd row, even column), of type Z at (even, odd), in all 65 recordings in X here and in a
+    circuit in Z; a memory's first slice has those of its basis.
+    """
+    start = min(c[2] for c in coords.values() if len(c) >= 3) if coords else 0
+    parities = {(c[0] % 2, c[1] % 2) for c in coords.values() if len(c) == 3 and c[2] == start}
+    if len(parities) != 1:
+        return None
+    return {(1.0, 0.0): "x", (0.0, 1.0): "z"}.get(parities.pop())
+
+
+def _convert_measurements(
+    properties: RecordingProperties, circuit: stim.Circuit
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Packed detection events and observable flips computed from measurements and initial states."""
-    ideal = load_circuit(properties.folder / "circuit_ideal.stim")
-    _check_counts(properties, "circuit_ideal.stim", ideal.num_detectors, ideal.num_observables)
-    if (ideal.num_measurements, ideal.num_sweep_bits) != (properties.n_measurements, properties.n_sweep_bits):
+    ideal = load_circuit(properties.folder / IDEAL)
+    _check_counts(properties, IDEAL, ideal, circuit)
+    if _annotations(ideal) != _annotations(circuit):
         raise SyndistillError(
-            f"{properties.folder / 'circuit_ideal.stim'} has {ideal.num_measurements} measurements and "
-            f"{ideal.num_sweep_bits} sweep bits where properties.yml says {properties.n_measurements} and "
-            f"{properties.n_sweep_bits}; they are of different experiments"
+            f"{properties.folder / IDEAL} and {properties.files.noisy} differ in their detectors or observables; they "
+            "are of different experiments"
         )
-    measurements = _read_bytes(properties, "measurements.b8", (properties.n_measurements + 7) // 8)
-    sweep = _read_bytes(properties, "sweep.b8", (properties.n_sweep_bits + 7) // 8)
+    measurements = properties.bits("measurements", ideal.num_measurements)
+    sweep = properties.bits(properties.files.sweep, ideal.num_sweep_bits)
     events_packed, flips_packed = ideal.compile_m2d_converter().convert(
         measurements=measurements,
-        sweep_bits=sweep,
+        sweep_bits=sweep if ideal.num_sweep_bits else None,
         separate_observables=True,
         bit_packed=True,
     )
     return events_packed, flips_packed
+
+
+def _annotations(circuit: stim.Circuit) -> list[tuple[str, tuple[float, ...], frozenset[int]]]:
+    """Detectors with their coordinates, and observables, as sets of measurements."""
+    found, measured = [], 0
+    for instruction in circuit.flattened():
+        if instruction.name in ("DETECTOR", "OBSERVABLE_INCLUDE"):
+            records = frozenset(measured + target.value for target in instruction.targets_copy())
+            found.append((instruction.name, tuple(instruction.gate_args_copy()), records))
+        else:
+            measured += instruction.num_measurements
+    return found

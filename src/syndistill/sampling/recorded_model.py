@@ -12,7 +12,8 @@ import stim
 
 from syndistill.circuits.placement import Placement
 from syndistill.errors import SyndistillError
-from syndistill.sampling.recorded import Recording, find_recordings
+from syndistill.sampling.recorded import Recording
+from syndistill.sampling.recording_files import find_recordings
 from syndistill.sampling.seeds import derived_seed
 from syndistill.sampling.shots import Shots, shots_from_detectors
 from syndistill.sampling.stream import Schedule

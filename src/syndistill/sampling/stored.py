@@ -46,15 +46,21 @@ def dem_of_circuit(circuit: stim.Circuit) -> stim.DetectorErrorModel:
     """The detector error model all decoders are given: decomposed into graph-like parts, as sinter makes it.
 
     Exact for channels that are independent mechanisms (depolarising, X, Z, measurement flips); a general Pauli channel
-    is approximated (`approximate_disjoint_errors`), which is sinter's default too.
+    is approximated (`approximate_disjoint_errors`), which is sinter's default too.  An error that has no graph-like
+    parts stays whole: decoders that need such parts refuse it, others take it.
     """
     try:
         return circuit.detector_error_model(decompose_errors=True, approximate_disjoint_errors=True)
+    except ValueError:
+        pass
+    try:
+        return circuit.detector_error_model(
+            decompose_errors=True, approximate_disjoint_errors=True, ignore_decomposition_failures=True
+        )
     except ValueError as error:
         reason = str(error).strip().splitlines()[0]
         raise SyndistillError(
-            f"Stim finds no decomposed detector error model of the circuit ({reason}): "
-            "give a circuit with deterministic detectors and graph-like errors"
+            f"Stim finds no detector error model of the circuit ({reason}): give a circuit with deterministic detectors"
         ) from error
 
 
