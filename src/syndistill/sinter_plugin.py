@@ -13,7 +13,6 @@ import collections
 import multiprocessing
 import os
 import time
-from collections.abc import Mapping
 from importlib.util import find_spec
 
 import numpy as np
@@ -26,8 +25,9 @@ from syndistill.circuits.placement import Placement, place_circuit
 from syndistill.decoders.contract import decisions
 from syndistill.deploy.decoding import EngineDecoder
 from syndistill.deploy.engines import Engine
-from syndistill.deploy.flat_weights import read_header, runs_compiled, shipped_names, shipped_path
+from syndistill.deploy.flat_weights import runs_compiled
 from syndistill.errors import SyndistillError
+from syndistill.files.network_file import read_header, shipped_names
 
 Packed = NDArray[np.uint8]
 VARIABLE = "SYNDISTILL_DECODERS"
@@ -56,7 +56,7 @@ def _named_by_user(text: str) -> dict[str, str]:
         name, equals, path = item.partition("=")
         if not name or not equals or not path:
             raise SyndistillError(f"{VARIABLE} has {item!r}; write NAME=PATH, several of them with spaces between")
-        read_header(shipped_path(path))  # a wrong path is said here and not by every worker
+        read_header(path)  # a wrong path is said here and not by every worker
         found[name] = path
     return found
 
@@ -176,8 +176,7 @@ def _engine(network: str, precision: str, device: str = "cpu") -> Engine:
 
 
 def _load(network: str, precision: str, device: str) -> Engine:
-    config: Mapping[str, object] = read_header(shipped_path(network))["config"]
-    compiled = runs_compiled(config) and find_spec("llvmlite") is not None
+    compiled = runs_compiled(read_header(network).dials) and find_spec("llvmlite") is not None
     if precision != "float32" or (compiled and device == "cpu"):
         from syndistill.deploy.kernel_engine import KernelEngine
 

@@ -14,9 +14,10 @@ from syndistill.circuits.placement import Placement, place_circuit, place_dem
 from syndistill.decoders.contract import Decoder
 from syndistill.decoders.registry import DecoderFactory, Lookup
 from syndistill.errors import SyndistillError
+from syndistill.files.network_file import network_path
 from syndistill.models.contract import DecoderNetwork
 from syndistill.models.saving import weights_hash
-from syndistill.models.zoo import load_any, network_path
+from syndistill.models.zoo import load_any
 from syndistill.sampling.shots import Shots, shots_from_detectors
 from syndistill.sampling.stored import StoredShots
 

@@ -19,7 +19,7 @@ from syndistill.decoders.network import network_lookup
 from syndistill.decoders.registry import build_decoder, decoder_names
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import DEFAULT_BATCH, Comparison, Progress, compare, compare_recorded
-from syndistill.models.zoo import shipped_names
+from syndistill.files.network_file import shipped_names
 from syndistill.sampling.recorded import DEM_FILES, Recording
 from syndistill.sampling.stored import StoredShots, dem_of_circuit
 
