@@ -24,8 +24,9 @@ from syndistill.circuits.dem_lines import place_dem_lines
 from syndistill.circuits.placement import Placement, place_circuit
 from syndistill.decoders.contract import decisions
 from syndistill.deploy.decoding import EngineDecoder
-from syndistill.deploy.engines import Engine
+from syndistill.deploy.engines import Engine, packed_bits
 from syndistill.deploy.flat_weights import runs_compiled
+from syndistill.deploy.machine import PRECISIONS
 from syndistill.errors import SyndistillError
 from syndistill.files.network_file import read_header, shipped_names
 
@@ -77,8 +78,11 @@ class SinterDecoder(sinter.Decoder):
         discard_below: float | None = None,
         precision: str = "float32",
     ) -> None:
-        if discard_below is not None and not 0.5 <= discard_below <= 1:
-            raise SyndistillError(f"discard_below {discard_below}; a decision's probability lies in [0.5, 1]")
+        is_number = isinstance(discard_below, int | float | np.number)
+        if discard_below is not None and not (is_number and 0.5 <= discard_below <= 1):
+            raise SyndistillError(f"discard_below {discard_below!r}; a decision's probability lies in [0.5, 1]")
+        if precision not in PRECISIONS:
+            raise SyndistillError(f"precision {precision!r} is unknown; pick one of {', '.join(PRECISIONS)}")
         self.network, self.basis = network, basis
         self.discard_below, self.precision = discard_below, precision
 
@@ -86,7 +90,7 @@ class SinterDecoder(sinter.Decoder):
         """Raises SyndistillError where the model is no surface code memory that the network decodes."""
         constant = _constant_answer(dem)
         if constant is not None:
-            return _Constant(constant)
+            return _Constant(constant, dem.num_detectors)
         return _Compiled(self._decoder(place_dem_lines(dem, self.basis)), self.discard_below)
 
     def for_circuit(self, circuit: stim.Circuit) -> EngineDecoder:
@@ -101,6 +105,8 @@ class SinterSampler(sinter.Sampler):
     """Samples and decodes `batch` shots at a time; `device` is for networks that PyTorch runs."""
 
     def __init__(self, network: str, *, batch: int = SAMPLER_BATCH, device: str = "cpu") -> None:
+        if not isinstance(batch, int | np.integer) or batch < 1:
+            raise SyndistillError(f"batch {batch!r}; take a whole number of shots from 1 on")
         self.network, self.batch, self.device = network, batch, device
 
     def compiled_sampler_for_task(self, task: sinter.Task) -> sinter.CompiledSampler:
@@ -125,11 +131,12 @@ class _Compiled(sinter.CompiledDecoder):
 class _Constant(sinter.CompiledDecoder):
     """The best answer where no detector says anything about any observable."""
 
-    def __init__(self, flips_O: NDArray[np.bool_]) -> None:
-        self._packed = np.packbits(flips_O, bitorder="little")
+    def __init__(self, flips_O: NDArray[np.bool_], n_detectors: int) -> None:
+        self._packed, self._n_detectors = np.packbits(flips_O, bitorder="little"), n_detectors
 
     def decode_shots_bit_packed(self, *, bit_packed_detection_event_data: Packed) -> Packed:
-        return np.tile(self._packed, (len(bit_packed_detection_event_data), 1))
+        events = packed_bits(bit_packed_detection_event_data, self._n_detectors, "the decoder")
+        return np.tile(self._packed, (len(events), 1))
 
 
 class _CompiledSampler(sinter.CompiledSampler):

@@ -14,12 +14,12 @@ from typing import Any
 import stim
 
 from syndistill.circuits.placement import Placement, place_circuit
-from syndistill.deploy.engines import trained_rounds
 from syndistill.deploy.flat_weights import n_outputs
 from syndistill.deploy.local_weights import Compilable, LocalWeights, load_compilable
 from syndistill.deploy.manifest import EXPERIMENT_FILE, FORMAT, MANIFEST_FILE, READOUT_FILE, STEP_FILE, WHAT, with_hash
 from syndistill.deploy.onnx_graphs import OPSET, experiment_graph, readout_graph, step_graph
 from syndistill.errors import SyndistillError
+from syndistill.files.network_file import trained_rounds
 from syndistill.safe_files import replacing, write_json
 
 

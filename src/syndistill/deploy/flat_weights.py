@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from syndistill.circuits.layout import Layout
+from syndistill.circuits.layout import BASES, Layout
 from syndistill.errors import SyndistillError
 from syndistill.files.families import Dials, GruDials
 from syndistill.files.network_file import Arrays, NetworkFile
@@ -118,6 +118,8 @@ class FlatWeights(NetworkWeights):
 
 def n_outputs(output: str, basis: str) -> int:
     """O of a network of this output form on shots of a basis; SyndistillError where it has no answer for them."""
+    if basis not in BASES:
+        raise SyndistillError(f"basis {basis!r} is unknown; pick one of {', '.join(BASES)}")
     if output == "joint4" and basis != "both":
         raise SyndistillError(
             f"a joint4 network decodes two-observable shots, these are of basis {basis}; "

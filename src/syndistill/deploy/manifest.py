@@ -44,6 +44,8 @@ class Manifest:
     @classmethod
     def load(cls, folder: str | Path) -> Manifest:
         """SyndistillError where the folder, its manifest or one of its files is missing or was changed."""
+        if not isinstance(folder, str | Path):
+            raise SyndistillError(f"a {type(folder).__name__} is no folder; give the path of one that export wrote")
         folder = Path(folder)
         path = folder / MANIFEST_FILE
         content = read_json(path, f"give a folder that syndistill export wrote, or {_AGAIN}")

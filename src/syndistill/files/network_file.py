@@ -66,6 +66,8 @@ def shipped_card(name: str) -> Path:
 
 def network_path(name_or_path: str | Path) -> Path | None:
     """The file of a shipped name or of a path to a safetensors file; None when it is neither."""
+    if not isinstance(name_or_path, str | Path):
+        raise SyndistillError(f"a {type(name_or_path).__name__} is no network; give a shipped name or a path")
     if str(name_or_path) in shipped_names():
         return _SHIPPED / f"{name_or_path}.safetensors"
     path = Path(name_or_path)
@@ -119,6 +121,26 @@ def change_header(path: Path, **values: Any) -> None:
         raise SyndistillError(f"a network file has no key {min(unknown)}; its keys are {', '.join(sorted(KEYS))}")
     read_network(path)
     change_metadata(path, lambda header: header.update(values))
+
+
+def trained_rounds(metadata: Any) -> int | None:
+    """The most rounds that a network file's metadata says the shots of its last leg had; None where it says nothing.
+
+    What a network saw in earlier legs alone it does not keep: student-d5 began at up to 25 rounds and ended at 5.
+    """
+    legs = metadata.get("legs") if isinstance(metadata, Mapping) else None
+    if isinstance(legs, list) and legs:
+        return trained_rounds(legs[-1])
+    inner = list(metadata.values()) if isinstance(metadata, Mapping) else metadata
+    if not isinstance(inner, list):
+        return None
+    found = [rounds for value in inner if (rounds := trained_rounds(value)) is not None]
+    curriculum = metadata.get("curriculum") if isinstance(metadata, Mapping) else None
+    phases = curriculum.get("rounds") if isinstance(curriculum, Mapping) else None
+    for phase in phases if isinstance(phases, list) else []:
+        rounds = phase.get("rounds") if isinstance(phase, Mapping) else None
+        found += [r for r in rounds if isinstance(r, int)] if isinstance(rounds, list) else []
+    return max(found, default=None)
 
 
 def _located(name_or_path: str | Path) -> Path:
