@@ -28,7 +28,7 @@ from syndistill.deploy.engines import Engine, packed_bits
 from syndistill.deploy.flat_weights import runs_compiled
 from syndistill.deploy.machine import PRECISIONS
 from syndistill.errors import SyndistillError
-from syndistill.files.network_file import read_header, shipped_names
+from syndistill.files.network_file import network_path, read_header, shipped_names
 
 Packed = NDArray[np.uint8]
 VARIABLE = "SYNDISTILL_DECODERS"
@@ -176,6 +176,7 @@ _engines: dict[tuple[str, str, str], Engine] = {}
 
 def _engine(network: str, precision: str, device: str = "cpu") -> Engine:
     """Compiled where that is possible (a flat or local GRU, llvmlite installed), else PyTorch."""
+    network_path(network)  # refuses what is no name
     key = (network, precision, device)
     if key not in _engines:
         _engines[key] = _load(network, precision, device)

@@ -171,8 +171,8 @@ class Plan(Strict):
                 raise ValueError(f"the arm {arm.name} differs from {arm.differs_from}, which is no earlier arm")
             self.settings(arm.name)
         for sweep in self.sweeps:
-            _require_known(sweep.arms, names, "a sweep")
-            _require_known([sweep.student], list(PRESETS), "a sweep")
+            _require_known(sweep.arms, names, "sweeps.arms")
+            _require_known([sweep.student], list(PRESETS), "sweeps.student")
         for question in self.questions:
             for contrast in question.contrasts:
                 _require_known(contrast, names, f"the question {question.name}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, SerializeAsAny, Tag, ValidationError, model_validator
 
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork, NetworkConfig
@@ -41,12 +41,23 @@ AnyNetworkConfig = Annotated[
 ]
 
 
+def _kind_of_shots(data: Any) -> str:
+    is_recorded = isinstance(data, RecordedData) or (isinstance(data, dict) and "folder" in data)
+    return "recorded" if is_recorded else "simulated"
+
+
+ShotsOfAKind = Annotated[
+    Annotated[DataConfig, Tag("simulated")] | Annotated[RecordedData, Tag("recorded")], Discriminator(_kind_of_shots)
+]
+"""So that a fault is told of the kind that was meant."""
+
+
 class TeacherRun(Strict):
     """Everything a Teacher's training depends on."""
 
     kind: Literal["teacher"] = "teacher"
     network: AnyNetworkConfig
-    data: DataConfig | RecordedData
+    data: ShotsOfAKind
     training: TrainingConfig
     next_event_weight: Weight = 0.02
     start_from: Name | None = None
@@ -68,8 +79,21 @@ def validated(model: type[Strict], content: Any, where: str) -> Any:
         return model.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "config"
-        raise SyndistillError(f"{where}: {key}: {first['msg']}") from None
+        key = _key(content, first["loc"], missing=first["type"] == "missing") or "config"
+        raise SyndistillError(f"{where}: {key}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _key(content: Any, parts: tuple[Any, ...], missing: bool) -> str:
+    """The dotted key in `content` of a fault's place, which names the kinds of a union too."""
+    found = []
+    for part in parts:
+        in_dict = isinstance(content, dict) and part in content
+        if in_dict or (isinstance(content, list | tuple) and isinstance(part, int) and part < len(content)):
+            content = content[part]
+        elif not (missing and part == parts[-1]):
+            continue
+        found.append(str(part))
+    return ".".join(found)
 
 
 def fresh_network(config: NetworkConfig, seed: int) -> DecoderNetwork:
