@@ -13,6 +13,7 @@ PACKAGE = REPOSITORY / "src" / "syndistill"
 
 # Rooms of the same line do not know each other. A room is a folder or a single file.
 ORDER = [
+    {"files"},
     {"circuits"},
     {"sampling"},
     {"models"},
@@ -29,7 +30,7 @@ ORDER = [
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 OPEN_TO_ALL = {"errors", "safe_files", "pretrained", "__version__"}
-WITHOUT_TORCH = {"circuits", "errors", "safe_files", "__init__"}
+WITHOUT_TORCH = {"files", "circuits", "errors", "safe_files", "__init__"}
 MOST_LINES = 349
 
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -89,10 +90,11 @@ def test_the_checker_sees_what_it_should(source: str, relative: str, expected: l
     assert forbidden_imports(source, Path(relative)) == expected
 
 
-def test_circuits_load_without_torch() -> None:
-    modules = [f"syndistill.circuits.{path.stem}" for path in FILES if path.parent.name == "circuits"]
+@pytest.mark.parametrize("room", ["files", "circuits"])
+def test_files_and_circuits_load_without_torch(room: str) -> None:
+    modules = [f"syndistill.{room}.{path.stem}" for path in FILES if path.parent.name == room]
     imports = ", ".join(name.removesuffix(".__init__") for name in modules)
-    script = f"import sys, {imports}; sys.exit('torch' in sys.modules and 'circuits loaded torch')"
+    script = f"import sys, {imports}; sys.exit('torch' in sys.modules and 'loaded torch')"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -13,7 +13,6 @@ import collections
 import multiprocessing
 import os
 import time
-from collections.abc import Mapping
 from importlib.util import find_spec
 
 import numpy as np
@@ -25,9 +24,11 @@ from syndistill.circuits.dem_lines import place_dem_lines
 from syndistill.circuits.placement import Placement, place_circuit
 from syndistill.decoders.contract import decisions
 from syndistill.deploy.decoding import EngineDecoder
-from syndistill.deploy.engines import Engine
-from syndistill.deploy.flat_weights import read_header, runs_compiled, shipped_names, shipped_path
+from syndistill.deploy.engines import Engine, packed_bits
+from syndistill.deploy.flat_weights import runs_compiled
+from syndistill.deploy.machine import PRECISIONS
 from syndistill.errors import SyndistillError
+from syndistill.files.network_file import network_path, read_header, shipped_names
 
 Packed = NDArray[np.uint8]
 VARIABLE = "SYNDISTILL_DECODERS"
@@ -56,7 +57,7 @@ def _named_by_user(text: str) -> dict[str, str]:
         name, equals, path = item.partition("=")
         if not name or not equals or not path:
             raise SyndistillError(f"{VARIABLE} has {item!r}; write NAME=PATH, several of them with spaces between")
-        read_header(shipped_path(path))  # a wrong path is said here and not by every worker
+        read_header(path)  # a wrong path is said here and not by every worker
         found[name] = path
     return found
 
@@ -77,8 +78,11 @@ class SinterDecoder(sinter.Decoder):
         discard_below: float | None = None,
         precision: str = "float32",
     ) -> None:
-        if discard_below is not None and not 0.5 <= discard_below <= 1:
-            raise SyndistillError(f"discard_below {discard_below}; a decision's probability lies in [0.5, 1]")
+        is_number = isinstance(discard_below, int | float | np.number)
+        if discard_below is not None and not (is_number and 0.5 <= discard_below <= 1):
+            raise SyndistillError(f"discard_below {discard_below!r}; a decision's probability lies in [0.5, 1]")
+        if precision not in PRECISIONS:
+            raise SyndistillError(f"precision {precision!r} is unknown; pick one of {', '.join(PRECISIONS)}")
         self.network, self.basis = network, basis
         self.discard_below, self.precision = discard_below, precision
 
@@ -86,7 +90,7 @@ class SinterDecoder(sinter.Decoder):
         """Raises SyndistillError where the model is no surface code memory that the network decodes."""
         constant = _constant_answer(dem)
         if constant is not None:
-            return _Constant(constant)
+            return _Constant(constant, dem.num_detectors)
         return _Compiled(self._decoder(place_dem_lines(dem, self.basis)), self.discard_below)
 
     def for_circuit(self, circuit: stim.Circuit) -> EngineDecoder:
@@ -101,6 +105,8 @@ class SinterSampler(sinter.Sampler):
     """Samples and decodes `batch` shots at a time; `device` is for networks that PyTorch runs."""
 
     def __init__(self, network: str, *, batch: int = SAMPLER_BATCH, device: str = "cpu") -> None:
+        if not isinstance(batch, int | np.integer) or batch < 1:
+            raise SyndistillError(f"batch {batch!r}; take a whole number of shots from 1 on")
         self.network, self.batch, self.device = network, batch, device
 
     def compiled_sampler_for_task(self, task: sinter.Task) -> sinter.CompiledSampler:
@@ -125,11 +131,12 @@ class _Compiled(sinter.CompiledDecoder):
 class _Constant(sinter.CompiledDecoder):
     """The best answer where no detector says anything about any observable."""
 
-    def __init__(self, flips_O: NDArray[np.bool_]) -> None:
-        self._packed = np.packbits(flips_O, bitorder="little")
+    def __init__(self, flips_O: NDArray[np.bool_], n_detectors: int) -> None:
+        self._packed, self._n_detectors = np.packbits(flips_O, bitorder="little"), n_detectors
 
     def decode_shots_bit_packed(self, *, bit_packed_detection_event_data: Packed) -> Packed:
-        return np.tile(self._packed, (len(bit_packed_detection_event_data), 1))
+        events = packed_bits(bit_packed_detection_event_data, self._n_detectors, "the decoder")
+        return np.tile(self._packed, (len(events), 1))
 
 
 class _CompiledSampler(sinter.CompiledSampler):
@@ -169,6 +176,7 @@ _engines: dict[tuple[str, str, str], Engine] = {}
 
 def _engine(network: str, precision: str, device: str = "cpu") -> Engine:
     """Compiled where that is possible (a flat or local GRU, llvmlite installed), else PyTorch."""
+    network_path(network)  # refuses what is no name
     key = (network, precision, device)
     if key not in _engines:
         _engines[key] = _load(network, precision, device)
@@ -176,8 +184,7 @@ def _engine(network: str, precision: str, device: str = "cpu") -> Engine:
 
 
 def _load(network: str, precision: str, device: str) -> Engine:
-    config: Mapping[str, object] = read_header(shipped_path(network))["config"]
-    compiled = runs_compiled(config) and find_spec("llvmlite") is not None
+    compiled = runs_compiled(read_header(network).dials) and find_spec("llvmlite") is not None
     if precision != "float32" or (compiled and device == "cpu"):
         from syndistill.deploy.kernel_engine import KernelEngine
 

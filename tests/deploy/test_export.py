@@ -12,12 +12,13 @@ from syndistill.decoders.network import network_decoder
 from syndistill.deploy.decoding import EngineDecoder
 from syndistill.deploy.engines import slices_of
 from syndistill.deploy.export import export_onnx
-from syndistill.deploy.flat_weights import load_flat_weights
-from syndistill.deploy.manifest import Manifest, file_sha256
+from syndistill.deploy.local_weights import load_compilable
+from syndistill.deploy.manifest import GRAPH_FILES, Manifest, with_hash
 from syndistill.deploy.onnx_engine import OnnxEngine, OnnxExperiment
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.calibration import log_odds
 from syndistill.models.saving import load_network, weights_hash
+from syndistill.safe_files import file_sha256
 from syndistill.sampling.stored import StoredShots
 
 onnx = pytest.importorskip("onnx")
@@ -103,7 +104,7 @@ def test_the_manifest(folder, network_file):
     np.testing.assert_array_equal(found.stabiliser_N, expected.stabiliser_N)
     assert (found.layout, found.rounds, found.basis, found.lines) == (expected.layout, 4, "z", (0,))
     np.testing.assert_array_equal(
-        np.float32(content["start_D"]["z"]), load_flat_weights(network_file(metadata=TRAINED)).tensors["start.z"]
+        np.float32(content["start_D"]["z"]), load_compilable(network_file(metadata=TRAINED)).tensors["start.z"]
     )
 
 
@@ -134,23 +135,53 @@ def damaged(folder, tmp_path):
 @pytest.mark.parametrize(("name", "change", "said"), [
     ("step.onnx", lambda content: content[:-9], "step.onnx is missing or not the file"),
     ("experiment.onnx", lambda content: None, "experiment.onnx is missing"),
-    ("manifest.json", lambda content: None, "manifest.json: No such file"),
-    ("manifest.json", lambda content: content[:-9], "manifest.json is no JSON"),
-    ("manifest.json", lambda content: b"[]", "no manifest of format 1"),
-    ("manifest.json", lambda content: content.replace(b'"start_D"', b'"started"'), "is not complete"),
+    ("manifest.json", lambda content: None, "cannot read .*manifest.json"),
+    ("manifest.json", lambda content: content[:-9], "manifest.json is damaged or no JSON"),
+    ("manifest.json", lambda content: b"[]", "no manifest of format 2"),
+    ("manifest.json", lambda content: content.replace(b'"start_D"', b'"started"'), "not the manifest that was written"),
 ])  # fmt: skip
 def test_damaged_folders(damaged, name, change, said):
     with pytest.raises(SyndistillError, match=said):
         OnnxEngine(damaged(name, change))
 
 
+def rehashed(folder, change):
+    """The folder with its manifest changed and hashed anew."""
+    content = json.loads((folder / "manifest.json").read_text())
+    change(content)
+    del content["sha256"]
+    (folder / "manifest.json").write_text(json.dumps(with_hash(content)))
+
+
+@pytest.mark.parametrize(("section", "key", "value"), [
+    ("start_D", "z", [0.0, "a"]), ("start_D", "z", None), ("start_D", "z", [[0.0]]), ("experiment", "distance", 10**6),
+    ("experiment", "distance", 4), ("experiment", "rounds", 0), ("experiment", "basis", "y"),
+    ("experiment", "basis", "x"), ("experiment", "lines", [7]), ("experiment", "lines", [0, 0]),
+    ("experiment", "slice_N", [0.5]), ("experiment", "slice_N", []),
+    ("experiment", "stabiliser_N", [900] * 32), ("network", "output", "three"),
+    ("network", "trained_rounds", "nine"), ("files", "more.onnx", "0"), ("files", "step.onnx", 3),
+])  # fmt: skip
+def test_a_manifest_whose_parts_do_not_fit(damaged, section, key, value):
+    copy = damaged("", None)
+    rehashed(copy, lambda content: content[section].update({key: value}))
+    with pytest.raises(SyndistillError, match=r"do not fit together|is missing or not the file"):
+        OnnxEngine(copy)
+
+
+@pytest.mark.parametrize("engine", [OnnxEngine, OnnxExperiment])
+def test_only_what_the_manifest_lists_is_run(damaged, engine):
+    """Graphs, start state and experiment of the manifest as they were written, or nothing."""
+    copy = damaged("", None)
+    rehashed(copy, lambda content: content["files"].pop("experiment.onnx"))
+    with pytest.raises(SyndistillError, match="do not fit together"):
+        engine(copy)
+
+
 def test_a_corrupt_graph_whose_hash_fits(damaged, folder):
     """The hash guards against accidents; ONNX Runtime's own refusal becomes one line too."""
     copy = damaged("step.onnx", lambda content: b"no graph at all")
-    text = (copy / "manifest.json").read_text()
-    (copy / "manifest.json").write_text(
-        text.replace(file_sha256(folder / "step.onnx"), file_sha256(copy / "step.onnx"))
-    )
+    files = {name: file_sha256(copy / name) for name in GRAPH_FILES}
+    rehashed(copy, lambda content: content.update(files=files))
     with pytest.raises(SyndistillError, match=r"step.onnx is no graph that runs \("):
         OnnxEngine(copy)
 

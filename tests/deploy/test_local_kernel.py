@@ -11,7 +11,7 @@ from syndistill.deploy.engines import slices_of
 from syndistill.deploy.kernel_engine import KernelEngine
 from syndistill.deploy.local_kernel import LocalKernel
 from syndistill.deploy.local_pack import COARSE_TABLES, FINE_TABLES, split
-from syndistill.deploy.local_weights import load_local_weights
+from syndistill.deploy.local_weights import load_compilable
 from syndistill.errors import SyndistillError
 from syndistill.models.saving import load_network, weights_hash
 from syndistill.models.tensors_file import load_tensors, save_tensors
@@ -67,7 +67,7 @@ def streamed_logits(engine, circuit, shots, several=1):
 def test_logits_are_those_of_pytorch(local_file, experiment_shots, dials, lanes, distance, basis, turn_x):
     path = local_file(distance=distance, turn_x=turn_x, **dials)
     circuit, shots = experiment_shots(basis, rounds=4, n_shots=40, distance=distance)
-    kernel = LocalKernel(load_local_weights(path), basis, lanes=lanes)
+    kernel = LocalKernel(load_compilable(path), basis, lanes=lanes)
     expected = torch_logits(path, circuit, shots)
     assert expected.std() > 0.03  # the shots tell something
     np.testing.assert_allclose(kernel_logits(kernel, circuit, shots), expected, atol=1e-4, rtol=0)
@@ -78,7 +78,7 @@ def test_logits_are_those_of_pytorch(local_file, experiment_shots, dials, lanes,
 def test_every_batch_and_number_of_rounds(local_file, experiment_shots, batch, rounds):
     path = local_file(distance=5)
     circuit, shots = experiment_shots("x", rounds=rounds, n_shots=batch, distance=5)
-    kernel = LocalKernel(load_local_weights(path), "x")
+    kernel = LocalKernel(load_compilable(path), "x")
     expected = torch_logits(path, circuit, shots)
     np.testing.assert_allclose(kernel_logits(kernel, circuit, shots), expected, atol=1e-4, rtol=0)
 
@@ -117,7 +117,7 @@ def test_int8_is_close(local_file, experiment_shots, dials, basis):
     tenth at worst; more would be an error in the arithmetic, and nothing at all would be float32."""
     path = local_file(distance=5, **dials)
     circuit, shots = experiment_shots(basis, rounds=6, n_shots=100, distance=5)
-    weights = load_local_weights(path)
+    weights = load_compilable(path)
     exact, found = (
         kernel_logits(LocalKernel(weights, basis, precision), circuit, shots) for precision in ("float32", "int8")
     )
@@ -129,7 +129,7 @@ def test_int8_is_close(local_file, experiment_shots, dials, basis):
 @NEEDS_VNNI
 def test_bits_are_exact_in_int8(local_file, experiment_shots):
     """Without recurrence only the bits are multiplied, whose weights have 16 bits; what is left is the tables'."""
-    weights = load_local_weights(local_file(distance=3, readout_layers=0))
+    weights = load_compilable(local_file(distance=3, readout_layers=0))
     for name, tensor in weights.tensors.items():
         if ".recurrent." in name:
             tensor[:] = 0
@@ -163,7 +163,7 @@ def test_chunks_are_nearly_equal():
 def test_the_same_tensors_config_and_hash(local_file, output, next_events):
     path = local_file(output, width=7, readout_layers=2, next_events=next_events)
     network, _ = load_network(path)
-    found = load_local_weights(path)
+    found = load_compilable(path)
     state = network.state_dict()
     assert set(found.tensors) == set(state)
     for name, tensor in state.items():
@@ -175,7 +175,7 @@ def test_the_same_tensors_config_and_hash(local_file, output, next_events):
 
 
 def test_refusals(local_file, network_file, tmp_path, monkeypatch):
-    weights = load_local_weights(local_file())
+    weights = load_compilable(local_file())
     with pytest.raises(SyndistillError, match="precision 'int4' is unknown"):
         LocalKernel(weights, "z", "int4")
     with pytest.raises(SyndistillError, match=r"answer for basis x or z .* not for both .*torch_engine"):
@@ -183,16 +183,15 @@ def test_refusals(local_file, network_file, tmp_path, monkeypatch):
     joint = KernelEngine(local_file(output="joint4"))
     with pytest.raises(SyndistillError, match="through PyTorch"):
         joint.stream("both", 1)
-    for family in ("flat_gru", "conv_gru"):
-        with pytest.raises(SyndistillError, match=f"of family {family}, not local_gru"):
-            load_local_weights(network_file(family))
+    with pytest.raises(SyndistillError, match="of family conv_gru; only flat_gru and local_gru run without PyTorch"):
+        load_compilable(network_file("conv_gru"))
     with pytest.raises(SyndistillError, match="there is no file"):
-        load_local_weights(tmp_path / "nowhere.safetensors")
+        load_compilable(tmp_path / "nowhere.safetensors")
     tensors, header = load_tensors(local_file())
     del tensors["cell.inputs.1"]
     save_tensors(tmp_path / "lacking.safetensors", tensors, header)
-    with pytest.raises(SyndistillError, match=r"cell\.inputs\.1 does not fit"):
-        load_local_weights(tmp_path / "lacking.safetensors")
+    with pytest.raises(SyndistillError, match=r"lacks weights cell\.inputs\.1"):
+        load_compilable(tmp_path / "lacking.safetensors")
     monkeypatch.setattr(llvm, "get_host_cpu_features", dict)
     with pytest.raises(SyndistillError, match="no AVX-512 VNNI"):
         LocalKernel(weights, "z", "int8")
@@ -200,14 +199,14 @@ def test_refusals(local_file, network_file, tmp_path, monkeypatch):
 
 def test_bytes_of_another_circuit_are_refused(local_file, experiment_shots):
     circuit, shots = experiment_shots(rounds=3)
-    kernel = LocalKernel(load_local_weights(local_file()), "z")
+    kernel = LocalKernel(load_compilable(local_file()), "z")
     with pytest.raises(SyndistillError, match="2 bytes a shot where the circuit's has 3"):
         kernel.decode(shots.detectors_packed[:, :-1], kernel.places(place_circuit(circuit)), 3)
     assert kernel.decode(shots.detectors_packed[:0], kernel.places(place_circuit(circuit)), 3).shape == (0, 1)
 
 
 def test_networks_of_one_shape_share_code(local_file):
-    kernels = [LocalKernel(load_local_weights(local_file(seed=seed)), "z") for seed in (1, 2)]
+    kernels = [LocalKernel(load_compilable(local_file(seed=seed)), "z") for seed in (1, 2)]
     assert kernels[0]._functions is kernels[1]._functions
-    other = LocalKernel(load_local_weights(local_file(width=7)), "z")
+    other = LocalKernel(load_compilable(local_file(width=7)), "z")
     assert other._functions is not kernels[0]._functions

@@ -10,16 +10,17 @@ import stim
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.placement import place_circuit
-from syndistill.decoders.contract import decisions
+from syndistill.decoders.contract import MoreRoundsThanTrained, decisions
 from syndistill.decoders.network import network_decoder
-from syndistill.deploy.decoding import EngineDecoder, MoreRoundsThanTrained
-from syndistill.deploy.engines import slices_of, trained_rounds
+from syndistill.deploy.decoding import EngineDecoder
+from syndistill.deploy.engines import slices_of
 from syndistill.deploy.export import export_onnx
 from syndistill.deploy.onnx_engine import OnnxExperiment
 from syndistill.deploy.runtime import for_circuit, for_dem, load
 from syndistill.deploy.streaming import StreamingDecoder
 from syndistill.deploy.torch_engine import TorchEngine
 from syndistill.errors import SyndistillError
+from syndistill.files.network_file import trained_rounds
 from syndistill.models.zoo import load_any
 from syndistill.sampling.stored import StoredShots
 from syndistill.sinter_plugin import SinterDecoder
@@ -142,6 +143,8 @@ def test_more_rounds_than_trained_is_a_warning(network_file, experiment_shots):
 def test_trained_rounds_of_what_says_nothing():
     assert trained_rounds({}) is None
     assert trained_rounds({"note": "untrained", "legs": [1, "two", None]}) is None
+    assert trained_rounds({"curriculum": "long"}) is None
+    assert trained_rounds({"run": {"curriculum": {"rounds": [3, {"rounds": "many"}, {}]}}}) is None
     assert trained_rounds({"legs": {}}) is trained_rounds({"legs": []}) is None
 
 

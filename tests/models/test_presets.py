@@ -47,7 +47,7 @@ def test_teacher_small_is_the_default_config():
         ({"family": "flat_gru", "distance": 3, "witdh": 8}, "witdh: Extra inputs.*its keys are distance"),
         ({"family": "flat_gru"}, "distance: Field required"),
         ({"family": "flat_gru", "distance": 3, "output": "three"}, "output: Input should be"),
-        ({"family": "flat_gru", "distance": 3, "width": 0}, "width: Input should be greater than 0"),
+        ({"family": "flat_gru", "distance": 3, "width": 0}, "width=0 must be from 1 to 4096"),
     ],
 )
 def test_bad_configs_are_one_line(dials, message):

@@ -7,9 +7,12 @@ import torch
 from safetensors.torch import save_file
 
 from syndistill.errors import SyndistillError
+from syndistill.files.network_file import change_header, network_path, read_header, read_network, shipped_names
 from syndistill.models.presets import FAMILIES, build
 from syndistill.models.saving import load_network, save_network, weights_hash
 from syndistill.models.tensors_file import load_tensors, save_tensors
+from syndistill.models.zoo import card
+from syndistill.safe_files import file_sha256
 
 CARD = {"recipe": "none", "shots": 12, "scores": [{"ler": 0.5}]}
 
@@ -70,16 +73,14 @@ def test_hash_sees_bytes_names_and_shapes(make_network):
 def test_missing_truncated_and_foreign_files(tmp_path, saved):
     assert "no file" in refused(tmp_path / "none.safetensors")
     assert "no file" in refused(tmp_path)
+    assert "no file" in refused(tmp_path / ("n" * 5000))
     whole = saved.read_bytes()
-    for size in (0, 5, 300, len(whole) - 1):
-        saved.write_bytes(whole[:size])
-        assert "no whole safetensors file" in refused(saved)
-    saved.write_bytes(b"PK\x03\x04" + bytes(2000))
-    assert "no whole safetensors file" in refused(saved)
+    saved.write_bytes(whole[:-1])
+    assert "damaged: its tensors are not those" in refused(saved)
     save_file({"a": torch.zeros(2)}, saved)
+    assert "has no content hash" in refused(saved)
+    save_tensors(saved, {"a": torch.zeros(2)}, {"what": "syndistill fusion"})
     assert "no network of this project" in refused(saved)
-    save_file({"a": torch.zeros(2)}, saved, metadata={"format": "pt"})
-    assert "no whole safetensors file of this project" in refused(saved)
 
 
 def test_configs_that_do_not_fit(saved):
@@ -91,6 +92,8 @@ def test_configs_that_do_not_fit(saved):
     assert "distance 4" in refused(saved)
     rewrite(saved, lambda _, header: header.update(format=2))
     assert "network format 2, this version reads 1" in refused(saved)
+    rewrite(saved, lambda _, header: header.update(format=1, extra=3))
+    assert "network format 1 with extra" in refused(saved)
 
 
 def test_weights_that_do_not_fit(saved):
@@ -98,10 +101,11 @@ def test_weights_that_do_not_fit(saved):
     for change, message in (
         (lambda t, _: t.pop(name), "lacks weights decide.0.weight"),
         (lambda t, _: t.update(extra=torch.zeros(1)), "has foreign weights extra"),
-        (lambda t, _: t.update({name: t[name][:, :-1]}), r"\(8, 27\) where its config asks for float32 \(8, 28\)"),
-        (lambda t, _: t.update({name: t[name].half()}), "float16"),
+        (lambda t, _: t.update({name: t[name][:, :-1]}), r"\(8, 27\) where its config asks for F32 \(8, 28\)"),
+        (lambda t, _: t.update({name: t[name].half()}), "F16"),
         (lambda t, _: t[name].view(-1)[3:4].fill_(float("nan")), "NaN or infinity in decide.0.weight"),
         (lambda t, _: t[name].view(-1)[3:4].fill_(float("inf")), "NaN or infinity in decide.0.weight"),
+        (lambda t, _: t[name].view(-1)[3:4].fill_(-1e30), r"weights above 10000 in decide\.0\.weight"),
         (lambda _, header: header["config"].update(width=16), "where its config asks for"),
     ):
         saved.write_bytes(whole)
@@ -112,25 +116,12 @@ def test_weights_that_do_not_fit(saved):
 
 def test_a_diverged_network_is_not_saved(tmp_path):
     network = build("flat-gru-5k", 3)
-    with torch.no_grad():
-        network.start["x"][0] = float("nan")
-    with pytest.raises(SyndistillError, match=r"NaN or infinity in start\.x"):
-        save_network(tmp_path / "n.safetensors", network, {})
+    for value, said in ((float("nan"), "NaN or infinity in"), (1e9, "weights above 10000 in")):
+        with torch.no_grad():
+            network.start["x"][0] = value
+        with pytest.raises(SyndistillError, match=rf"{said} start\.x"):
+            save_network(tmp_path / "n.safetensors", network, {})
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_failed_write_leaves_the_old_file(saved, make_network, monkeypatch):
-    old = saved.read_bytes()
-    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(SyndistillError, match=r"cannot write .*No space left on device; nothing was changed"):
-        save_network(saved, make_network("conv_gru"), {})
-    assert saved.read_bytes() == old
-    assert [p.name for p in saved.parent.iterdir()] == [saved.name]
-
-
-def test_a_folder_that_cannot_be(saved):
-    with pytest.raises(SyndistillError, match="cannot write"):
-        save_network(saved / "below" / "n.safetensors", build("flat-gru-5k", 3), {})
 
 
 def test_the_header_is_plain_json(saved):
@@ -138,3 +129,28 @@ def test_the_header_is_plain_json(saved):
     header = json.loads(saved.read_bytes()[8 : 8 + size])["__metadata__"]
     assert json.loads(header["config"])["family"] == "flat_gru"
     assert json.loads(header["metadata"]) == CARD
+
+
+def test_more_said_of_a_saved_network(saved):
+    network, _ = load_network(saved)
+    change_header(saved, metadata=CARD | {"noise": [1, 2]})
+    again, metadata = load_network(saved)
+    assert metadata == read_header(saved).metadata == CARD | {"noise": [1, 2]}
+    assert weights_hash(again) == weights_hash(network) == read_network(saved).sha256
+    with pytest.raises(SyndistillError, match="has no key weights"):
+        change_header(saved, weights={})
+
+
+def test_shipped_networks_are_what_their_cards_say():
+    assert len(shipped_names()) >= 5
+    for name in shipped_names():
+        said, path = card(name), network_path(name)
+        assert said["file_sha256"] == file_sha256(path)
+        assert said["weights_sha256"] == read_network(name).sha256
+        assert read_header(name).dials.distance == said["config"]["distance"]
+
+
+def test_names_that_are_no_networks():
+    for name in ("nobody", "nobody.safetensors", "", "/", "n" * 5000, "nul\0l"):
+        with pytest.raises(SyndistillError, match=r"there is no file .* or take a shipped network: student-d3"):
+            read_network(name)

@@ -33,7 +33,7 @@ def test_settings_are_changed_and_nothing_else():
         (TeacherRun, "teacher-tiny", "training.steps.more=7", "no settings below"),
         (TeacherRun, "teacher-tiny", "training.steps", "not key.path=value"),
         (TeacherRun, "teacher-tiny", "training.steps=many", "training.steps"),
-        (TeacherRun, "teacher-tiny", "training.steps=0", "greater than 0"),
+        (TeacherRun, "teacher-tiny", "training.steps=0", "greater than or equal to 1"),
         (TeacherRun, "teacher-tiny", "network.family=lstm", "family 'lstm' is unknown"),
         (StudentRun, "baseline-tiny", "terms.final.weight=-1", "terms.final.weight"),
         (TeacherRun, "teacher-tyni", None, "did you mean 'teacher-tiny'"),

@@ -164,7 +164,7 @@ def test_stored_shots_know_one_end_only():
     assert shots.labels_BKLO.shape == (100, 1, 3, 1)
     assert (shots.labels_BKLO[:, 0, placement.lines[0], 0].numpy() == observables[:100, 0]).all()
     assert shots_from_detectors(detectors[:100], placement).labels_BKLO is None
-    with pytest.raises(SyndistillError, match="15 detectors per shot where the circuit has 16"):
+    with pytest.raises(SyndistillError, match=r"15\); the circuit's are \(shots, 16"):
         shots_from_detectors(detectors[:, :-1], placement)
 
 

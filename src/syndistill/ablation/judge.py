@@ -16,10 +16,9 @@ from syndistill.ablation.jobs import Job, Part, digest_of
 from syndistill.ablation.plan import Plan
 from syndistill.ablation.rows import REFERENCE, Reliability, Score
 from syndistill.circuits.experiment import Experiment
-from syndistill.decoders.contract import Decoder, decisions
+from syndistill.decoders.contract import Decoder, MoreRoundsThanTrained, decisions
 from syndistill.decoders.network import network_decoder
 from syndistill.decoders.registry import build_decoder
-from syndistill.deploy.decoding import MoreRoundsThanTrained
 from syndistill.deploy.kernel_engine import KernelEngine
 from syndistill.deploy.runtime import for_circuit
 from syndistill.distill.teacher import FrozenTeacher

@@ -7,19 +7,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from syndistill.circuits.experiment import Experiment
+from syndistill.distill.fuse import FitShots, ReportShots
 from syndistill.distill.student_data import StudentData
 from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.presets import PRESETS
 from syndistill.recipes.choose import changed, nearest
-from syndistill.training.config import OptimiserConfig, Strict
+from syndistill.training.config import BatchSize, Name, OptimiserConfig, Positive, Rounds, Seed, Strict
 from syndistill.training.run import validated
 
+PlanSeed = Annotated[int, Field(ge=0, lt=1 << 61)]
+"""Two of them, added up, are a seed still."""
+Budget = Annotated[float, Field(gt=0, le=1000)]
+ContrastWeight = Annotated[float, Field(ge=-1000, le=1000)]
 Block = Literal["signals", "stages", "controls"]
 Target = Literal["none", "final", "calibrated", "mean", "nll"]
 LEAST_SEEDS = 3
@@ -36,12 +41,12 @@ class Settings(Strict):
     target: Target = "none"
     """What the fused term learns, at every end and line: the Teacher's own logits, the same with the temperature of
     the least NLL, or z_fuse with equal weights, or with those of the least NLL."""
-    seed_shift: int = Field(default=0, ge=0)
+    seed_shift: PlanSeed = 0
     """Added to the seed of first weights and order of shots: another draw of the same thing."""
-    steps_factor: float = Field(default=1.0, gt=0)
+    steps_factor: float = Field(default=1.0, gt=0, le=1000)
     terms: Terms = Terms()
     data: StudentData
-    batch_size: int = Field(default=256, gt=0)
+    batch_size: BatchSize = 256
     optimiser: OptimiserConfig = OptimiserConfig()
     """Its warm-up and decay steps are made from the steps of a run: see `jobs`."""
 
@@ -74,9 +79,9 @@ class Question(Strict):
 
     name: str
     text: str
-    budget: float = 1.0
-    primary: dict[str, float]
-    others: dict[str, dict[str, float]] = Field(default_factory=dict)
+    budget: Budget = 1.0
+    primary: dict[str, ContrastWeight]
+    others: dict[str, dict[str, ContrastWeight]] = Field(default_factory=dict)
     """By what they say."""
 
     @property
@@ -88,31 +93,31 @@ class Sweep(Strict):
     """Arms to be run with every seed of the plan, or with others: one Student, one budget. Empty: all."""
 
     student: str
-    budget: float = Field(gt=0)
+    budget: Budget
     arms: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = ()
+    seeds: tuple[PlanSeed, ...] = ()
 
 
 class Probing(Strict):
     """How the probes of z_fuse are trained."""
 
-    steps: int = Field(default=300, gt=0)
-    fit_shots: int = Field(default=8_192, gt=0)
-    report_shots: int = Field(default=8_192, gt=1)
+    steps: Positive = 300
+    fit_shots: FitShots = 8_192
+    report_shots: ReportShots = 8_192
 
 
 class Judging(Strict):
     """What everything is judged on: cases in both bases at one error rate."""
 
-    cases: tuple[tuple[int, int], ...] = Field(min_length=1)
+    cases: tuple[tuple[Rounds, Positive], ...] = Field(min_length=1)
     """(rounds, shots of each basis)."""
-    primary_rounds: int
+    primary_rounds: Rounds
     """Whose LER, of both bases together, contrasts are of."""
-    teacher_shots: int = Field(gt=0)
+    teacher_shots: Positive
     """The Teacher answers the first so many shots of each case; Students' KL is of these."""
     optimum: bool
     """Whether the exact optimum is judged too (distance 3)."""
-    seed: int = 27_182
+    seed: Seed = 27_182
 
     @model_validator(mode="after")
     def _consistent(self) -> Judging:
@@ -127,10 +132,10 @@ class Plan(Strict):
 
     name: str
     title: str
-    teacher: str
+    teacher: Name
     """A shipped network's name or a path."""
-    seeds: tuple[int, ...]
-    steps: int = Field(gt=7)
+    seeds: tuple[PlanSeed, ...]
+    steps: int = Field(gt=7, le=1_000_000_000)
     """Of a run at budget 1."""
     base: Settings
     stage1: Terms
@@ -143,9 +148,9 @@ class Plan(Strict):
     """(with, without): arms whose LER over budgets gives the shots that distillation saves."""
     probing: Probing = Probing()
     judging: Judging
-    margin: float = Field(default=0.03, gt=0)
+    margin: float = Field(default=0.03, gt=0, lt=1)
     """A ratio of LERs within 1 +- this is called no effect."""
-    gate_shots: int = Field(default=10_000, gt=0)
+    gate_shots: Positive = 10_000
 
     @field_validator("seeds")
     @classmethod
@@ -166,8 +171,8 @@ class Plan(Strict):
                 raise ValueError(f"the arm {arm.name} differs from {arm.differs_from}, which is no earlier arm")
             self.settings(arm.name)
         for sweep in self.sweeps:
-            _require_known(sweep.arms, names, "a sweep")
-            _require_known([sweep.student], list(PRESETS), "a sweep")
+            _require_known(sweep.arms, names, "sweeps.arms")
+            _require_known([sweep.student], list(PRESETS), "sweeps.student")
         for question in self.questions:
             for contrast in question.contrasts:
                 _require_known(contrast, names, f"the question {question.name}")

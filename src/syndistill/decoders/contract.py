@@ -6,6 +6,7 @@ Legend: B shots, O observables.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from abc import ABC, abstractmethod
 
 import numpy as np
@@ -42,6 +43,8 @@ class Decoder(ABC):
 
         Raises SyndistillError when the shots' detectors or observables are not those the decoder was made for.
         """
+        if not isinstance(shots, StoredShots):
+            raise SyndistillError(f"a {type(shots).__name__} is no StoredShots; StoredShots.from_bits makes one")
         if (shots.n_detectors, shots.n_observables) != (self.n_detectors, self.n_observables):
             raise SyndistillError(
                 f"decoder {self.name} is made for {self.n_detectors} detectors and {self.n_observables} observables, "
@@ -49,11 +52,29 @@ class Decoder(ABC):
             )
         if shots.n_shots == 0:
             return np.zeros((0, self.n_observables))
-        return self._probabilities(shots)
+        probabilities_BO = self._probabilities(shots)
+        if not ((probabilities_BO >= 0) & (probabilities_BO <= 1)).all():  # also where they are NaN
+            raise SyndistillError(f"decoder {self.name} gives probabilities outside [0, 1]; it can't serve this model")
+        return probabilities_BO
 
     @abstractmethod
     def _probabilities(self, shots: StoredShots) -> NDArray[np.float64]:
         """`decode` for at least one shot whose shape is known to fit."""
+
+
+class MoreRoundsThanTrained(UserWarning):
+    """The network never saw so long an experiment; it decodes, and may decode badly."""
+
+
+def warn_of_more_rounds(name: str, trained: int | None, rounds: int) -> None:
+    """Warns where a network is asked about more rounds than its training shots had (None: unknown)."""
+    if trained is not None and rounds > trained:
+        warnings.warn(
+            f"{name} was trained on at most {trained} rounds, the circuit has {rounds}; compare its error rate with "
+            "another decoder's",
+            MoreRoundsThanTrained,
+            stacklevel=4,
+        )
 
 
 def decisions(probabilities_BO: NDArray[np.float64]) -> NDArray[np.bool_]:

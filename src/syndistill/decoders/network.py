@@ -11,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from syndistill.circuits.placement import Placement, place_circuit, place_dem
-from syndistill.decoders.contract import Decoder
+from syndistill.decoders.contract import Decoder, warn_of_more_rounds
 from syndistill.decoders.registry import DecoderFactory, Lookup
 from syndistill.errors import SyndistillError
+from syndistill.files.network_file import network_path, trained_rounds
 from syndistill.models.contract import DecoderNetwork
 from syndistill.models.saving import weights_hash
-from syndistill.models.zoo import load_any, network_path
+from syndistill.models.zoo import load_any
 from syndistill.sampling.shots import Shots, shots_from_detectors
 from syndistill.sampling.stored import StoredShots
 
@@ -32,7 +33,9 @@ class NetworkDecoder(Decoder):
 
     gives_probabilities = True
 
-    def __init__(self, network: DecoderNetwork, placement: Placement, name: str) -> None:
+    def __init__(
+        self, network: DecoderNetwork, placement: Placement, name: str, trained_rounds: int | None = None
+    ) -> None:
         if placement.layout != network.layout:
             raise SyndistillError(
                 f"{name} decodes distance {network.layout.distance}, the circuit has distance "
@@ -48,6 +51,7 @@ class NetworkDecoder(Decoder):
                 f"{len(placement.lines)}; give a circuit with two"
             )
         network.n_channels(placement.basis)
+        warn_of_more_rounds(name, trained_rounds, placement.rounds)
         self.network = network.eval().requires_grad_(False)
         self.placement = placement
         self.name = name
@@ -94,10 +98,13 @@ def network_decoder(
     circuit: stim.Circuit | None,
     name: str,
     basis: str | None = None,
+    trained_rounds: int | None = None,
 ) -> NetworkDecoder:
-    """Place the network on a circuit (or, where the observables' lines need not be known, on a DEM)."""
+    """Place the network on a circuit (or, where the observables' lines need not be known, on a DEM).
+
+    trained_rounds: as the network's file says it; more in the circuit are a warning (MoreRoundsThanTrained)."""
     placement = place_dem(dem, basis) if circuit is None else place_circuit(circuit, basis)
-    return NetworkDecoder(network, placement, name)
+    return NetworkDecoder(network, placement, name, trained_rounds)
 
 
 def network_lookup(basis: str | None = None) -> Lookup:
@@ -108,7 +115,8 @@ def network_lookup(basis: str | None = None) -> Lookup:
             return None
 
         def factory(dem: stim.DetectorErrorModel, circuit: stim.Circuit | None) -> Decoder:
-            return network_decoder(load_any(name)[0], dem, circuit, name, basis)
+            network, metadata = load_any(name)
+            return network_decoder(network, dem, circuit, name, basis, trained_rounds(metadata))
 
         return factory
 

@@ -25,7 +25,7 @@ from syndistill.decoders.contract import Decoder
 from syndistill.decoders.registry import decoder_names
 from syndistill.deploy.decoding import EngineDecoder
 from syndistill.deploy.export import export_onnx
-from syndistill.deploy.flat_weights import read_header, runs_compiled, shipped_names, shipped_path
+from syndistill.deploy.flat_weights import runs_compiled
 from syndistill.deploy.kernel_engine import KernelEngine
 from syndistill.deploy.onnx_engine import OnnxExperiment
 from syndistill.deploy.runtime import for_circuit
@@ -36,6 +36,7 @@ from syndistill.evaluation.compare import Comparison, compare
 from syndistill.evaluation.latency import measure_latency
 from syndistill.evaluation.rows import Row
 from syndistill.evaluation.subject import Subject
+from syndistill.files.network_file import network_path, read_header, shipped_names
 from syndistill.sampling.stored import StoredShots, evaluation_seed
 
 WAYS = ("compiled", "int8", "onnx", "pytorch")
@@ -77,9 +78,9 @@ def bench_decoder(subject: Subject, name: str) -> Decoder:
 
 
 def _fastest(name: str) -> str:
-    if name in decoder_names() or not shipped_path(name).is_file():
+    if name in decoder_names() or network_path(name) is None:
         return "reference"  # which also says what is wrong with an unknown name
-    compiled = runs_compiled(read_header(shipped_path(name))["config"])
+    compiled = runs_compiled(read_header(name).dials)
     return "compiled" if compiled and find_spec("llvmlite") is not None else "pytorch"
 
 
@@ -95,7 +96,7 @@ def _network(subject: Subject, network: str, way: str) -> Decoder:
 def default_decoders(subject: Subject) -> list[str]:
     """Matching, and every shipped network of the circuit's distance."""
     distance = place_circuit(subject.circuit, subject.basis).layout.distance
-    distances = {name: read_header(shipped_path(name))["config"]["distance"] for name in shipped_names()}
+    distances = {name: read_header(name).dials.distance for name in shipped_names()}
     return ["pymatching", "pymatching-correlated", *(name for name, d in distances.items() if d == distance)]
 
 

@@ -5,23 +5,17 @@ Axes: B shots, N detectors, O observables.
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
 from syndistill.circuits.placement import Placement
-from syndistill.decoders.contract import Decoder
-from syndistill.deploy.engines import Bits, Engine, Floats
+from syndistill.decoders.contract import Decoder, warn_of_more_rounds
+from syndistill.deploy.engines import Bits, Engine, Floats, require_engine
 from syndistill.errors import SyndistillError
 from syndistill.sampling.stored import StoredShots
 
 _ODD_BYTE = np.array([bin(byte).count("1") % 2 for byte in range(256)], bool)
-
-
-class MoreRoundsThanTrained(UserWarning):
-    """The network never saw so long an experiment; it decodes, and may decode badly."""
 
 
 class EngineDecoder(Decoder):
@@ -34,25 +28,25 @@ class EngineDecoder(Decoder):
     gives_probabilities = True
 
     def __init__(self, engine: Engine, placement: Placement, name: str | None = None) -> None:
+        require_engine(engine)
         self.engine = engine
         self.placement = placement
         self.name = name or engine.name
-        check_placement(engine, placement, self.name)
+        if any(line is None for line in getattr(placement, "lines", ())):
+            raise SyndistillError(
+                f"{self.name} cannot see which line of data qubits the observable is; its flips must be those of a row "
+                "(basis x) or a column (basis z) of data qubits"
+            )
+        self._logits = engine.on(placement)
+        warn_of_more_rounds(self.name, engine.trained_rounds, placement.rounds)
         self.n_parameters = engine.n_parameters
         self.n_detectors = len(placement.slice_N)
         self.n_observables = len(placement.lines)
         self.content_id = engine.content_id
-        self._logits = engine.on(placement)
         self._between = [(o, mask) for o, mask in enumerate(_detectors_between(placement)) if mask.any()]
 
     def probabilities(self, detectors_packed: Bits) -> NDArray[np.float64]:
         """As `decode`, of bits packed in Stim's order, uint8 (B, ceil(N / 8)). SyndistillError for another shape."""
-        row_bytes = -(-self.n_detectors // 8)
-        if detectors_packed.dtype != np.uint8 or detectors_packed.shape[1:] != (row_bytes,):
-            raise SyndistillError(
-                f"detection events of type {detectors_packed.dtype} and shape {detectors_packed.shape}; {self.name} "
-                f"takes uint8 of shape (shots, {row_bytes}), little-endian bits of {self.n_detectors} detectors"
-            )
         flips_BO = flips(self._logits(detectors_packed), self.engine.output)
         for o, mask_N8 in self._between:
             turned_B = _ODD_BYTE[np.bitwise_xor.reduce(detectors_packed & mask_N8, axis=1)]
@@ -61,28 +55,6 @@ class EngineDecoder(Decoder):
 
     def _probabilities(self, shots: StoredShots) -> NDArray[np.float64]:
         return self.probabilities(shots.detectors_packed)
-
-
-def check_placement(engine: Engine, placement: Placement, name: str) -> None:
-    """Raises and warns as `EngineDecoder` says."""
-    if placement.layout != engine.layout:
-        raise SyndistillError(
-            f"{name} decodes distance {engine.layout.distance}, the circuit has distance "
-            f"{placement.layout.distance}; take a network of that distance"
-        )
-    if any(line is None for line in placement.lines):
-        raise SyndistillError(
-            f"{name} cannot see which line of data qubits the observable is; its flips must be those of a row (basis "
-            "x) or a column (basis z) of data qubits"
-        )
-    engine.n_outputs(placement.basis)
-    if engine.trained_rounds is not None and placement.rounds > engine.trained_rounds:
-        warnings.warn(
-            f"{name} was trained on at most {engine.trained_rounds} rounds, the circuit has {placement.rounds}; "
-            "compare its error rate with another decoder's",
-            MoreRoundsThanTrained,
-            stacklevel=3,
-        )
 
 
 def flips(logits_BO: Floats, output: str) -> NDArray[np.float64]:

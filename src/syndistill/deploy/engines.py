@@ -7,7 +7,7 @@ both, four classes for joint4).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,14 +20,16 @@ from syndistill.errors import SyndistillError
 
 Bits = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+MOST_STREAMED = 1 << 24
+"""Logical qubits of a stream; each takes a kilobyte and more."""
 
 
 class Stream(ABC):
     """The state of B logical qubits of one basis, in step with each other. Its size does not grow with the rounds."""
 
     def __init__(self, layout: Layout, basis: str, batch: int) -> None:
-        if batch < 1:
-            raise SyndistillError(f"a stream of {batch} logical qubits; take at least 1")
+        if not isinstance(batch, int | np.integer) or not 1 <= batch <= MOST_STREAMED:
+            raise SyndistillError(f"a stream of {batch!r} logical qubits; take a whole number of 1 to {MOST_STREAMED}")
         self.basis, self.batch = basis, batch
         self.n_stabilisers = layout.n_stabilisers
         self.rounds_done = 0
@@ -51,7 +53,7 @@ class Stream(ABC):
         last_BS = self._checked(last_BS, 2)
         if self.rounds_done == 0:
             raise SyndistillError("no round was pushed yet; push at least one before asking")
-        return self._logits(last_BS if self.basis == "both" else last_BS * self.defined_S)
+        return finite(self._logits(last_BS if self.basis == "both" else last_BS * self.defined_S), "the network")
 
     def restart(self) -> None:
         """Before the first round again."""
@@ -59,16 +61,13 @@ class Stream(ABC):
         self.rounds_done = 0
 
     def _checked(self, events: Bits, axes: int) -> Bits:
-        kind, shape = getattr(events, "dtype", None), getattr(events, "shape", ())
-        if (kind != np.uint8 and kind != np.bool_) or len(shape) != axes or shape[-2:] != (
-            self.batch,
-            self.n_stabilisers,
-        ):
+        is_bits = isinstance(events, np.ndarray) and events.dtype in (np.uint8, np.bool_)
+        if not is_bits or events.ndim != axes or events.shape[-2:] != (self.batch, self.n_stabilisers):
             raise SyndistillError(
-                f"events of type {kind} and shape {tuple(shape)}; give uint8 or bool of shape "
+                f"events are {described(events)}; give a numpy array, uint8 or bool, of shape "
                 f"{'(rounds, ' if axes == 3 else '('}{self.batch}, {self.n_stabilisers})"
             )
-        return events if kind == np.uint8 else events.view(np.uint8)
+        return events if events.dtype == np.uint8 else events.view(np.uint8)
 
     @abstractmethod
     def _push(self, events_RBS: Bits) -> None:
@@ -105,7 +104,38 @@ class Engine(ABC):
         """Before the first round."""
 
     def on(self, placement: Placement) -> Callable[[Bits], Floats]:
-        """From whole shots of a circuit, bits packed in Stim's order (B, ceil(N / 8)), to logits_BO."""
+        """From whole shots of a circuit, bits packed in Stim's order (B, ceil(N / 8)), to finite logits_BO.
+
+        SyndistillError for a placement that is not of this network's layout and bases; what is returned raises it for
+        bits of another type or shape.
+        """
+        self._check(placement)
+        n_detectors, run = len(placement.slice_N), self._on(placement)
+
+        def logits(detectors_packed: Bits) -> Floats:
+            return finite(run(packed_bits(detectors_packed, n_detectors, self.name)), self.name)
+
+        return logits
+
+    def _check(self, placement: Placement) -> None:
+        """What compiled code relies on: it writes where the placement says."""
+        if not isinstance(placement, Placement):
+            raise SyndistillError(f"a {type(placement).__name__} is no placement; make one by place_circuit")
+        if placement.layout != self.layout:
+            raise SyndistillError(
+                f"{self.name} decodes distance {self.layout.distance}, the circuit has distance "
+                f"{placement.layout.distance}; take a network of that distance"
+            )
+        self.n_outputs(placement.basis)
+        slice_N, stabiliser_N = placement.slice_N, placement.stabiliser_N
+        fits = len(slice_N) == len(stabiliser_N) and placement.rounds >= 1
+        for places, most in ((slice_N, placement.rounds), (stabiliser_N, self.layout.n_stabilisers - 1)):
+            fits = fits and (not len(places) or bool(0 <= places.min() <= places.max() <= most))
+        if not fits:
+            raise SyndistillError("the placement has detectors outside its rounds or layout; make it by place_circuit")
+
+    def _on(self, placement: Placement) -> Callable[[Bits], Floats]:
+        """As `on`; placement and bits are checked."""
 
         def logits(detectors_packed: Bits) -> Floats:
             if not len(detectors_packed):
@@ -127,17 +157,31 @@ def slices_of(detectors_packed: Bits, placement: Placement) -> Bits:
     return slices
 
 
-def trained_rounds(metadata: Any) -> int | None:
-    """The most rounds that a network file's metadata says the shots of its last leg had; None where it says nothing.
+def require_engine(engine: Engine) -> None:
+    if not isinstance(engine, Engine):
+        raise SyndistillError(f"a {type(engine).__name__} is no engine; deploy.runtime.load makes one")
 
-    What a network saw in earlier legs alone it does not keep: student-d5 began at up to 25 rounds and ended at 5.
-    """
-    legs = metadata.get("legs") if isinstance(metadata, Mapping) else None
-    if isinstance(legs, list) and legs:
-        return trained_rounds(legs[-1])
-    inner = list(metadata.values()) if isinstance(metadata, Mapping) else metadata
-    if not isinstance(inner, list):
-        return None
-    found = [rounds for value in inner if (rounds := trained_rounds(value)) is not None]
-    phases = metadata.get("curriculum", {}).get("rounds", []) if isinstance(metadata, Mapping) else []
-    return max([*found, *(max(phase["rounds"]) for phase in phases)], default=None)
+
+def finite(logits_BO: Floats, name: str) -> Floats:
+    """The same; SyndistillError where one is no number, which would count as "no flip"."""
+    if not np.isfinite(logits_BO).all():
+        raise SyndistillError(f"{name} gives logits that are no numbers; get a fresh copy of the network")
+    return logits_BO
+
+
+def packed_bits(detectors: Bits, n_detectors: int, name: str) -> Bits:
+    """The same; SyndistillError for anything but uint8 (B, ceil(N / 8))."""
+    row_bytes = -(-n_detectors // 8)
+    is_packed = isinstance(detectors, np.ndarray) and detectors.dtype == np.uint8 and detectors.ndim == 2
+    if not is_packed or detectors.shape[1] != row_bytes:
+        raise SyndistillError(
+            f"detection events are {described(detectors)}; {name} takes uint8 of shape (shots, {row_bytes}), "
+            f"little-endian bits of {n_detectors} detectors"
+        )
+    return detectors
+
+
+def described(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} of shape {value.shape}"
+    return f"a {type(value).__name__}"

@@ -6,9 +6,6 @@ Legend: N detectors, S stabilisers, D width.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -17,12 +14,13 @@ from typing import Any
 import stim
 
 from syndistill.circuits.placement import Placement, place_circuit
-from syndistill.deploy.engines import trained_rounds
 from syndistill.deploy.flat_weights import n_outputs
 from syndistill.deploy.local_weights import Compilable, LocalWeights, load_compilable
-from syndistill.deploy.manifest import EXPERIMENT_FILE, FORMAT, MANIFEST_FILE, READOUT_FILE, STEP_FILE, WHAT
+from syndistill.deploy.manifest import EXPERIMENT_FILE, FORMAT, MANIFEST_FILE, READOUT_FILE, STEP_FILE, WHAT, with_hash
 from syndistill.deploy.onnx_graphs import OPSET, experiment_graph, readout_graph, step_graph
 from syndistill.errors import SyndistillError
+from syndistill.files.network_file import trained_rounds
+from syndistill.safe_files import replacing, write_json
 
 
 def export_onnx(name_or_path: str | Path, circuit: stim.Circuit, label: str, folder: str | Path) -> Path:
@@ -43,17 +41,11 @@ def export_onnx(name_or_path: str | Path, circuit: stim.Circuit, label: str, fol
         EXPERIMENT_FILE: experiment_graph(weights, placement),
     }
     manifest = _manifest(weights, placement, str(name_or_path), label, circuit, files)
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
-        beside.mkdir(parents=True)
+    with replacing(folder) as beside:
+        beside.mkdir()
         for name, content in files.items():
             (beside / name).write_bytes(content)
-        (beside / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n")
-        os.replace(beside, folder)
-    except OSError as error:
-        raise SyndistillError(f"cannot write {folder}: {error.strerror}; choose another place") from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        write_json(beside / MANIFEST_FILE, manifest)
     return folder
 
 
@@ -79,7 +71,7 @@ def _manifest(
     files: Mapping[str, bytes],
 ) -> dict[str, Any]:
     layout = weights.layout
-    return {
+    content = {
         "what": WHAT,
         "format": FORMAT,
         "network": {
@@ -112,6 +104,7 @@ def _manifest(
         "files": {file: hashlib.sha256(content).hexdigest() for file, content in files.items()},
         "versions": {package: version(package) for package in ("syndistill", "onnx", "stim", "numpy")},
     }
+    return with_hash(content)
 
 
 def _trained_noise(metadata: Any) -> dict[str, Any] | None:

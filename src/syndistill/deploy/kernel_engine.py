@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from syndistill.circuits.placement import Placement
-from syndistill.deploy.engines import Bits, Engine, Floats, Stream, trained_rounds
+from syndistill.deploy.engines import Bits, Engine, Floats, Stream
 from syndistill.deploy.gru_kernel import GruKernel
 from syndistill.deploy.local_kernel import LocalKernel
 from syndistill.deploy.local_weights import LocalWeights, load_compilable
 from syndistill.errors import SyndistillError
+from syndistill.files.network_file import trained_rounds
 
 
 class KernelEngine(Engine):
@@ -48,7 +49,7 @@ class KernelEngine(Engine):
     def stream(self, basis: str, batch: int) -> Stream:
         return _KernelStream(self, basis, batch)
 
-    def on(self, placement: Placement) -> Callable[[Bits], Floats]:
+    def _on(self, placement: Placement) -> Callable[[Bits], Floats]:
         kernel = self.kernel(placement.basis)
         return partial(kernel.decode, places_N=kernel.places(placement), rounds=placement.rounds)
 

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from syndistill.circuits.layout import Layout
 from syndistill.deploy.gru_pack import INT8_MAX, joined
-from syndistill.deploy.local_weights import BITS, PLACES, LocalWeights, neighbour_blocks
+from syndistill.deploy.local_weights import LocalWeights, neighbour_blocks
 from syndistill.errors import SyndistillError
+from syndistill.files.families import BITS, PLACES
 
 Floats = NDArray[np.float32]
 ZERO = 128

@@ -1,4 +1,4 @@
-"""The local GRU's weights as numpy arrays, read from a network file without PyTorch.
+"""The local GRU's weights as numpy arrays, and the one way to load what has compiled code, without PyTorch.
 
 Axes: D width of a stabiliser's state, S stabilisers, W readout width, L lines, C logit channels.
 """
@@ -12,18 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from syndistill.circuits.layout import Layout
-from syndistill.deploy.flat_weights import (
-    FlatWeights,
-    NetworkWeights,
-    WrittenOut,
-    load_flat_weights,
-    load_weights,
-    read_header,
-    shipped_path,
-)
-
-BITS, PLACES = 2, 9  # as models.local_gru has them, which this room's readers must not import
-FAMILY = "local_gru"
+from syndistill.deploy.flat_weights import COMPILED, FlatWeights, NetworkWeights, WrittenOut, weights_of
+from syndistill.errors import SyndistillError
+from syndistill.files.families import BITS, PLACES
+from syndistill.files.network_file import read_network
 
 
 class QubitKinds(NamedTuple):
@@ -72,39 +64,12 @@ def neighbour_blocks(layout: Layout) -> NDArray[np.int64]:
     return np.where(layout.places_SS < PLACES, PLACES * layout.is_x_S[:, None] + layout.places_SS, 2 * PLACES)
 
 
-def load_local_weights(name_or_path: str | Path) -> LocalWeights:
-    """A local GRU by shipped name or by path. SyndistillError as of `load_flat_weights`."""
-    return load_weights(shipped_path(name_or_path), FAMILY, LocalWeights, _shapes)
-
-
 def load_compilable(name_or_path: str | Path) -> Compilable:
-    """Of whichever family the file is; one that has no compiled code is refused as no flat GRU."""
-    family = read_header(shipped_path(name_or_path))["config"].get("family")
-    return load_local_weights(name_or_path) if family == FAMILY else load_flat_weights(name_or_path)
-
-
-def _shapes(weights: LocalWeights, next_events: bool) -> dict[str, tuple[int, ...]]:
-    width, out, n = weights.width, weights.readout_width, weights.layout.n_stabilisers
-    joint, lines = weights.output == "joint4", weights.layout.n_lines
-    shapes: dict[str, tuple[int, ...]] = {f"start.{b}": (n, width) for b in (["both"] if joint else ["x", "z", "both"])}
-    for cell in ("cell", "last_cell"):
-        for kind in range(2):
-            if cell == "cell":  # the last cell is given them too
-                shapes[f"{cell}.recurrent.{kind}"] = (3 * width, PLACES * width)
-            shapes[f"{cell}.inputs.{kind}"] = (3 * width, PLACES * BITS)
-        shapes |= {f"{cell}.bias_GSD": (3, n, width), f"{cell}.hidden_bias_SD": (n, width)}
-    for kind in range(2):
-        shapes |= {f"project.{kind}.weight": (out, 4 * (width + BITS)), f"project.{kind}.bias": (out,)}
-    for layer in range(weights.readout_layers):
-        shapes |= {f"network.{kind}.{layer}.weight": (out, out) for kind in ("ins", "outs")}
-        shapes |= {f"network.{kind}.{layer}.bias": (out,) for kind in ("ins", "outs", "norms")}
-        shapes[f"network.norms.{layer}.weight"] = (out,)
-    if next_events:  # an aid in training, which nothing here reads
-        shapes |= {"next_events.weight": (1, width), "next_events.bias": (1,)}
-    if joint:
-        shapes |= {"merge.weight": (out, 2 * out), "merge.bias": (out,)}
-    for basis in ["both"] if joint else ["x", "z"]:
-        channels = 4 if joint else 1
-        shapes |= {f"heads.{basis}.weight": (lines * channels, out), f"heads.{basis}.bias": (lines * channels,)}
-        shapes[f"line.{basis}"] = (lines, out)
-    return shapes
+    """A flat or local GRU by shipped name or by path. SyndistillError as of `files.network_file.read_network`,
+    and for a family without compiled code."""
+    file = read_network(name_or_path)
+    if file.dials.family not in COMPILED:
+        raise SyndistillError(
+            f"{name_or_path} is of family {file.dials.family}; only {' and '.join(COMPILED)} run without PyTorch"
+        )
+    return weights_of(file, LocalWeights) if file.dials.family == "local_gru" else weights_of(file, FlatWeights)

@@ -52,8 +52,7 @@ class _OnnxStream(Stream):
     def __init__(self, engine: OnnxEngine, batch: int) -> None:
         super().__init__(engine.layout, engine.basis, batch)
         self._engine = engine
-        start_D = np.array(engine.manifest.content["start_D"][engine.basis], np.float32)
-        self._start_BD = np.tile(start_D, (batch, 1))
+        self._start_BD = np.tile(engine.manifest.start_D, (batch, 1))
         self._state_BD: Floats = self._start_BD
         self._parity_BS: Floats = np.zeros((batch, self.n_stabilisers), np.float32)
 
@@ -106,7 +105,7 @@ def _session(manifest: Manifest, file: str, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors only; they come as exceptions
     try:
-        return onnxruntime.InferenceSession(manifest.file(file), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(manifest.graphs[file], options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its own exception classes have no common base
         reason = str(error).strip().splitlines()[0]
         raise SyndistillError(f"{manifest.folder / file} is no graph that runs ({reason}); export again") from None

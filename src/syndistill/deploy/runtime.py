@@ -9,6 +9,7 @@ Importing this module, and everything in it, loads no PyTorch.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import stim
@@ -18,14 +19,13 @@ from syndistill.circuits.placement import place_circuit
 from syndistill.deploy.decoding import EngineDecoder
 from syndistill.deploy.engines import Engine
 from syndistill.deploy.kernel_engine import KernelEngine
-from syndistill.deploy.manifest import MANIFEST_FILE
 from syndistill.deploy.onnx_engine import OnnxEngine
 
 
 def load(name_or_path: str | Path, precision: str = "float32") -> Engine:
     """A flat GRU by shipped name or .safetensors path, compiled; or a folder of `syndistill export`, run by ONNX
     Runtime. precision: "float32" or "int8" (compiled networks only)."""
-    if Path(name_or_path, MANIFEST_FILE).is_file() or Path(name_or_path).is_dir():
+    if isinstance(name_or_path, str | Path) and os.path.isdir(name_or_path):
         return OnnxEngine(name_or_path)
     return KernelEngine(name_or_path, precision)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from syndistill.circuits.layout import BASES
 from syndistill.deploy.decoding import flips
-from syndistill.deploy.engines import Bits, Engine
+from syndistill.deploy.engines import Bits, Engine, require_engine
 from syndistill.errors import SyndistillError
 
 
@@ -25,14 +25,16 @@ class StreamingDecoder:
     """
 
     def __init__(self, engine: Engine, basis: str, lines: Sequence[int] | None = None, batch: int = 1) -> None:
+        require_engine(engine)
         if basis not in BASES:
             raise SyndistillError(f"basis {basis!r} is unknown; pick one of {', '.join(BASES)}")
         engine.n_outputs(basis)
         bases = ("x", "z") if basis == "both" else (basis,)
-        lines = [0] * len(bases) if lines is None else list(lines)
+        lines = [0] * len(bases) if lines is None else lines
         most = engine.layout.n_lines - 1
-        if len(lines) != len(bases) or not all(0 <= line <= most for line in lines):
-            raise SyndistillError(f"lines {lines} for basis {basis}; give {len(bases)} of 0..{most}, one an observable")
+        fits = isinstance(lines, Sequence | np.ndarray) and len(lines) == len(bases)
+        if not fits or not all(isinstance(line, int | np.integer) and 0 <= line <= most for line in lines):
+            raise SyndistillError(f"lines {lines!r} for basis {basis}; give {len(bases)} of 0..{most}, one each")
         self.layout = engine.layout
         self._output = engine.output
         self._stream = engine.stream(basis, batch)
@@ -48,7 +50,7 @@ class StreamingDecoder:
 
     def push(self, events_BS: Bits) -> None:
         """Takes in one measured round: detection events, uint8 or bool. Refused events change nothing."""
-        self.push_rounds(events_BS[None])
+        self.push_rounds(events_BS[None] if isinstance(events_BS, np.ndarray) else events_BS)
 
     def push_rounds(self, events_RBS: Bits) -> None:
         """Takes in several rounds at once, without Python between them where the engine can."""

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 
 from syndistill.circuits.placement import Placement
-from syndistill.deploy.engines import Bits, Engine, Floats, Stream, slices_of, trained_rounds
+from syndistill.deploy.engines import Bits, Engine, Floats, Stream, slices_of
 from syndistill.deploy.flat_weights import n_outputs
 from syndistill.errors import SyndistillError
+from syndistill.files.network_file import trained_rounds
 from syndistill.models.contract import DecoderNetwork, State
+from syndistill.models.device import usable_device
 from syndistill.models.saving import weights_hash
 from syndistill.models.zoo import load_any
 from syndistill.sampling.shots import Shots
@@ -28,9 +30,9 @@ class TorchEngine(Engine):
     """A network by shipped name or path; `device` as PyTorch names them."""
 
     def __init__(self, name_or_path: str, device: str = "cpu") -> None:
+        self.device = usable_device(device)
         self.network, metadata = load_any(name_or_path)
-        self.network.requires_grad_(False).to(device)
-        self.device = torch.device(device)
+        self.network.requires_grad_(False).to(self.device)
         self.name = name_or_path
         self.layout = self.network.layout
         self.output = self.network.config.output
@@ -42,7 +44,7 @@ class TorchEngine(Engine):
         n_outputs(self.output, basis)
         return _TorchStream(self.network, basis, batch, self.device)
 
-    def on(self, placement: Placement) -> Callable[[Bits], Floats]:
+    def _on(self, placement: Placement) -> Callable[[Bits], Floats]:
         return partial(self._logits, placement)
 
     @torch.inference_mode()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -18,13 +18,16 @@ from syndistill.distill.probes import PROBES, ProbeObjective, probe_width
 from syndistill.distill.student_data import Say, longest_rounds, require_sampled_labels, statistics_shots
 from syndistill.distill.teacher import FrozenTeacher, Teacher
 from syndistill.errors import SyndistillError
+from syndistill.models.device import usable_device
 from syndistill.models.zoo import load_any
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import SimulatedSource
-from syndistill.training.config import DataConfig, Strict, TrainingConfig
+from syndistill.training.config import DataConfig, Name, Strict, TrainingConfig
 from syndistill.training.loop import Progress, Trainer
 from syndistill.training.run_folder import open_run, write_json
 
+FitShots = Annotated[int, Field(ge=1, le=10_000_000)]
+ReportShots = Annotated[int, Field(ge=2, le=10_000_000)]
 FUSION_FILE = "fusion.safetensors"
 REPORT_FILE = "fuse_report.json"
 
@@ -33,13 +36,13 @@ class FuseRun(Strict):
     """Everything that z_fuse depends on. All its shots are of the role "probe": no Student learns from them."""
 
     kind: Literal["fuse"] = "fuse"
-    teacher: str
+    teacher: Name
     """A shipped network's name or a path."""
     data: DataConfig
     fusion: FusionConfig = FusionConfig()
-    fit_shots: int = Field(default=8192, gt=0)
+    fit_shots: FitShots = 8192
     """On which weights and the calibration temperature are fitted; the probes have not seen them."""
-    report_shots: int = Field(default=16384, gt=1)
+    report_shots: ReportShots = 16384
     """On which z_fuse is judged; nothing was fitted to them."""
     training: TrainingConfig
 
@@ -51,6 +54,7 @@ class FuseRun(Strict):
 
 def check_fuse(run: FuseRun, teacher: Teacher) -> None:
     """All that can be refused before a file is written."""
+    usable_device(run.training.device)
     teacher.require({"readout"} | {run.fusion.signal(path) for path in run.fusion.paths}, "the fuse stage")
     if teacher.layout.distance != run.data.distance:
         raise SyndistillError(

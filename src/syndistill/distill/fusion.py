@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -36,13 +36,13 @@ class FusionConfig(Strict):
     paths: tuple[Path_, ...] = ("transformer", "state", "readout")
     """transformer: a probe inside the pass over the last slice; state: one on the recurrent state; readout: the
     Teacher's own logit."""
-    layer: int | None = Field(default=None, ge=0)
+    layer: int | None = Field(default=None, ge=0, lt=64)
     """After which layer of the Teacher the transformer's probe reads; None: its middle one."""
-    readout_width: int = Field(default=32, gt=0)
-    readout_layers: int = Field(default=1, ge=0)
+    readout_width: int = Field(default=32, gt=0, le=4096)
+    readout_layers: int = Field(default=1, ge=0, le=64)
     mode: Literal["mean", "fixed", "nll"] = "nll"
     """Weights of the paths: equal; `weights`; or those of the least NLL on shots of their own."""
-    weights: tuple[float, ...] = ()
+    weights: tuple[Annotated[float, Field(ge=-100, le=100)], ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> FusionConfig:

@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
-from syndistill.distill.fuse import FUSION_FILE, REPORT_FILE, FuseRun, check_fuse, train_fusion
+from syndistill.distill.fuse import FUSION_FILE, REPORT_FILE, FitShots, FuseRun, ReportShots, check_fuse, train_fusion
 from syndistill.distill.fusion import FusionConfig
 from syndistill.distill.one_pass import check_cache, fill_cache
 from syndistill.distill.run import STUDENT_FILE, StudentRun, check_fit, student_hashes, train_student
@@ -24,8 +24,9 @@ from syndistill.distill.student_data import Count, Say, StudentData
 from syndistill.distill.teacher import FrozenTeacher, Teacher
 from syndistill.distill.terms import FeatureTerm, FinalTerm, FusedTerm, LabelTerm, ReadoutTerm, SpatialTerm, Terms
 from syndistill.errors import SyndistillError
+from syndistill.models.device import usable_device
 from syndistill.models.zoo import load_any
-from syndistill.training.config import Strict, TrainingConfig
+from syndistill.training.config import Name, Strict, TrainingConfig
 from syndistill.training.loop import Progress
 from syndistill.training.run import AnyNetworkConfig, fresh_network
 from syndistill.training.run_folder import open_run, read_run, write_json
@@ -59,8 +60,8 @@ class Fuse(Strict):
     """Probes and z_fuse."""
 
     fusion: FusionConfig = FusionConfig()
-    fit_shots: int = Field(default=8192, gt=0)
-    report_shots: int = Field(default=16384, gt=1)
+    fit_shots: FitShots = 8192
+    report_shots: ReportShots = 16384
     training: TrainingConfig
 
 
@@ -79,7 +80,7 @@ class RoadRun(Strict):
 
     kind: Literal["road"] = "road"
     network: AnyNetworkConfig
-    teacher: str
+    teacher: Name
     """A shipped network's name or a path."""
     data: StudentData
     no_kd: TrainingConfig | None = None
@@ -168,6 +169,7 @@ def check_road(run: RoadRun, teacher: Teacher, cache: Path) -> None:
         if isinstance(wanted, FuseRun):
             check_fuse(wanted, teacher)
         else:
+            usable_device(wanted.training.device)
             teacher.require(wanted.terms.asked, stage)
             check_student_signals(network, wanted.terms)
     check_cache(run.data, teacher, cache)

@@ -29,10 +29,11 @@ from syndistill.distill.teacher import BF16, FrozenTeacher, Teacher
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork, NetworkConfig
+from syndistill.models.device import usable_device
 from syndistill.models.saving import save_network, weights_hash
 from syndistill.models.zoo import load_any
 from syndistill.sampling.stream import BatchSource
-from syndistill.training.config import Precision, Strict, TrainingConfig
+from syndistill.training.config import Name, Precision, Strict, TrainingConfig, check_network_fits
 from syndistill.training.loop import Progress, Trainer
 from syndistill.training.run import AnyNetworkConfig, fresh_network, start_weights
 from syndistill.training.run_folder import open_run
@@ -49,26 +50,23 @@ class StudentRun(Strict):
     """baseline: labels and final logits; stage1: any signal of the Teacher beside; fused: z_fuse from fresh weights;
     stage2: mainly z_fuse, from an earlier stage."""
     network: AnyNetworkConfig
-    teacher: str
+    teacher: Name
     """A shipped network's name or a path."""
     teacher_precision: Precision = "fp32"
     """bf16: the Teacher answers twice as fast on a CPU, to the third digit."""
     data: StudentData
     terms: Terms = Terms()
     training: TrainingConfig
-    start_from: str | None = None
+    start_from: Name | None = None
     """The same Student after an earlier stage, or a local GRU of narrower states; None: fresh weights. Stage 2 needs
     one."""
-    fusion: str | None = None
+    fusion: Name | None = None
     """The fuse stage's file, for the fused term."""
 
     @model_validator(mode="after")
     def _stage_fits(self) -> StudentRun:
         terms = self.terms
-        if self.data.simulated.distance != self.network.distance:
-            raise ValueError(
-                f"data.simulated is of distance {self.data.simulated.distance}, the network of {self.network.distance}"
-            )
+        check_network_fits(self.network.distance, self.network.output, self.data.simulated)
         if self.kind == "baseline" and (terms.features or terms.readout.weight):
             raise ValueError("a baseline learns from labels and final alone; the other signals are for kind=stage1")
         if self.kind not in ("fused", "stage2") and terms.fused.weight:
@@ -134,6 +132,7 @@ def train_student(
 def student_start(run: StudentRun, teacher: Teacher) -> tuple[DecoderNetwork, Fusion | None, dict[str, Any] | None]:
     """The network before its first step, the fusion and what was said of it; all that can be refused before a file
     is written is refused here."""
+    usable_device(run.training.device)
     check_fit(run.network, teacher, run.teacher)
     teacher.require(run.terms.asked, f"{run.kind}")
     fusion, said = _fusion(run, teacher)

@@ -24,7 +24,7 @@ from syndistill.distill.terms import Where
 from syndistill.distill.unsure import Unsure, UnsureSource
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import SimulatedSource
-from syndistill.training.config import DataConfig, RoundsPhase, Strict, TrainingConfig
+from syndistill.training.config import DataConfig, Number, Rounds, RoundsPhase, Seed, Strict, TrainingConfig
 from syndistill.training.distributed import ALONE, World, join_world
 
 CACHE_SEED = 1_000_003  # of a cache's shots; runs that share a cache differ in their own seeds
@@ -41,15 +41,15 @@ class StudentData(Strict):
     """Which shots a Student learns from."""
 
     simulated: DataConfig
-    cached_shots: int = Field(default=0, ge=0)
+    cached_shots: Number = 0
     """So many shots, asked of the Teacher once and kept; 0: fresh shots, the Teacher asked live."""
-    cut_rounds: tuple[int, ...] = ()
+    cut_rounds: tuple[Rounds, ...] = Field(default=(), max_length=1000)
     """Each batch becomes an experiment of one of these numbers of rounds; terms of the last end look at its end (empty:
     batches stay as they are)."""
-    ends: int = Field(default=2, ge=0)
+    ends: int = Field(default=2, ge=0, le=10_000)
     """How many ends of each batch the terms of every end look at: the last one and others drawn, for each is a readout
     to pay for; 0: all."""
-    cache_seed: int = Field(default=CACHE_SEED, ge=0)
+    cache_seed: Seed = CACHE_SEED
     cached_ends: Where = "every"
     """last: the Teacher is asked for the last end alone, at little more than half the price."""
     unsure: Unsure | None = None

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from syndistill.training.config import Strict
+from syndistill.training.config import Number, Rounds, Share, Strict, Temperature, Weight
 
 Where = Literal["last", "every"]
 FeatureLossName = Literal["normalised_mse", "cosine", "gram"]
@@ -21,9 +21,9 @@ UNTRAINED = "untrained."
 class LabelTerm(Strict):
     """Cross-entropy with the true label: of the experiment's line at the last end, or of every end and line."""
 
-    weight: float = Field(default=1.0, ge=0)
+    weight: Weight = 1.0
     where: Where = "last"
-    smoothing: float = Field(default=0.0, ge=0, lt=1)
+    smoothing: Share = 0.0
     """The label counts 1 - smoothing, a fair coin the rest."""
 
 
@@ -31,16 +31,16 @@ class FinalTerm(Strict):
     """Divergence from the Teacher's final posterior, all that a black-box Teacher gives: of the last end, or of every
     end, each the last of a shorter experiment."""
 
-    weight: float = Field(default=1.0, ge=0)
-    temperature: float = Field(default=1.0, gt=0)
+    weight: Weight = 1.0
+    temperature: Temperature = 1.0
     where: Where = "last"
 
 
 class ReadoutTerm(Strict):
     """Divergence from the Teacher's posterior of every end and line: its whole response to "if it ended here"."""
 
-    weight: float = Field(default=0.0, ge=0)
-    temperature: float = Field(default=1.0, gt=0)
+    weight: Weight = 0.0
+    temperature: Temperature = 1.0
     gated: bool = False
     """Weigh each end by how far the Teacher's NLL is below the entropy of the base rate there; fixed at the start."""
 
@@ -48,23 +48,23 @@ class ReadoutTerm(Strict):
 class FusedTerm(Strict):
     """Divergence from z_fuse at every end and line: the main loss of stage 2."""
 
-    weight: float = Field(default=0.0, ge=0)
-    temperature: float = Field(default=1.0, gt=0)
+    weight: Weight = 0.0
+    temperature: Temperature = 1.0
 
 
 class FeatureTerm(Strict):
     """Hold the Student's hidden states against the Teacher's, standardised and reduced to principal components."""
 
-    weight: float = Field(default=0.0, ge=0)
-    share: float | None = Field(default=0.2, gt=0)
+    weight: Weight = 0.0
+    share: float | None = Field(default=0.2, gt=0, le=1000)
     """Gradient norm that weight 1 has at the start of the stage, as a share of the main terms' norm over the same
     weights; measured once, then fixed. None: weight 1 is the plain loss."""
     loss: FeatureLossName = "normalised_mse"
-    components: int = Field(default=8, ge=0)
+    components: int = Field(default=8, ge=0, le=4096)
     """Principal directions of the target; 0: as many as hold 95 % of its variance."""
-    every_rounds: int = Field(default=2, gt=0)
+    every_rounds: Rounds = 2
     """Rounds 1, 1 + every_rounds, ... are compared."""
-    fade_steps: int = Field(default=0, ge=0)
+    fade_steps: Number = 0
     """The weight falls linearly to 0 over so many steps; 0: it stays."""
     placebo: Placebo = "none"
     """Targets without knowledge, for a control: those of another shot of the batch, or those of a Teacher with fresh
@@ -74,9 +74,9 @@ class FeatureTerm(Strict):
 class SpatialTerm(FeatureTerm):
     """Hidden states inside a round."""
 
-    layer: int | None = Field(default=None, ge=0)
+    layer: int | None = Field(default=None, ge=0, lt=64)
     """After which layer of the Teacher; None: its middle one."""
-    student_layer: int | None = Field(default=None, ge=0)
+    student_layer: int | None = Field(default=None, ge=0, lt=64)
     """Likewise of the Student, for families that number theirs."""
 
 

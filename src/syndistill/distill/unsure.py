@@ -19,15 +19,15 @@ from syndistill.models.saving import weights_hash
 from syndistill.models.zoo import load_any
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import SimulatedSource
-from syndistill.training.config import Strict
+from syndistill.training.config import Name, Strict
 
 
 class Unsure(Strict):
     """Which shots are kept."""
 
-    network: str
+    network: Name
     """Whose answers say it: a shipped network's name or a path."""
-    below: float = Field(default=4.0, gt=0)
+    below: float = Field(default=4.0, gt=0, le=100)
     """Every shot whose logit of the last end is below this in size; at 4 one of 55 calls is wrong."""
     others: float = Field(default=0.05, ge=0, le=1)
     """This share of all others, drawn by lot, so that what is sure stays so."""

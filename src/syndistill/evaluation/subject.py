@@ -18,6 +18,7 @@ from syndistill.decoders.contract import Decoder
 from syndistill.decoders.registry import build_decoder, decoder_names
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import DEFAULT_BATCH, Comparison, LeftOut, Progress, Say, compare, compare_recorded
+from syndistill.files.network_file import shipped_names
 from syndistill.sampling.recorded import Recording
 from syndistill.sampling.stored import StoredShots, dem_of_circuit
 

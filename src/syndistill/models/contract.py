@@ -8,26 +8,38 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from torch import nn
 
 from syndistill.circuits.layout import Layout
 from syndistill.errors import SyndistillError
+from syndistill.files.families import dials_of
 from syndistill.sampling.shots import Shots
 
 OutputForm = Literal["two_channel", "joint4"]
 
 
 class NetworkConfig(BaseModel):
-    """What all networks have in common; each family adds its dials."""
+    """What all networks have in common; each family adds its dials.
+
+    What a dial may be, `files.families` says, for files and configurations alike.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     distance: int
     output: OutputForm = "two_channel"
+
+    @model_validator(mode="after")
+    def _can_be(self) -> Self:
+        try:
+            dials_of(self.model_dump())
+        except SyndistillError as error:  # of pydantic's kind, so that it is told with the key that holds the config
+            raise ValueError(str(error)) from None
+        return self
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import nn
 
 from syndistill.circuits.layout import Layout
@@ -34,11 +33,11 @@ class ConvGruConfig(NetworkConfig):
     """Dials of the convolutional GRU."""
 
     family: Literal["conv_gru"] = "conv_gru"
-    width: int = Field(20, gt=0)
-    embedder_layers: int = Field(1, ge=0)
-    readout_width: int = Field(24, gt=0)
-    readout_layers: int = Field(1, ge=0)
-    max_rounds: int = Field(25, gt=0)
+    width: int = 20
+    embedder_layers: int = 1
+    readout_width: int = 24
+    readout_layers: int = 1
+    max_rounds: int = 25
     """Rounds with an embedding of their own; a longer experiment uses the last one."""
     next_events: bool = False
     """Whether it also predicts the next round's events: an aid in training, of no use afterwards."""

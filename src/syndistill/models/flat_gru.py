@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import nn
 
 from syndistill.circuits.layout import BASES, Layout
@@ -22,9 +21,9 @@ class FlatGruConfig(TurnableConfig):
     """Dials of the flat GRU."""
 
     family: Literal["flat_gru"] = "flat_gru"
-    width: int = Field(64, gt=0)
-    readout_width: int = Field(32, gt=0)
-    readout_layers: int = Field(1, ge=0)
+    width: int = 64
+    readout_width: int = 32
+    readout_layers: int = 1
     next_events: bool = False
     """Whether it also predicts the next round's events: an aid in training, of no use afterwards."""
 

@@ -14,14 +14,14 @@ from typing import ClassVar, Literal, cast
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import nn
 
 from syndistill.circuits.layout import BASES, Layout
+from syndistill.files.families import BITS, PLACES
 from syndistill.models.blocks import ResidualDense
 from syndistill.models.contract import TurnableConfig
 from syndistill.models.gru_network import GruNetwork, bits_of
-from syndistill.models.local_scan import BITS, PLACES, LocalScan
+from syndistill.models.local_scan import LocalScan
 from syndistill.models.readout import agreed
 
 
@@ -29,10 +29,10 @@ class LocalGruConfig(TurnableConfig):
     """Dials of the local GRU."""
 
     family: Literal["local_gru"] = "local_gru"
-    width: int = Field(8, gt=0)
+    width: int = 8
     """Of the state of one stabiliser."""
-    readout_width: int = Field(32, gt=0)
-    readout_layers: int = Field(1, ge=0)
+    readout_width: int = 32
+    readout_layers: int = 1
     next_events: bool = False
     """Whether it also predicts the next round's events: an aid in training, of no use afterwards."""
 

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from torch.autograd.function import once_differentiable
 
 from syndistill.errors import SyndistillError
+from syndistill.files.families import BITS, PLACES
 
 SOURCE = Path(__file__).with_suffix(".c")
-PLACES, BITS = 9, 2
 WIDTHS = (8, 16, 32)
 """Those that fill vectors."""
 _CHANNELS = 8  # at once: 24 gates in registers

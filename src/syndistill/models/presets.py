@@ -76,12 +76,13 @@ PRESETS: dict[str, Preset] = {
 def config_from(dials: Mapping[str, Any]) -> NetworkConfig:
     """The config of dials["family"]. SyndistillError for an unknown family or key and for a value that does not fit."""
     family = dials.get("family")
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         raise SyndistillError(f"network family {family!r} is unknown; pick one of {', '.join(FAMILIES)}")
     try:
         return FAMILIES[family].config.model_validate(dict(dials))
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        said = [(".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")) for e in error.errors()]
+        faults = "; ".join(f"{key}: {what}" if key else what for key, what in said)
         known = ", ".join(FAMILIES[family].config.model_fields)
         raise SyndistillError(f"{family} config does not fit ({faults}); its keys are {known}") from None
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import torch
 
+from syndistill.files.families import BITS, PLACES
 from syndistill.models.contract import DecoderNetwork
 from syndistill.models.local_gru import LocalGru
-from syndistill.models.local_scan import BITS, PLACES
 
 
 def can_widen(source: DecoderNetwork, target: DecoderNetwork) -> bool:

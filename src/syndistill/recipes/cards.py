@@ -18,8 +18,9 @@ from typing import Any
 
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.rows import Row, RowsFile, combine
+from syndistill.files.network_file import network_path, shipped_names
 from syndistill.models.saving import weights_hash
-from syndistill.models.zoo import load_any, network_path, shipped_names
+from syndistill.models.zoo import load_any
 from syndistill.training.run_folder import write_json
 
 _SCORES = ("experiment", "shots", "errors", "ler", "low", "high", "nll", "ece", "best_temperature", "us_per_shot")

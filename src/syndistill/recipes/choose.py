@@ -92,7 +92,7 @@ def with_change(content: dict[str, Any], change: str) -> dict[str, Any]:
         raise SyndistillError(f"--set {change!r} is not key.path=value, for example training.steps=1000")
     try:
         value = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # ValueError: also a number of more digits than Python reads
         value = text
     return changed(content, path.strip().split("."), value, f"--set {path.strip()}")
 

@@ -7,10 +7,11 @@ from typing import Any
 
 from syndistill.decoders.registry import decoder_names
 from syndistill.errors import SyndistillError
+from syndistill.files.network_file import network_path, shipped_names
 from syndistill.models.contract import DecoderNetwork
 from syndistill.models.presets import PRESETS, build
 from syndistill.models.saving import weights_hash
-from syndistill.models.zoo import card, load_any, network_path, shipped_names
+from syndistill.models.zoo import card, load_any
 from syndistill.recipes import RECIPES, recipe
 from syndistill.recipes.choose import nearest
 from syndistill.training.run import TeacherRun

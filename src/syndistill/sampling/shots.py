@@ -138,9 +138,13 @@ def shots_from_detectors(
     detectors_BN: bool or uint8 (B, N). observables_BO: (B, O) flips of the circuit's observables; the labels
     of the other lines follow from the final stabiliser values, if `placement.lines` knows the observable's.
     """
-    b, n = detectors_BN.shape
-    if n != len(placement.slice_N):
-        raise SyndistillError(f"{n} detectors per shot where the circuit has {len(placement.slice_N)}")
+    n = len(placement.slice_N)
+    check_bits(detectors_BN, n, "detection events")
+    if observables_BO is not None:
+        check_bits(observables_BO, len(placement.lines), "observable flips")
+        if len(observables_BO) != len(detectors_BN):
+            raise SyndistillError(f"{len(detectors_BN)} shots of events, {len(observables_BO)} of flips; give as many")
+    b = len(detectors_BN)
     rounds, layout = placement.rounds, placement.layout
     slices_BTS = np.zeros((b, rounds + 1, layout.n_stabilisers), dtype=np.uint8)
     slices_BTS[:, placement.slice_N, placement.stabiliser_N] = detectors_BN
@@ -155,6 +159,17 @@ def shots_from_detectors(
         labels,
         (rounds,),
     )
+
+
+def check_bits(bits: np.ndarray, n_bits: int, what: str) -> None:
+    """SyndistillError for anything but bool, or uint8 of 0 and 1, of shape (B, n_bits)."""
+    if not isinstance(bits, np.ndarray) or bits.dtype not in (np.bool_, np.uint8):
+        kind = bits.dtype if isinstance(bits, np.ndarray) else type(bits).__name__
+        raise SyndistillError(f"{what} are of type {kind}; give a numpy array of bool or uint8")
+    if bits.ndim != 2 or bits.shape[1] != n_bits:
+        raise SyndistillError(f"{what} are of shape {bits.shape}; the circuit's are (shots, {n_bits})")
+    if bits.dtype == np.uint8 and bits.size and bits.max() > 1:
+        raise SyndistillError(f"{what} hold {bits.max()}; each is 0 or 1 (bits that are packed must be unpacked first)")
 
 
 def _line_labels(slices_BTS: np.ndarray, placement: Placement, observables_BO: np.ndarray) -> np.ndarray:

@@ -2,24 +2,61 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from syndistill.circuits.experiment import MEMORIES
+from syndistill.files.families import MOST_DISTANCE
 
 Precision = Literal["fp32", "bf16"]
 """bf16: autocast, the weights stay float32."""
 
 
+def _odd(distance: int) -> int:
+    if distance % 2 == 0:
+        raise ValueError("a distance is odd")
+    return distance
+
+
+def _known_noise(noise: str) -> str:
+    if noise not in MEMORIES:
+        raise ValueError(f"noise {noise!r} is unknown; pick one of {', '.join(MEMORIES)}")
+    return noise
+
+
+# The most of each is far above any use: what is larger is a slip, and would end in a hang or without memory.
+Distance = Annotated[int, Field(ge=3, le=MOST_DISTANCE), AfterValidator(_odd)]
+Rounds = Annotated[int, Field(ge=1, le=10_000)]
+Number = Annotated[int, Field(ge=0, le=1_000_000_000)]
+"""Of shots or steps."""
+Positive = Annotated[int, Field(ge=1, le=1_000_000_000)]
+BatchSize = Annotated[int, Field(ge=1, le=1 << 17)]
+Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Weight = Annotated[float, Field(ge=0, le=1e6)]
+"""Of a term of the loss."""
+Temperature = Annotated[float, Field(ge=0.01, le=100)]
+"""Logits of up to 30 divided by less leave what a float's sigmoid can tell from 0 and 1."""
+Rate = Annotated[float, Field(gt=0, le=10)]
+ErrorRate = Annotated[float, Field(ge=1e-6, le=0.1)]
+"""0.1 is `Experiment`'s most; below 1e-6 there is nothing to see in a billion shots."""
+Name = Annotated[str, Field(min_length=1)]
+"""Of a shipped network, or a path."""
+
+
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    """What forbids unknown keys, changes, and numbers that are none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class RoundsPhase(Strict):
     """From `from_shots` on, each chunk draws its number of rounds from `rounds`."""
 
-    from_shots: int
-    rounds: tuple[int, ...] = Field(min_length=1)
+    from_shots: int = Field(ge=0, le=1 << 62)
+    rounds: tuple[Rounds, ...] = Field(min_length=1, max_length=1000)
 
 
 class Curriculum(Strict):
@@ -31,24 +68,24 @@ class Curriculum(Strict):
     density is its prior, and a uniform one alone costs 5 % of NLL at p = .002 (docs/experiments.md).
     """
 
-    p_min: float
-    p_max: float
-    rounds: tuple[RoundsPhase, ...] = Field(min_length=1)
-    tilt: float = 1.0
-    noise_weight: float = 0.0
-    noise_width: float = 0.15
-    noise_midpoint: int = 500_000
-    rates_per_chunk: int = 4
-    n_rates: int = Field(default=51, ge=2)
+    p_min: ErrorRate
+    p_max: ErrorRate
+    rounds: tuple[RoundsPhase, ...] = Field(min_length=1, max_length=1000)
+    tilt: float = Field(default=1.0, ge=-4, le=4)
+    noise_weight: float = Field(default=0.0, ge=0, le=1e9)
+    noise_width: float = Field(default=0.15, ge=1e-3, le=10)
+    noise_midpoint: int = Field(default=500_000, ge=1, le=1 << 62)
+    rates_per_chunk: int = Field(default=4, ge=1, le=1_000_000)
+    n_rates: int = Field(default=51, ge=2, le=100_000)
     """How many values of p there are: each has models of its own to prepare (4 s, revealed, d=5, r=25)."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Curriculum:
         starts = [phase.from_shots for phase in self.rounds]
-        if starts[0] != 0 or starts != sorted(starts):
-            raise ValueError("rounds phases must begin at from_shots=0 and come in order")
-        if not 0 < self.p_min <= self.p_max:
-            raise ValueError("0 < p_min <= p_max must hold")
+        if starts[0] != 0 or starts != sorted(set(starts)):
+            raise ValueError("rounds phases must begin at from_shots=0 and come in order, no two at the same")
+        if self.p_min > self.p_max:
+            raise ValueError(f"p_min={self.p_min} is above p_max={self.p_max}")
         return self
 
     def draw(self, shots_seen: int, rng: np.random.Generator) -> tuple[int, list[float]]:
@@ -72,14 +109,14 @@ class OptimiserConfig(Strict):
     """
 
     name: Literal["adamw", "lion", "muon"] = "adamw"
-    learning_rate: float = 1e-3
-    matrix_rate: float = 0.02
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 1e-4
-    warmup_steps: int = 500
-    decay_steps: int = 0
-    clip_norm: float = 1.0
-    ema_decay: float = 0.999
+    learning_rate: Rate = 1e-3
+    matrix_rate: Rate = 0.02
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    weight_decay: float = Field(default=1e-4, ge=0, le=10)
+    warmup_steps: Number = 500
+    decay_steps: Number = 0
+    clip_norm: float = Field(default=1.0, gt=0, le=1e6)
+    ema_decay: Share = 0.999
 
     def rate_at(self, step: int, steps: int) -> float:
         warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
@@ -90,27 +127,27 @@ class OptimiserConfig(Strict):
 class TrainingConfig(Strict):
     """How long, how fast, how often."""
 
-    steps: int = Field(gt=0)
-    batch_size: int = Field(default=256, gt=0)
-    seed: int = Field(default=0, ge=0)
+    steps: Positive
+    batch_size: BatchSize = 256
+    seed: Seed = 0
     optimiser: OptimiserConfig = OptimiserConfig()
     precision: Precision = "fp32"
     compile: bool = False
-    device: str = "cpu"
-    threads: int = Field(default=0, ge=0)
+    device: str = Field(default="cpu", pattern=r"^(cpu|cuda|cuda:\d{1,3}|mps|xpu)$")
+    threads: int = Field(default=0, ge=0, le=1024)
     """CPU threads; 0 leaves PyTorch's default. Exact resume holds for equal numbers."""
-    checkpoint_minutes: float = 5.0
-    log_every: int = 50
+    checkpoint_minutes: float = Field(default=5.0, ge=0, le=1e6)
+    log_every: Positive = 50
     tensorboard: bool = False
 
 
 class RecordedData(Strict):
     """Fresh shots from the error models of recorded experiments of one patch of a chip."""
 
-    folder: str
-    distance: int
+    folder: Name
+    distance: Distance
     basis: Literal["x", "z"]
-    center: tuple[int, int]
+    center: tuple[Annotated[int, Field(ge=-1000, le=1000)], Annotated[int, Field(ge=-1000, le=1000)]]
     model: Literal["pij", "circuit"] = "pij"
     curriculum: Curriculum
     """Only its rounds matter here."""
@@ -119,15 +156,34 @@ class RecordedData(Strict):
 class DataConfig(Strict):
     """Fresh simulated shots."""
 
-    distance: int
-    noise: str = "si1000"
-    bases: tuple[Literal["x", "z", "both"], ...] = ("x", "z")
+    distance: Distance
+    noise: Annotated[str, AfterValidator(_known_noise)] = "si1000"
+    bases: tuple[Literal["x", "z", "both"], ...] = Field(default=("x", "z"), min_length=1, max_length=3)
     labels: Literal["sampled", "exact", "revealed"] = "sampled"
     """exact: the exact posterior in place of the drawn label (sampling.exact_labels), for distance 3. revealed:
     an unbiased estimate of it (sampling.revealed_labels), for distances 3 and 5; .7 ms a shot and end at d=5, r=5."""
-    ends: int = Field(default=0, ge=0)
+    ends: int = Field(default=0, ge=0, le=10_000)
     """At how many ends a chunk is taught: the last and others drawn anew for each; 0: at all. Each costs a Teacher as
     much as a round, revealed labels as much as they do."""
-    end_spacing: int = Field(default=0, ge=0)
+    end_spacing: int = Field(default=0, ge=0, le=10_000)
     """If not 0, taught at the last end and at every so many rounds before it; `ends` of these, if that is not 0."""
     curriculum: Curriculum
+
+    @model_validator(mode="after")
+    def _fits(self) -> DataConfig:
+        if len(set(self.bases)) != len(self.bases):
+            raise ValueError(f"a basis comes twice in {', '.join(self.bases)}")
+        if self.labels == "exact" and self.distance > 3:
+            raise ValueError(f"labels=exact are for distance 3, not {self.distance}; take revealed or sampled")
+        if self.labels == "revealed" and (self.distance > 5 or "both" in self.bases):
+            raise ValueError("labels=revealed are for distances 3 and 5 and bases x and z; take sampled")
+        return self
+
+
+def check_network_fits(distance: int, output: str, data: DataConfig | RecordedData) -> None:
+    """ValueError where a network of this distance and output can't learn from these shots."""
+    if distance != data.distance:
+        raise ValueError(f"the network is of distance {distance}, the shots are of {data.distance}; give both the same")
+    bases = data.bases if isinstance(data, DataConfig) else (data.basis,)
+    if output == "joint4" and bases != ("both",):
+        raise ValueError(f'a network of output joint4 learns from bases ["both"] alone, these are {", ".join(bases)}')

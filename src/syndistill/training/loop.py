@@ -17,6 +17,7 @@ import torch
 
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork
+from syndistill.models.device import usable_device
 from syndistill.models.tensors_file import load_tensors, save_tensors
 from syndistill.sampling.stream import BatchSource, ShotStream
 from syndistill.training.checkpoint import pack_optimiser, unpack_optimiser
@@ -79,7 +80,7 @@ class Trainer:
         self.shared = shared
         if config.threads:
             torch.set_num_threads(config.threads)
-        self.device = torch.device(config.device)
+        self.device = usable_device(config.device)
         warn_if_emulated(config.precision, self.device)
         self.trained = torch.nn.ModuleDict({"model": model} | ({"extra": extra} if extra is not None else {}))
         self.trained.to(self.device)

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
+from pydantic import BeforeValidator, Discriminator, Field, SerializeAsAny, Tag, ValidationError, model_validator
 
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork, NetworkConfig
+from syndistill.models.device import usable_device
 from syndistill.models.presets import build, config_from
 from syndistill.models.saving import save_network, weights_hash
 from syndistill.models.transformer import SyndromeTransformer
@@ -19,7 +20,15 @@ from syndistill.models.zoo import load_any
 from syndistill.sampling.recorded_model import RecordedModelSource
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import BatchSource, SimulatedSource
-from syndistill.training.config import DataConfig, RecordedData, Strict, TrainingConfig
+from syndistill.training.config import (
+    DataConfig,
+    Name,
+    RecordedData,
+    Strict,
+    TrainingConfig,
+    Weight,
+    check_network_fits,
+)
 from syndistill.training.distributed import ALONE, World, join_world, leave_world, wait_for_all
 from syndistill.training.loop import Progress, Trainer
 from syndistill.training.objective import GroundTruth
@@ -32,20 +41,36 @@ AnyNetworkConfig = Annotated[
 ]
 
 
+def _kind_of_shots(data: Any) -> str:
+    is_recorded = isinstance(data, RecordedData) or (isinstance(data, dict) and "folder" in data)
+    return "recorded" if is_recorded else "simulated"
+
+
+ShotsOfAKind = Annotated[
+    Annotated[DataConfig, Tag("simulated")] | Annotated[RecordedData, Tag("recorded")], Discriminator(_kind_of_shots)
+]
+"""So that a fault is told of the kind that was meant."""
+
+
 class TeacherRun(Strict):
     """Everything a Teacher's training depends on."""
 
     kind: Literal["teacher"] = "teacher"
     network: AnyNetworkConfig
-    data: DataConfig | RecordedData
+    data: ShotsOfAKind
     training: TrainingConfig
-    next_event_weight: float = Field(default=0.02, ge=0)
-    start_from: str | None = None
+    next_event_weight: Weight = 0.02
+    start_from: Name | None = None
     """A saved network to go on from, with a fresh optimiser: how a Teacher is trained in legs. One of another distance
     gives all that does not depend on the distance; one that is not turned may begin one that is."""
-    gradient_rounds: int = Field(default=0, ge=0)
+    gradient_rounds: int = Field(default=0, ge=0, le=10_000)
     """If not 0, backpropagation stops so many rounds before the last (truncated, Williams & Peng 1990): the rounds
     before only bring the state where it will be, by the forward pass alone. Transformers only."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> TeacherRun:
+        check_network_fits(self.network.distance, self.network.output, self.data)
+        return self
 
 
 def validated(model: type[Strict], content: Any, where: str) -> Any:
@@ -54,8 +79,21 @@ def validated(model: type[Strict], content: Any, where: str) -> Any:
         return model.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "config"
-        raise SyndistillError(f"{where}: {key}: {first['msg']}") from None
+        key = _key(content, first["loc"], missing=first["type"] == "missing") or "config"
+        raise SyndistillError(f"{where}: {key}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _key(content: Any, parts: tuple[Any, ...], missing: bool) -> str:
+    """The dotted key in `content` of a fault's place, which names the kinds of a union too."""
+    found = []
+    for part in parts:
+        in_dict = isinstance(content, dict) and part in content
+        if in_dict or (isinstance(content, list | tuple) and isinstance(part, int) and part < len(content)):
+            content = content[part]
+        elif not (missing and part == parts[-1]):
+            continue
+        found.append(str(part))
+    return ".".join(found)
 
 
 def fresh_network(config: NetworkConfig, seed: int) -> DecoderNetwork:
@@ -120,7 +158,7 @@ def train_teacher(run: TeacherRun, folder: Path, progress: Progress | None = Non
 
     Under torchrun every process calls this; the first one writes.
     """
-    world = join_world(torch.device(run.training.device))
+    world = join_world(usable_device(run.training.device))
     network = fresh_network(run.network, run.training.seed)
     hashes = {}
     if run.start_from is not None:

@@ -1,0 +1,263 @@
+"""Families of networks by their dials: what a dial may be, and which tensors a network of these dials has.
+
+Without PyTorch and without allocating anything, so that a file or a configuration that cannot be is refused at once.
+Axes: D width, S stabilisers, W readout width, L lines; `d` distance.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from math import prod
+from typing import Any, ClassVar, TypeVar
+
+from syndistill.errors import SyndistillError
+
+Shapes = dict[str, tuple[int, ...]]
+BITS, PLACES = 2, 9
+"""Of a local GRU: input bits of a stabiliser, and places of a 3 x 3 neighbourhood."""
+OUTPUTS = ("two_channel", "joint4")
+
+MOST_DISTANCE = 31
+"""960 stabilisers: a transformer's table of pairs has 44 M numbers; AlphaQubit was trained up to 11."""
+MOST_PARAMETERS = 100_000_000
+"""0.4 GB in float32, 1.6 GB in training; AlphaQubit's largest has 8.4 M."""
+_SIZE, _DEPTH = (1, 4096), (0, 64)  # each ten times AlphaQubit's and more; the product is for MOST_PARAMETERS
+LIMITS: Mapping[str, tuple[int, int]] = {
+    "distance": (3, MOST_DISTANCE),
+    **dict.fromkeys(("width", "readout_width", "bias_width", "key_size", "conv_channels"), _SIZE),
+    **dict.fromkeys(("readout_layers", "embedder_layers", "bias_layers"), _DEPTH),
+    "layers": (1, _DEPTH[1]),
+    "heads": (1, 64),
+    "widening": (1, 64),
+    "max_rounds": (1, 100_000),
+}
+"""Least and most of each number among the dials, whatever the family."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dials(ABC):
+    """What all families have; a test holds these classes equal to the configs of `models`."""
+
+    FAMILY: ClassVar[str]
+    family: str
+    distance: int
+    output: str = "two_channel"
+
+    @property
+    def n_stabilisers(self) -> int:
+        return self.distance**2 - 1
+
+    @property
+    def joint(self) -> bool:
+        return self.output == "joint4"
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(map(prod, self.shapes().values()))
+
+    @abstractmethod
+    def shapes(self) -> Shapes:
+        """Of the state dict; all of it is float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerDials(Dials):
+    FAMILY = "transformer"
+    turn_x: bool = False
+    width: int = 64
+    layers: int = 2
+    heads: int = 4
+    key_size: int = 32
+    widening: int = 5
+    conv_channels: int = 32
+    embedder_layers: int = 2
+    attention_bias: bool = True
+    bias_width: int = 48
+    bias_layers: int = 8
+    readout_width: int = 48
+    readout_layers: int = 4
+    max_rounds: int = 25
+    agree_lines: bool = False
+
+    def shapes(self) -> Shapes:
+        d = self.width
+        found: Shapes = {"turned_D": (d,)} if self.turn_x else {}
+        for name in ("embedder", "last_embedder"):
+            found |= _embedder(name, self.n_stabilisers, d, self.embedder_layers)
+        for layer in range(self.layers):
+            found |= self._layer(f"layers.{layer}")
+        if self.attention_bias:
+            found |= {"bias.pairs": (self.layers, self.heads, 2, 2), "bias.diagonal": (self.layers, self.heads, 3)}
+            found |= _dense("bias.embed", self.bias_width, 48)
+            found |= _residual("bias.network", self.bias_width, self.bias_layers)
+            found |= _dense("bias.project", self.layers * self.heads, self.bias_width)
+        found |= _norm("next_events.0", d) | _dense("next_events.1", 1, d)
+        return found | _line_readout(d, self.readout_width, self.readout_layers, self.max_rounds, self.joint)
+
+    def _layer(self, name: str) -> Shapes:
+        d, inner, wide = self.width, self.heads * self.key_size, self.widening * self.width
+        found = _norm(f"{name}.attention.norm", d) | _norm(f"{name}.dense.norm", d)
+        found |= _dense(f"{name}.attention.qkv", 3 * inner, d) | _dense(f"{name}.attention.out", d, inner)
+        found |= _dense(f"{name}.dense.widen", wide, d) | _dense(f"{name}.dense.out", d, wide // 2)
+        for i in range(3):
+            found |= _norm(f"{name}.convolutions.norms.{i}", d)
+            found |= _convolution(f"{name}.convolutions.convs.{i}", d, self.conv_channels)
+            found |= _dense(f"{name}.convolutions.outs.{i}", d, self.conv_channels)
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvGruDials(Dials):
+    FAMILY = "conv_gru"
+    width: int = 20
+    embedder_layers: int = 1
+    readout_width: int = 24
+    readout_layers: int = 1
+    max_rounds: int = 25
+    next_events: bool = False
+
+    def shapes(self) -> Shapes:
+        d, found = self.width, Shapes()
+        for name in ("embedder", "last_embedder"):
+            found |= _embedder(name, self.n_stabilisers, d, self.embedder_layers)
+        found |= _convolution("gates", d, 2 * d) | _convolution("candidate", d, d)
+        if self.next_events:
+            found |= _dense("next_events", 1, d)
+        return found | _line_readout(d, self.readout_width, self.readout_layers, self.max_rounds, self.joint)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GruDials(Dials):
+    """Of the two families that run as compiled code."""
+
+    turn_x: bool = False
+    width: int
+    readout_width: int = 32
+    readout_layers: int = 1
+    next_events: bool = False
+
+    def _heads(self, out: int) -> Shapes:
+        lines, found = self.distance, Shapes()
+        for basis in ("both",) if self.joint else ("x", "z"):
+            found |= _dense(f"heads.{basis}", lines * (4 if self.joint else 1), out)
+        return found
+
+    def _starts(self, *shape: int) -> Shapes:
+        return {f"start.{basis}": shape for basis in (("both",) if self.joint else ("x", "z", "both"))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlatGruDials(GruDials):
+    FAMILY = "flat_gru"
+    width: int = 64
+
+    def shapes(self) -> Shapes:
+        d, out, bits = self.width, self.readout_width, 2 * self.n_stabilisers
+        found = self._starts(d) | self._heads(out) | _dense("decide.0", out, d + bits)
+        found |= {"gru.weight_ih_l0": (3 * d, bits), "gru.weight_hh_l0": (3 * d, d)}
+        found |= {"gru.bias_ih_l0": (3 * d,), "gru.bias_hh_l0": (3 * d,)}
+        found |= _residual("decide.2", out, self.readout_layers)
+        return found | (_dense("next_events", self.n_stabilisers, d) if self.next_events else {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalGruDials(GruDials):
+    FAMILY = "local_gru"
+    width: int = 8
+
+    def shapes(self) -> Shapes:
+        d, out, n = self.width, self.readout_width, self.n_stabilisers
+        found = self._starts(n, d) | self._heads(out) | _residual("network", out, self.readout_layers)
+        for kind in range(2):
+            found[f"cell.recurrent.{kind}"] = (3 * d, PLACES * d)  # the last cell is given them too
+            found |= {f"{cell}.inputs.{kind}": (3 * d, PLACES * BITS) for cell in ("cell", "last_cell")}
+            found |= _dense(f"project.{kind}", out, 4 * (d + BITS))
+        for cell in ("cell", "last_cell"):
+            found |= {f"{cell}.bias_GSD": (3, n, d), f"{cell}.hidden_bias_SD": (n, d)}
+        if self.joint:
+            found |= _dense("merge", out, 2 * out)
+        if self.next_events:
+            found |= _dense("next_events", 1, d)
+        return found | {f"line.{b}": (self.distance, out) for b in (("both",) if self.joint else ("x", "z"))}
+
+
+FAMILIES: Mapping[str, type[Dials]] = {
+    kind.FAMILY: kind for kind in (TransformerDials, ConvGruDials, FlatGruDials, LocalGruDials)
+}
+Kind = TypeVar("Kind", bound=Dials)
+
+
+def dials_of(config: Mapping[str, Any]) -> Dials:
+    """The dials of a config. SyndistillError, naming the key, for what no network can be or is too large."""
+    family = config.get("family")
+    if not isinstance(family, str) or family not in FAMILIES:
+        raise SyndistillError(f"network family {family!r} is unknown; pick one of {', '.join(FAMILIES)}")
+    kinds = {field.name: str(field.type) for field in fields(FAMILIES[family])}
+    if unknown := sorted(config.keys() - kinds.keys()):
+        raise SyndistillError(f"key {unknown[0]!r} is unknown; those of {family} are {', '.join(kinds)}")
+    for name, value in config.items():
+        if type(value).__name__ != kinds[name]:
+            raise SyndistillError(f"{name}={value!r} must be of type {kinds[name]}")
+        least, most = LIMITS.get(name, (0, 1))
+        if isinstance(value, int) and not least <= value <= most:
+            raise SyndistillError(f"{name}={value} must be from {least} to {most}")
+    try:
+        found = FAMILIES[family](**config)
+    except TypeError:
+        raise SyndistillError(f"the distance is missing; keys of {family} are {', '.join(kinds)}") from None
+    _check_together(found)
+    return found
+
+
+def _check_together(found: Dials) -> None:
+    if found.distance % 2 == 0:
+        raise SyndistillError(f"distance {found.distance} is not an odd number >= 3; pick 3, 5, 7, ...")
+    if found.output not in OUTPUTS:
+        raise SyndistillError(f"output={found.output!r} is unknown; pick one of {', '.join(OUTPUTS)}")
+    if isinstance(found, TransformerDials) and found.widening * found.width % 2:
+        raise SyndistillError(f"widening={found.widening} times width={found.width} is odd, but is halved; change one")
+    if found.n_parameters > MOST_PARAMETERS:
+        raise SyndistillError(
+            f"a {found.family} network of these dials has {found.n_parameters:,} parameters, of which "
+            f"{MOST_PARAMETERS:,} are the most; lower widths or layers"
+        )
+
+
+def _dense(name: str, rows: int, columns: int) -> Shapes:
+    return {f"{name}.weight": (rows, columns), f"{name}.bias": (rows,)}
+
+
+def _norm(name: str, width: int) -> Shapes:
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def _residual(name: str, width: int, layers: int) -> Shapes:
+    found = Shapes()
+    for layer in range(layers):
+        found |= _norm(f"{name}.norms.{layer}", width)
+        for part in ("ins", "outs"):
+            found |= _dense(f"{name}.{part}.{layer}", width, width)
+    return found
+
+
+def _convolution(name: str, width: int, channels: int) -> Shapes:
+    """3 x 3 on the grid of stabilisers."""
+    shapes: Shapes = {f"{name}.grid.padding_D": (width,), f"{name}.convolution.bias": (channels,)}
+    return shapes | {f"{name}.convolution.weight": (channels, width, 3, 3)}
+
+
+def _embedder(name: str, n_stabilisers: int, width: int, layers: int) -> Shapes:
+    found: Shapes = {f"{name}.{what}_D": (width,) for what in ("event", "measurement", "undefined")}
+    return found | {f"{name}.index_SD": (n_stabilisers, width)} | _residual(f"{name}.network", width, layers)
+
+
+def _line_readout(width: int, out: int, layers: int, max_rounds: int, joint: bool) -> Shapes:
+    name = "line_readout"
+    found: Shapes = {f"{name}.grid.padding_D": (width,), f"{name}.convolution.weight": (width, width, 2, 2)}
+    found |= {f"{name}.convolution.bias": (width,), f"{name}.rounds.weight": (max_rounds, out)}
+    found |= {f"{name}.basis.weight": (2, out)} | _norm(f"{name}.norm", width) | _dense(f"{name}.project", out, width)
+    if joint:
+        found |= _dense(f"{name}.merge", out, 2 * out)
+    return found | _residual(f"{name}.network", out, layers) | _dense(f"{name}.logit", 4 if joint else 1, out)
