@@ -20,13 +20,12 @@ import sinter
 import stim
 from numpy.typing import NDArray
 
-from syndistill.circuits.dem_lines import place_dem_lines
-from syndistill.circuits.placement import Placement, place_circuit
 from syndistill.decoders.contract import decisions
 from syndistill.deploy.decoding import EngineDecoder
 from syndistill.deploy.engines import Engine, packed_bits
 from syndistill.deploy.flat_weights import runs_compiled
 from syndistill.deploy.machine import PRECISIONS
+from syndistill.deploy.runtime import on_circuit
 from syndistill.errors import SyndistillError
 from syndistill.files.network_file import network_path, read_header, shipped_names
 
@@ -65,7 +64,6 @@ def _named_by_user(text: str) -> dict[str, str]:
 class SinterDecoder(sinter.Decoder):
     """A network by shipped name or path.
 
-    basis: where the error model does not say it (models without stabiliser types on a lattice of their own).
     discard_below: discard shots of which an observable's decision is less certain than this probability (0.5 to 1);
     None discards nothing. precision: "int8" for the quantised kernel (flat GRUs).
     """
@@ -74,7 +72,6 @@ class SinterDecoder(sinter.Decoder):
         self,
         network: str,
         *,
-        basis: str | None = None,
         discard_below: float | None = None,
         precision: str = "float32",
     ) -> None:
@@ -83,7 +80,7 @@ class SinterDecoder(sinter.Decoder):
             raise SyndistillError(f"discard_below {discard_below!r}; a decision's probability lies in [0.5, 1]")
         if precision not in PRECISIONS:
             raise SyndistillError(f"precision {precision!r} is unknown; pick one of {', '.join(PRECISIONS)}")
-        self.network, self.basis = network, basis
+        self.network = network
         self.discard_below, self.precision = discard_below, precision
 
     def compile_decoder_for_dem(self, *, dem: stim.DetectorErrorModel) -> sinter.CompiledDecoder:
@@ -91,14 +88,11 @@ class SinterDecoder(sinter.Decoder):
         constant = _constant_answer(dem)
         if constant is not None:
             return _Constant(constant, dem.num_detectors)
-        return _Compiled(self._decoder(place_dem_lines(dem, self.basis)), self.discard_below)
+        return _Compiled(self.on_circuit(dem), self.discard_below)
 
-    def for_circuit(self, circuit: stim.Circuit) -> EngineDecoder:
-        """With a circuit at hand nothing needs to be told from its error model."""
-        return self._decoder(place_circuit(circuit, self.basis))
-
-    def _decoder(self, placement: Placement) -> EngineDecoder:
-        return EngineDecoder(_engine(self.network, self.precision), placement)
+    def on_circuit(self, source: stim.Circuit | stim.DetectorErrorModel) -> EngineDecoder:
+        """The same decoder outside of sinter."""
+        return on_circuit(_engine(self.network, self.precision), source)
 
 
 class SinterSampler(sinter.Sampler):
@@ -142,7 +136,7 @@ class _Constant(sinter.CompiledDecoder):
 class _CompiledSampler(sinter.CompiledSampler):
     def __init__(self, sampler: SinterSampler, task: sinter.Task) -> None:
         engine = _engine(sampler.network, "float32", sampler.device)
-        self._decoder = EngineDecoder(engine, place_circuit(task.circuit))
+        self._decoder = on_circuit(engine, task.circuit)
         self._sampler = task.circuit.compile_detector_sampler()
         self._batch, self._postselect = sampler.batch, task.postselection_mask
         if task.postselected_observables_mask is not None:

@@ -20,7 +20,7 @@ from syndistill.decoders.contract import Decoder, MoreRoundsThanTrained, decisio
 from syndistill.decoders.network import network_decoder
 from syndistill.decoders.registry import build_decoder
 from syndistill.deploy.kernel_engine import KernelEngine
-from syndistill.deploy.runtime import for_circuit
+from syndistill.deploy.runtime import on_circuit
 from syndistill.distill.teacher import FrozenTeacher
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.calibration import nll, reliability
@@ -60,7 +60,7 @@ def judge_reference(
     """The Teacher's answers are kept in `out`, for every Student's divergence."""
     stored = judged_shots(experiment, shots, plan.judging.seed).take(0, reference_shots(plan, name, shots))
     if name == TEACHER:
-        decoder: Decoder = network_decoder(load_any(plan.teacher)[0], stored.dem, stored.circuit, name)
+        decoder: Decoder = _network(plan.teacher, stored, name)
     else:
         decoder = build_decoder(name, stored.dem, stored.circuit)
     p_B, seconds = _decoded(decoder, stored)
@@ -69,6 +69,12 @@ def judge_reference(
         save_tensors(answers_file(out, experiment), {"p_B": torch.from_numpy(p_B)}, said)
     who = _who(reference_run(name, teacher_key), Job(REFERENCE, name, 0.0, 0), 0, 0, 0.0)
     return [_score(who, experiment, stored, decoder, p_B, seconds, None)]
+
+
+def _network(name_or_path: str, stored: StoredShots, name: str) -> Decoder:
+    network, metadata = load_any(name_or_path)
+    assert stored.circuit is not None
+    return network_decoder(network, stored.circuit, name, metadata)
 
 
 def answers_file(out: Path, experiment: Experiment) -> Path:
@@ -98,9 +104,9 @@ def judge_student(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", MoreRoundsThanTrained)  # a plan may judge what lies beyond, and says so
             if engine is not None:
-                decoder: Decoder = for_circuit(engine, stored.circuit)
+                decoder: Decoder = on_circuit(engine, stored.circuit)
             else:
-                decoder = network_decoder(load_any(str(part.student_file))[0], stored.dem, stored.circuit, str(job))
+                decoder = _network(str(part.student_file), stored, str(job))
         p_B, decoding = _decoded(decoder, stored)
         tensors, said = load_tensors(answers_file(out, experiment))
         if said["teacher"] != teacher_key:

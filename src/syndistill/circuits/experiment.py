@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
 
 import stim
 
 from syndistill.circuits.files import MAX_DETECTORS
 from syndistill.circuits.layout import BASES, Layout
-from syndistill.circuits.si1000 import si1000_memory
+from syndistill.circuits.placement import Placement, place
+from syndistill.circuits.si1000 import si1000_memory, si1000_places
+from syndistill.circuits.training_noise import ROUNDS, SOME_RATE, TrainingNoise, training_noise
 from syndistill.circuits.two_observable import two_observable_memory
-from syndistill.circuits.uniform import uniform_memory
+from syndistill.circuits.uniform import uniform_memory, uniform_places
 from syndistill.errors import SyndistillError
 
 # noise name -> circuit builder (distance, rounds, basis, p). A new noise model is one more entry
 # (one in every_end.EVERY_END for labels after every round, one in two_observable.NOISY_ROUNDS for basis both).
 MEMORIES = {"si1000": si1000_memory, "uniform": uniform_memory}
+PLACES = {"si1000": si1000_places, "uniform": uniform_places}
+"""Slice and stabiliser of each detector of these memories, which training shots are labelled by."""
 
 
 @dataclass(frozen=True)
@@ -79,3 +85,33 @@ class Experiment:
     def __str__(self) -> str:
         d = asdict(self)
         return ",".join(f"{'d' if k == 'distance' else k}={v}" for k, v in d.items())
+
+
+def noise_of(
+    noise: str, distance: int, bases: Collection[str], p_range: tuple[float, float], rounds: int
+) -> TrainingNoise:
+    """The signature of training shots of a named noise model: p in `p_range`, at most so many rounds."""
+    models = {
+        basis: [
+            (MEMORIES[noise](distance, r, basis, SOME_RATE).detector_error_model(), *PLACES[noise](distance, r, basis))
+            for r in ROUNDS
+        ]
+        for basis in (("x", "z") if "both" in bases else sorted(bases))
+    }
+    found = training_noise(models, noise, distance, SOME_RATE, p_range, rounds)
+    if "both" not in bases:
+        return found
+    both = found.pattern("both")
+    assert both is not None
+    own = {basis: pattern for basis, pattern in found.patterns.items() if basis in bases}
+    return replace(found, patterns={**own, "both": both})
+
+
+def place_experiment(experiment: Experiment) -> Placement:
+    """Its detectors where `simulate` has them."""
+    return place(experiment.circuit(), _home(experiment.noise, experiment.distance, experiment.basis))
+
+
+@lru_cache(maxsize=64)
+def _home(noise: str, distance: int, basis: str) -> TrainingNoise:
+    return noise_of(noise, distance, (basis,), (SOME_RATE, SOME_RATE), 1)

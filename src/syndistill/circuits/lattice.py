@@ -96,7 +96,11 @@ def places_by_measurements(circuit: stim.Circuit) -> Places:
 
 
 def _sorted(
-    keys: Sequence[Hashable], order: Sequence[int], labels: Sequence[Hashable], names: list[str], points: list[Point] | None
+    keys: Sequence[Hashable],
+    order: Sequence[int],
+    labels: Sequence[Hashable],
+    names: list[str],
+    points: list[Point] | None,
 ) -> Places:
     number = {label: place for place, label in enumerate(labels)}
     place_N = np.array([number[key] for key in keys], np.int64)

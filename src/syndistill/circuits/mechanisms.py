@@ -42,9 +42,12 @@ def flips(dem: stim.DetectorErrorModel) -> Iterator[tuple[float, set[int], int]]
     """Each error's probability, the detectors it flips, and its pattern of observables; separators are joined."""
     # Text is read three times as fast as stim's targets, and holds every digit.
     for line in str(dem.flattened()).splitlines():
-        name, *targets = line.split()
-        if not name.startswith("error"):
+        if not line.startswith("error"):
             continue
+        if line.startswith("error["):  # a tag, which may hold anything
+            instruction = stim.DetectorErrorModel(line)[0]
+            line = f"error({instruction.args_copy()[0]!r}) {' '.join(map(str, instruction.targets_copy()))}"
+        name, *targets = line.split()
         detectors: set[int] = set()
         observables = 0
         for target in targets:
@@ -134,5 +137,5 @@ def shapes_of(
     rows_MX = np.column_stack([np.sort(codes_MK, axis=1), part_M])
     unique_UX, shape_M = np.unique(rows_MX, axis=0, return_inverse=True)
     shape_M = shape_M.reshape(-1)
-    total_U = np.bincount(shape_M, mechanisms.p_M, minlength=len(unique_UX))
+    total_U = np.bincount(shape_M, mechanisms.p_M, minlength=len(unique_UX)).astype(np.float64)
     return Shapes(n_places, rounds, unique_UX[:, :-1], unique_UX[:, -1], total_U, shape_M)

@@ -10,7 +10,7 @@ Axes: N detectors in Stim order, S stabilisers, P places, O observables, M mecha
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,7 +27,7 @@ from syndistill.circuits.lattice import (
     places_by_coordinates,
     places_by_measurements,
 )
-from syndistill.circuits.layout import Layout
+from syndistill.circuits.layout import BASES, Layout
 from syndistill.circuits.mechanisms import Mechanisms, Shapes, mechanisms_of, shapes_of
 from syndistill.circuits.observables import observables_of
 from syndistill.circuits.rearrange import (
@@ -41,6 +41,10 @@ from syndistill.circuits.rearrange import (
 )
 from syndistill.circuits.training_noise import Pattern, TrainingNoise, si1000_noise
 from syndistill.errors import SyndistillError
+
+NEAR_SHARE, NEAR_NATS = 0.97, 0.02
+"""The least share of known shapes, and the most nats a round and stabiliser, that are no cause for a warning
+(docs/circuits.md has the circuits that say so)."""
 
 _AGREES = 0.8
 """Cosine of couplings from which places found without coordinates are believed; by chance it is below .6."""
@@ -64,6 +68,29 @@ class Fit:
     nats: float
 
 
+def far_from(home: TrainingNoise, placement: Placement) -> str | None:
+    """One line on how far a circuit is from a network's training noise; None where it is near."""
+    fit = placement.fit
+    if fit is None:
+        return None
+    per_place = fit.nats / placement.layout.n_stabilisers
+    faults = []
+    if fit.share < NEAR_SHARE:
+        faults.append("errors of other shapes (another schedule of gates?)")
+    if per_place > NEAR_NATS:
+        faults.append("errors of other strengths")
+    if fit.p > home.p_max * 1.05:
+        faults.append("more of them than it has seen")
+    return f"{described(home, placement)}: {', '.join(faults)}" if faults else None
+
+
+def described(home: TrainingNoise, placement: Placement) -> str:
+    """What a network was trained on, and what of it a circuit has."""
+    fit = placement.fit
+    said = "has no errors" if fit is None else f"shares {fit.share:.1%} of its errors' shapes, p about {fit.p:.2g}"
+    return f"trained on {home}; this circuit {said}"
+
+
 @dataclass(frozen=True, eq=False)
 class Placement:
     """A circuit's detectors in the canonical layout.
@@ -84,6 +111,24 @@ class Placement:
     """None for a circuit without errors, and for what an exported folder keeps."""
     to_grid: ToGrid | None = None
     """From the circuit's coordinates to the layout's grid, None where they were not believed."""
+
+    @classmethod
+    def of_lines(cls, layout: Layout, basis: str, lines: Sequence[int] | None = None) -> Placement:
+        """Of no circuit: no detectors, and as observables these lines of data qubits, by default line 0 (basis "both":
+        one of x, one of z)."""
+        if basis not in BASES:
+            raise SyndistillError(f"basis {basis!r} is unknown; pick one of {', '.join(BASES)}")
+        bases = ("x", "z") if basis == "both" else (basis,)
+        lines = (0,) * len(bases) if lines is None else lines
+        fits = isinstance(lines, Sequence | np.ndarray) and len(lines) == len(bases)
+        if not fits or not all(isinstance(n, int | np.integer) and 0 <= n < layout.n_lines for n in lines):
+            raise SyndistillError(
+                f"lines {lines!r} for basis {basis}; give {len(bases)} of 0..{layout.n_lines - 1}, one each"
+            )
+        nothing_N = np.zeros(0, np.int64)
+        turn_OS = np.array([layout.line_matrix(b)[:, line] for b, line in zip(bases, lines, strict=True)])
+        holds_O2 = np.array([[b == "x", b == "z"] for b in bases])
+        return cls(layout, 0, basis, nothing_N, nothing_N, holds_O2, turn_OS)
 
     @property
     def n_observables(self) -> int:
@@ -214,8 +259,8 @@ class _Placing:
         places, r = self.places, self.rounds
         if not wrong_P.any():
             return SyndistillError(
-                f"{int(on_P.sum())} of {places.n_places} stabilisers have a detector in the first slice and in the last "
-                "one, where a memory has all of one type; add the missing, or leave out the others"
+                f"{int(on_P.sum())} of {places.n_places} stabilisers have a detector in the first slice and the last, "
+                "where a memory has all of one type; add the missing, or leave out the others"
             )
         counts = [int(c) for c in places.count_P]
         rare = min(np.flatnonzero(wrong_P).tolist(), key=lambda place: counts.count(counts[place]))
@@ -231,7 +276,7 @@ class _Placing:
         found = self._best(self._by_couplings(None) if start_P is None else start_P)
         if start_P is not None and len(doubted := self._strangers(found[1])):
             better_P = self._by_couplings(found[1])
-            if better_P is not None:
+            if (better_P != found[1]).any():
                 found = self._best(better_P)
                 warnings.warn(
                     f"coordinates contradict the errors, for example of detector {self.places.names[doubted[0]]}: the "
@@ -266,7 +311,7 @@ class _Placing:
         mechanisms, places, n_stabilisers = self.mechanisms, self.places, self.layout.n_stabilisers
         shapes = self._shapes()
         found = []
-        for basis in self.bases:
+        for basis in [b for b in self.bases if self.home.pattern(b) is not None] or self.bases:
             pattern = self._pattern(basis)
             for stabiliser_P in self._ways(basis, start_P):
                 keys_U = shapes.keys_U(stabiliser_P, n_stabilisers)
@@ -278,7 +323,8 @@ class _Placing:
                 "add the missing"
             )
         # Two ways of one share (of one round all are) differ in how likely their mechanisms are.
-        return max(found, key=lambda way: (round(way[0], 3), round(way[1], 6)))[2:]
+        _, _, basis, stabiliser_P = max(found, key=lambda way: (round(way[0], 3), round(way[1], 6)))
+        return basis, stabiliser_P
 
     def _ways(self, basis: str, start_P: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """All ways round that put on-basis places where they belong: quarter turns carry the layout onto itself and
@@ -333,7 +379,10 @@ class _Placing:
                 CoordinatesContradicted,
                 stacklevel=5,
             )
-        return stabiliser_P if found_P is None else found_P
+        if found_P is None:
+            assert stabiliser_P is not None
+            return stabiliser_P
+        return found_P
 
     def _strangers(self, stabiliser_P: NDArray[np.int64]) -> NDArray[np.int64]:
         shapes = self._shapes()
@@ -350,7 +399,7 @@ class _Placing:
         if points is None:
             return None
         cells = [tuple(c) for c in cells_S2[stabiliser_P].tolist()]
-        for to_grid in fitting(points, self.layout, set(cells)):  # type: ignore[arg-type]
+        for to_grid in fitting(points, self.layout, set(cells)):
             if [to_grid(p) for p in points] == cells:
                 return to_grid
         return None
@@ -383,15 +432,3 @@ class _Placing:
         )
         self.slice_N = moved_N
 
-
-def canonical_qubits(circuit: stim.Circuit, placement: Placement) -> tuple[list[int], list[int]]:
-    """The ancilla of each stabiliser, and the data qubits row by row, as the circuit numbers them."""
-    to_grid, d = placement.to_grid, placement.layout.distance
-    if to_grid is None:
-        raise SyndistillError("the circuit's coordinates are not those of its qubits; give it QUBIT_COORDS")
-    qubit_at: dict[tuple[float, float], int] = {}
-    for qubit, point in circuit.get_final_qubit_coordinates().items():
-        row, col = to_grid.exact((point[0], point[1]))
-        qubit_at[round(row, 3), round(col, 3)] = qubit
-    ancillas = [qubit_at[row, col] for row, col in placement.layout.cells_S2.tolist()]
-    return ancillas, [qubit_at[i + 0.5, j + 0.5] for i in range(d) for j in range(d)]

@@ -22,11 +22,11 @@ from syndistill.circuits.mechanisms import MOST_DETECTORS, Shapes, mechanisms_of
 from syndistill.circuits.si1000 import si1000_memory, si1000_places
 from syndistill.errors import SyndistillError
 
-_SOME_RATE = 1e-3
+SOME_RATE = 1e-3
 LEAST = 1e-5
 """The probability that a network is taken to expect of an error that its training noise did not have."""
 
-_ROUNDS = (4, 1)  # four rounds have every part but "only", which one round has
+ROUNDS = (4, 1)  # four rounds have every part but "only", which one round has
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,21 +170,19 @@ class TrainingNoise:
             ) from None
 
 
+Placed = tuple[stim.DetectorErrorModel, NDArray[np.int64], NDArray[np.int64]]
+"""An error model with its detectors' slices and stabilisers."""
+
+
 def training_noise(
-    circuits: Mapping[str, list[tuple[stim.Circuit, NDArray[np.int64], NDArray[np.int64]]]],
-    noise: str,
-    distance: int,
-    p: float,
-    p_range: tuple[float, float],
-    rounds: int,
+    models: Mapping[str, list[Placed]], noise: str, distance: int, p: float, p_range: tuple[float, float], rounds: int
 ) -> TrainingNoise:
-    """From circuits by basis, each with its detectors' slices and stabilisers; `p` is the rate they are written for."""
+    """From error models by basis; `p` is the rate they are for. Of a shape in several models the first counts."""
     n_stabilisers = Layout(distance).n_stabilisers
     patterns = {}
-    for basis, members in circuits.items():
+    for basis, members in models.items():
         parts: dict[tuple[int, int], float] = {}
-        for circuit, slice_N, stabiliser_N in members:
-            dem = circuit.detector_error_model(approximate_disjoint_errors=True)
+        for dem, slice_N, stabiliser_N in members:
             shapes = shapes_of(mechanisms_of(dem), slice_N, stabiliser_N, n_stabilisers, int(slice_N.max()))
             keys_U = shapes.keys_U(np.arange(n_stabilisers), n_stabilisers)
             for key, part, mean in zip(keys_U.tolist(), shapes.part_U.tolist(), shapes.mean_U(), strict=True):
@@ -197,13 +195,24 @@ def training_noise(
     return TrainingNoise(noise, distance, *p_range, rounds, patterns)
 
 
+NOISE_KEY = "training_noise"
+"""Of a network file's metadata."""
+
+
+def noise_in(metadata: Any) -> TrainingNoise | None:
+    """What a network file's metadata says of its training noise; None where it says nothing."""
+    content = metadata.get(NOISE_KEY) if isinstance(metadata, Mapping) else None
+    return None if content is None else TrainingNoise.from_json(content)
+
+
 @lru_cache(maxsize=16)
 def si1000_noise(distance: int) -> TrainingNoise:
     """What a circuit is compared with where no network says what it was trained on."""
-    circuits = {
+    models = {
         basis: [
-            (si1000_memory(distance, r, basis, _SOME_RATE), *si1000_places(distance, r, basis)) for r in _ROUNDS
+            (si1000_memory(distance, r, basis, SOME_RATE).detector_error_model(), *si1000_places(distance, r, basis))
+            for r in ROUNDS
         ]
         for basis in ("x", "z")
     }
-    return training_noise(circuits, "si1000", distance, _SOME_RATE, (0.001, 0.006), 25)
+    return training_noise(models, "si1000", distance, SOME_RATE, (0.001, 0.006), 25)

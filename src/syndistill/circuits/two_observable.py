@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import stim
 
 from syndistill.circuits.layout import Layout
-from syndistill.circuits.placement import canonical_qubits
 from syndistill.circuits.si1000 import Cycle
-from syndistill.circuits.uniform import uniform_memory, uniform_rounds
+from syndistill.circuits.uniform import uniform_memory, uniform_qubits, uniform_rounds
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def _si1000_rounds(distance: int, rounds: int, p: float) -> _NoisyRounds:
 def _uniform_rounds(distance: int, rounds: int, p: float) -> _NoisyRounds:
     """Stim's generated rounds; only the ancillas are reset before the first one."""
     memory = uniform_memory(distance, rounds, "z", p)
-    ancillas, data = canonical_qubits(memory, "z")
+    ancillas, data = uniform_qubits(distance)
     coordinates = stim.Circuit()
     points = memory.get_final_qubit_coordinates()
     for qubit, point in points.items():

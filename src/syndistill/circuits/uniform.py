@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import stim
+from numpy.typing import NDArray
 
-from syndistill.circuits.placement import canonical_qubits
+from syndistill.circuits.layout import Layout
 
 
 def uniform_memory(distance: int, rounds: int, basis: str, p: float) -> stim.Circuit:
@@ -20,6 +22,23 @@ def uniform_memory(distance: int, rounds: int, basis: str, p: float) -> stim.Cir
     )
 
 
+def uniform_qubits(distance: int) -> tuple[list[int], list[int]]:
+    """The ancilla of each stabiliser, and the data qubits row by row, as Stim's generator numbers them: it puts them at
+    twice the coordinates of the canonical grid."""
+    points = uniform_memory(distance, 1, "z", 0.0).get_final_qubit_coordinates()
+    qubit_at = {(point[0], point[1]): qubit for qubit, point in points.items()}
+    ancillas = [qubit_at[2.0 * row, 2.0 * col] for row, col in Layout(distance).cells_S2.tolist()]
+    return ancillas, [qubit_at[2.0 * i + 1, 2.0 * j + 1] for i in range(distance) for j in range(distance)]
+
+
+def uniform_places(distance: int, rounds: int, basis: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Slice and stabiliser of each detector of `uniform_memory`, in its order, both int64 (N,)."""
+    coords = uniform_memory(distance, rounds, basis, 0.0).get_detector_coordinates()
+    number = {(2.0 * row, 2.0 * col): s for s, (row, col) in enumerate(Layout(distance).cells_S2.tolist())}
+    placed = [(int(t), number[x, y]) for _, (x, y, t) in sorted(coords.items())]
+    return np.array([t for t, _ in placed]), np.array([s for _, s in placed])
+
+
 def uniform_rounds(distance: int, rounds: int, basis: str, p: float) -> tuple[stim.Circuit, list[stim.Circuit]]:
     """The operations of `uniform_memory`: the preparation of all qubits, then one circuit per round.
 
@@ -27,7 +46,7 @@ def uniform_rounds(distance: int, rounds: int, basis: str, p: float) -> tuple[st
     that belongs to it open the next one.
     """
     memory = uniform_memory(distance, rounds, basis, p)
-    ancillas, _ = canonical_qubits(memory, basis)
+    ancillas, _ = uniform_qubits(distance)
     parts = [stim.Circuit()]
     for instruction in memory.flattened():
         if instruction.name in ("DETECTOR", "OBSERVABLE_INCLUDE", "SHIFT_COORDS", "QUBIT_COORDS"):
@@ -44,7 +63,7 @@ def uniform_rounds(distance: int, rounds: int, basis: str, p: float) -> tuple[st
 
 def uniform_every_end(distance: int, rounds: int, basis: str, p: float) -> stim.Circuit:
     """The same experiment with the data qubits measured after every round; see `every_end`."""
-    _, data = canonical_qubits(uniform_memory(distance, 1, basis, p), basis)
+    _, data = uniform_qubits(distance)
     circuit, parts = uniform_rounds(distance, rounds, basis, p)
     for part in parts:
         circuit += part

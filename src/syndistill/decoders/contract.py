@@ -13,6 +13,8 @@ import numpy as np
 import stim
 from numpy.typing import NDArray
 
+from syndistill.circuits.placement import Placement, far_from
+from syndistill.circuits.training_noise import TrainingNoise
 from syndistill.errors import SyndistillError
 from syndistill.sampling.stored import StoredShots
 
@@ -75,6 +77,16 @@ def warn_of_more_rounds(name: str, trained: int | None, rounds: int) -> None:
             MoreRoundsThanTrained,
             stacklevel=4,
         )
+
+
+class FarFromTraining(UserWarning):
+    """The errors of a circuit are not those that the network was trained on; it decodes, and may decode badly."""
+
+
+def warn_of_other_noise(name: str, home: TrainingNoise | None, placement: Placement) -> None:
+    """Warns, with what is shared and what not, where a circuit is far from a network's training noise."""
+    if home is not None and (line := far_from(home, placement)) is not None:
+        warnings.warn(f"{name} was {line}; compare its error rate with matching's", FarFromTraining, stacklevel=4)
 
 
 def decisions(probabilities_BO: NDArray[np.float64]) -> NDArray[np.bool_]:

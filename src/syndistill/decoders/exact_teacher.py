@@ -11,9 +11,8 @@ from collections.abc import Collection
 import numpy as np
 import torch
 
-from syndistill.circuits.experiment import Experiment
+from syndistill.circuits.experiment import Experiment, place_experiment
 from syndistill.circuits.layout import Layout
-from syndistill.circuits.placement import place_circuit
 from syndistill.decoders.optimal import posterior_table
 from syndistill.distill.teacher import Answer, PosteriorTeacher, Teacher
 from syndistill.errors import SyndistillError
@@ -32,7 +31,7 @@ def exact_teacher(experiment: Experiment) -> PosteriorTeacher:
     about shots of another basis or number of rounds.
     """
     circuit = experiment.circuit()
-    placement = place_circuit(circuit)
+    placement = place_experiment(experiment)
     posterior = posterior_table(dem_of_circuit(circuit))
     both = experiment.basis == "both"
 

@@ -16,9 +16,10 @@ import numpy as np
 import stim
 from numpy.typing import NDArray
 
+from syndistill.circuits.mechanisms import flips
 from syndistill.decoders.contract import Decoder, reference_id
 from syndistill.errors import SyndistillError
-from syndistill.sampling.slice_chain import MAX_SLICE_BITS, flips, slice_chain
+from syndistill.sampling.slice_chain import MAX_SLICE_BITS, slice_chain
 from syndistill.sampling.stored import StoredShots
 from syndistill.sampling.walsh_hadamard import xor_distribution
 

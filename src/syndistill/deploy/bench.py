@@ -20,7 +20,8 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from syndistill.circuits.placement import place_circuit
+from syndistill.circuits.placement import place
+from syndistill.decoders.answers import learned_both
 from syndistill.decoders.contract import Decoder
 from syndistill.decoders.registry import decoder_names
 from syndistill.deploy.decoding import EngineDecoder
@@ -28,7 +29,7 @@ from syndistill.deploy.export import export_onnx
 from syndistill.deploy.flat_weights import runs_compiled
 from syndistill.deploy.kernel_engine import KernelEngine
 from syndistill.deploy.onnx_engine import OnnxExperiment
-from syndistill.deploy.runtime import for_circuit
+from syndistill.deploy.runtime import on_circuit
 from syndistill.deploy.streaming import StreamingDecoder
 from syndistill.deploy.torch_engine import TorchEngine
 from syndistill.errors import SyndistillError
@@ -89,13 +90,13 @@ def _network(subject: Subject, network: str, way: str) -> Decoder:
         with tempfile.TemporaryDirectory() as folder:
             return OnnxExperiment(export_onnx(network, subject.circuit, subject.label, Path(folder) / "exported"))
     if way == "pytorch":
-        return for_circuit(TorchEngine(network), subject.circuit)
-    return for_circuit(KernelEngine(network, "int8" if way == "int8" else "float32"), subject.circuit)
+        return on_circuit(TorchEngine(network), subject.circuit)
+    return on_circuit(KernelEngine(network, "int8" if way == "int8" else "float32"), subject.circuit)
 
 
 def default_decoders(subject: Subject) -> list[str]:
     """Matching, and every shipped network of the circuit's distance."""
-    distance = place_circuit(subject.circuit, subject.basis).layout.distance
+    distance = place(subject.circuit).layout.distance
     distances = {name: read_header(name).dials.distance for name in shipped_names()}
     return ["pymatching", "pymatching-correlated", *(name for name, d in distances.items() if d == distance)]
 
@@ -161,8 +162,9 @@ def _single(decoder: Decoder, shots: StoredShots, seconds: float) -> tuple[float
 def _streamed(decoder: Decoder, shots: StoredShots) -> tuple[float, float, float] | tuple[()]:
     if not isinstance(decoder, EngineDecoder) or not isinstance(decoder.engine, KernelEngine):
         return ()
-    lines = [line or 0 for line in decoder.placement.lines]
-    stream = StreamingDecoder(decoder.engine, decoder.placement.basis, lines)
+    if decoder.placement.basis == "both" and not learned_both(decoder.engine.output, decoder.engine.home):
+        return ()
+    stream = StreamingDecoder(decoder.engine, decoder.placement)
     rng = np.random.default_rng(0)
     rate = float(shots.detectors().mean())
     events = (rng.random((ROUNDS, 1, decoder.engine.layout.n_stabilisers)) < rate).astype(np.uint8)

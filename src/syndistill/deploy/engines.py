@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from syndistill.circuits.layout import Layout
 from syndistill.circuits.placement import Placement
+from syndistill.circuits.training_noise import TrainingNoise
 from syndistill.deploy.flat_weights import n_outputs
 from syndistill.errors import SyndistillError
 
@@ -85,7 +86,7 @@ class Stream(ABC):
 class Engine(ABC):
     """A network that can be run. `content_id` is the hash of its weights, with the precision where it is not float32.
 
-    trained_rounds: the most rounds of its training shots, None where the file does not say.
+    trained_rounds: the most rounds of its training shots, home: their noise; None where the file does not say.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Engine(ABC):
     n_parameters: int
     content_id: str
     trained_rounds: int | None
+    home: TrainingNoise | None
 
     def n_outputs(self, basis: str) -> int:
         """O; SyndistillError where it has no answer for shots of the basis."""
@@ -109,7 +111,7 @@ class Engine(ABC):
         SyndistillError for a placement that is not of this network's layout and bases; what is returned raises it for
         bits of another type or shape.
         """
-        self._check(placement)
+        self.check(placement)
         n_detectors, run = len(placement.slice_N), self._on(placement)
 
         def logits(detectors_packed: Bits) -> Floats:
@@ -117,10 +119,11 @@ class Engine(ABC):
 
         return logits
 
-    def _check(self, placement: Placement) -> None:
-        """What compiled code relies on: it writes where the placement says."""
+    def check(self, placement: Placement) -> None:
+        """SyndistillError for what is no placement on this network's layout and bases. Compiled code relies on it: it
+        writes where the placement says."""
         if not isinstance(placement, Placement):
-            raise SyndistillError(f"a {type(placement).__name__} is no placement; make one by place_circuit")
+            raise SyndistillError(f"a {type(placement).__name__} is no placement; make one by circuits.placement.place")
         if placement.layout != self.layout:
             raise SyndistillError(
                 f"{self.name} decodes distance {self.layout.distance}, the circuit has distance "
@@ -132,7 +135,7 @@ class Engine(ABC):
         for places, most in ((slice_N, placement.rounds), (stabiliser_N, self.layout.n_stabilisers - 1)):
             fits = fits and (not len(places) or bool(0 <= places.min() <= places.max() <= most))
         if not fits:
-            raise SyndistillError("the placement has detectors outside its rounds or layout; make it by place_circuit")
+            raise SyndistillError("the placement has detectors outside its rounds or layout; make it by `place`")
 
     def _on(self, placement: Placement) -> Callable[[Bits], Floats]:
         """As `on`; placement and bits are checked."""

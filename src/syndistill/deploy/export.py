@@ -13,7 +13,9 @@ from typing import Any
 
 import stim
 
-from syndistill.circuits.placement import Placement, place_circuit
+from syndistill.circuits.placement import Placement, place
+from syndistill.circuits.training_noise import NOISE_KEY, noise_in
+from syndistill.decoders.answers import learned_both
 from syndistill.deploy.flat_weights import n_outputs
 from syndistill.deploy.local_weights import Compilable, LocalWeights, load_compilable
 from syndistill.deploy.manifest import EXPERIMENT_FILE, FORMAT, MANIFEST_FILE, READOUT_FILE, STEP_FILE, WHAT, with_hash
@@ -27,13 +29,13 @@ def export_onnx(name_or_path: str | Path, circuit: stim.Circuit, label: str, fol
     """Writes step, readout and experiment graphs and a manifest into a new folder, whole or not at all.
 
     label: what the manifest calls the circuit. SyndistillError for a network of another family or distance, a circuit
-    that is no surface code memory along one line, and a folder that exists.
+    that is no surface code memory, and a folder that exists.
     """
     folder = Path(folder)
     if folder.exists():
         raise SyndistillError(f"{folder} exists; name a folder that is to be made, nothing was changed")
     weights = load_compilable(name_or_path)
-    placement = place_circuit(circuit)
+    placement = place(circuit, noise_in(weights.metadata))
     _check(weights, placement, str(name_or_path))
     files = {
         STEP_FILE: step_graph(weights, placement.basis),
@@ -55,8 +57,8 @@ def _check(weights: Compilable, placement: Placement, name: str) -> None:
             f"{name} decodes distance {weights.distance}, the circuit has distance {placement.layout.distance}; "
             "take a network of that distance"
         )
-    if any(line is None for line in placement.lines):
-        raise SyndistillError(f"an observable of the circuit is no line of data qubits, which {name} cannot decode")
+    if placement.basis == "both" and not learned_both(weights.output, noise_in(weights.metadata)):
+        raise SyndistillError(f"{name} knows one basis at a time, the circuit has both; export one for each basis")
     if isinstance(weights, LocalWeights) and weights.output == "joint4":
         raise SyndistillError(f"{name} is a local GRU of output joint4, which is not exported; take a two_channel one")
     n_outputs(weights.output, placement.basis)
@@ -89,10 +91,12 @@ def _manifest(
             "distance": layout.distance,
             "rounds": placement.rounds,
             "basis": placement.basis,
-            "lines": list(placement.lines),
+            "holds_O2": placement.holds_O2.tolist(),
+            "turn_OS": placement.turn_OS.tolist(),
             "slice_N": placement.slice_N.tolist(),
             "stabiliser_N": placement.stabiliser_N.tolist(),
         },
+        "training_noise": weights.metadata.get(NOISE_KEY),
         "layout": {
             "cells_S2": layout.cells_S2.tolist(),
             "is_x_S": layout.is_x_S.tolist(),

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from syndistill.circuits.placement import Placement
+from syndistill.circuits.training_noise import noise_in
 from syndistill.deploy.engines import Bits, Engine, Floats, Stream
 from syndistill.deploy.gru_kernel import GruKernel
 from syndistill.deploy.local_kernel import LocalKernel
@@ -35,6 +36,7 @@ class KernelEngine(Engine):
         self.n_parameters = self.weights.n_parameters
         self.content_id = self.weights.sha256 + ("" if precision == "float32" else f"-{precision}")
         self.trained_rounds = trained_rounds(self.weights.metadata)
+        self.home = noise_in(self.weights.metadata)
         self._kernels: dict[str, GruKernel | LocalKernel] = {}
 
     def kernel(self, basis: str) -> GruKernel | LocalKernel:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from syndistill.circuits.layout import BASES, Layout
 from syndistill.circuits.placement import Placement
+from syndistill.circuits.training_noise import TrainingNoise
 from syndistill.errors import SyndistillError
 from syndistill.files.families import MOST_DISTANCE, OUTPUTS
 from syndistill.safe_files import json_sha256, read_json
@@ -61,6 +62,12 @@ class Manifest:
         return Layout(self.content["experiment"]["distance"])
 
     @property
+    def home(self) -> TrainingNoise | None:
+        """What the network was trained on."""
+        content = self.content["training_noise"]
+        return None if content is None else TrainingNoise.from_json(content)
+
+    @property
     def start_D(self) -> NDArray[np.float32]:
         """The state before the first round."""
         return np.array(self.content["start_D"][self.content["experiment"]["basis"]], np.float32)
@@ -70,8 +77,9 @@ class Manifest:
         """Of the circuit that `experiment.onnx` was made for."""
         e = self.content["experiment"]
         return Placement(
-            self.layout, e["rounds"], e["basis"], np.array(e["slice_N"]), np.array(e["stabiliser_N"]), tuple(e["lines"])
-        )
+            self.layout, e["rounds"], e["basis"], np.array(e["slice_N"]), np.array(e["stabiliser_N"]),
+            np.array(e["holds_O2"], bool), np.array(e["turn_OS"], np.uint8),
+        )  # fmt: skip
 
 
 def _hash_of(content: dict[str, Any]) -> str | None:
@@ -104,8 +112,9 @@ def _check(path: Path, content: dict[str, Any]) -> None:
             and sorted(content["files"]) == sorted(GRAPH_FILES)
             and all(array.ndim == 1 and array.dtype == np.int64 and array.min() >= 0 for array in placed)
             and len(placed[0]) == len(placed[1]) and placed[0].max() <= rounds and placed[1].max() < n_stabilisers
-            and all(0 <= line < distance for line in experiment["lines"])
-            and len(experiment["lines"]) == (2 if basis == "both" else 1)
+            and np.array(experiment["holds_O2"], bool).shape[1:] == (2,)
+            and np.array(experiment["turn_OS"], np.uint8).shape == (len(experiment["holds_O2"]), n_stabilisers)
+            and (content["training_noise"] is None or TrainingNoise.from_json(content["training_noise"]) is not None)
             and start_D.ndim == 1 and bool(np.isfinite(start_D).all())
             and all(isinstance(network[key], int) for key in ("parameters", "width"))
             and isinstance(network["weights_sha256"], str)

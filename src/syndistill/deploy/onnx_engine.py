@@ -87,7 +87,7 @@ class OnnxExperiment(Decoder):
         self.n_parameters = network["parameters"]
         self.placement = manifest.placement
         self.n_detectors = len(self.placement.slice_N)
-        self.n_observables = len(self.placement.lines)
+        self.n_observables = self.placement.n_observables
         self.content_id = f"{network['weights_sha256']}-onnx"
         self._session = _session(manifest, EXPERIMENT_FILE, threads)
 

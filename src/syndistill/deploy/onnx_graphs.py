@@ -193,23 +193,32 @@ def experiment_graph(weights: Compilable, placement: Placement) -> bytes:
     state = g.gru(cell, g.op("Transpose", measured, perm=[1, 0, 2]), start)
     logits = decide(g, weights, g.op("Squeeze", state, g.constant([0])), last_BI, placement.basis)
     _flips(g, logits, weights.output, placement)
-    return g.model({"detectors": n}, {"flips": len(placement.lines)})
+    return g.model({"detectors": n}, {"flips": placement.n_observables})
+
+
+def _product(g: Graph, signs: str, which: np.ndarray) -> str:
+    """(B, 1): the product of these columns of (B, 2), 1 of none."""
+    if len(which) == 2:
+        return g.op("ReduceProd", signs, axes=[1])
+    column = np.zeros((2, 1)) if len(which) == 0 else np.eye(2)[:, which]
+    return g.op("Add", g.op("MatMul", signs, g.constant(column)), g.constant(float(len(which) == 0)))
 
 
 def _flips(g: Graph, logits: str, output: str, placement: Placement) -> None:
-    """Line 0's probabilities, turned where the shot says that the observable's line differs from it."""
-    if output == "joint4":  # classes I, X, Z, Y; X flips the Z observable
-        classes = g.op("Softmax", logits, axis=1)
-        line_0 = g.op("MatMul", classes, g.constant(np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]])))
+    """The observables' probabilities from line 0's, see `decoders.answers`."""
+    holds_O2 = placement.holds_O2.astype(int)
+    if output == "joint4":  # classes I, X, Z, Y; X flips the z line, Z the x line
+        flipped_42 = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+        odd_4O = (flipped_42 @ holds_O2.T % 2).astype(float)
+        chances = g.op("MatMul", g.op("Softmax", logits, axis=1), g.constant(odd_4O))
+    elif placement.basis == "both":  # the two lines as independent: 1 - 2 P of their product multiplies
+        signs = g.op("Sub", g.constant(1.0), g.op("Mul", g.constant(2.0), g.op("Sigmoid", logits)))
+        columns = [_product(g, signs, np.flatnonzero(holds_2)) for holds_2 in holds_O2]
+        product = g.op("Concat", *columns, axis=1)
+        chances = g.op("Mul", g.constant(0.5), g.op("Sub", g.constant(1.0), product))
     else:
-        line_0 = g.op("Sigmoid", logits)
-    bases = ("x", "z") if placement.basis == "both" else (placement.basis,)
-    between_NO = np.stack(
-        [
-            placement.layout.line_matrix(basis)[placement.stabiliser_N, line]
-            for basis, line in zip(bases, placement.lines, strict=True)
-        ],
-        -1,
-    ).astype(np.float32)
-    turned = g.modulo_2(g.op("MatMul", "detectors", g.constant(between_NO)))
-    g.xor(line_0, turned, output="flips")
+        holds_1O = holds_O2[:, [("x", "z").index(placement.basis)]].T
+        chances = g.op("MatMul", g.op("Sigmoid", logits), g.constant(holds_1O.astype(float)))
+    turned_NO = placement.turn_OS[:, placement.stabiliser_N].T.astype(np.float32)
+    turned = g.modulo_2(g.op("MatMul", "detectors", g.constant(turned_NO)))
+    g.xor(chances, turned, output="flips")

@@ -1,7 +1,7 @@
 """The door for users without PyTorch: load a network, decode shots, stream rounds.
 
     engine = load("student-d3")                 # compiled for this machine
-    decoder = for_circuit(engine, circuit)      # or for_dem(engine, dem)
+    decoder = on_circuit(engine, circuit)       # or an error model
     flips = decoder.probabilities(detectors)    # Stim's packed bits in, float64 (shots, observables) out
 
 Importing this module, and everything in it, loads no PyTorch.
@@ -14,8 +14,7 @@ from pathlib import Path
 
 import stim
 
-from syndistill.circuits.dem_lines import place_dem_lines
-from syndistill.circuits.placement import place_circuit
+from syndistill.circuits.placement import place
 from syndistill.deploy.decoding import EngineDecoder
 from syndistill.deploy.engines import Engine
 from syndistill.deploy.kernel_engine import KernelEngine
@@ -30,11 +29,6 @@ def load(name_or_path: str | Path, precision: str = "float32") -> Engine:
     return KernelEngine(name_or_path, precision)
 
 
-def for_circuit(engine: Engine, circuit: stim.Circuit, basis: str | None = None) -> EngineDecoder:
-    """A decoder of the circuit's shots. SyndistillError for a circuit that the network cannot decode."""
-    return EngineDecoder(engine, place_circuit(circuit, basis))
-
-
-def for_dem(engine: Engine, dem: stim.DetectorErrorModel, basis: str | None = None) -> EngineDecoder:
-    """As `for_circuit` from a detector error model: geometry from coordinates, observables from the errors."""
-    return EngineDecoder(engine, place_dem_lines(dem, basis))
+def on_circuit(engine: Engine, source: stim.Circuit | stim.DetectorErrorModel) -> EngineDecoder:
+    """A decoder of a circuit's shots, or an error model's. SyndistillError for what the network cannot decode."""
+    return EngineDecoder(engine, place(source, engine.home))

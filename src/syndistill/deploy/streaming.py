@@ -5,13 +5,11 @@ Axes: B logical qubits, R rounds, S stabilisers in the layout's order, O observa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
-from syndistill.circuits.layout import BASES
-from syndistill.deploy.decoding import flips
+from syndistill.circuits.placement import Placement
+from syndistill.decoders.answers import Answers
 from syndistill.deploy.engines import Bits, Engine, require_engine
 from syndistill.errors import SyndistillError
 
@@ -19,29 +17,22 @@ from syndistill.errors import SyndistillError
 class StreamingDecoder:
     """`batch` logical qubits side by side, all in the same round.
 
-    basis: "x", "z", or "both" (two observables, x line then z line). lines: for each observable its line of data
-    qubits (default: line 0). What it keeps does not grow with the rounds. Raises SyndistillError for a basis that the
-    network has no answer for, and for lines that the layout does not have.
+    placement: of the circuit that runs (`circuits.placement.place`), whose basis and observables count; or
+    `Placement.of_lines` where there is no circuit. What it keeps does not grow with the rounds. Raises SyndistillError
+    for a basis that the network has no answer for.
     """
 
-    def __init__(self, engine: Engine, basis: str, lines: Sequence[int] | None = None, batch: int = 1) -> None:
+    def __init__(self, engine: Engine, placement: Placement, batch: int = 1) -> None:
         require_engine(engine)
-        if basis not in BASES:
-            raise SyndistillError(f"basis {basis!r} is unknown; pick one of {', '.join(BASES)}")
-        engine.n_outputs(basis)
-        bases = ("x", "z") if basis == "both" else (basis,)
-        lines = [0] * len(bases) if lines is None else lines
-        most = engine.layout.n_lines - 1
-        fits = isinstance(lines, Sequence | np.ndarray) and len(lines) == len(bases)
-        if not fits or not all(isinstance(line, int | np.integer) and 0 <= line <= most for line in lines):
-            raise SyndistillError(f"lines {lines!r} for basis {basis}; give {len(bases)} of 0..{most}, one each")
+        engine.check(placement)
         self.layout = engine.layout
-        self._output = engine.output
-        self._stream = engine.stream(basis, batch)
+        self._answers = Answers(placement, engine.output, engine.home)
+        if len(self._answers.questions) > 1:
+            raise SyndistillError(f"{engine.name} knows one basis at a time; stream the two bases as two experiments")
+        self._stream = engine.stream(placement.basis, batch)
         self._last_events = np.zeros((batch, engine.layout.n_stabilisers), np.uint8)
-        columns = [engine.layout.line_matrix(b)[:, line] for b, line in zip(bases, lines, strict=True)]
-        self._between_SO = np.stack(columns, -1)
-        self._parity_BS = self._last_events.copy() if any(lines) else None
+        self._turn_SO = placement.turn_OS.T.astype(np.int64)
+        self._parity_BS = self._last_events.copy() if self._turn_SO.any() else None
         self._finished = False
 
     @property
@@ -86,9 +77,9 @@ class StreamingDecoder:
     def _answer(self, last_BS: Bits) -> NDArray[np.float64]:
         if self._finished:
             raise SyndistillError("the experiment is finished; restart the stream before asking again")
-        flips_BO = flips(self._stream.logits(last_BS), self._output)
+        flips_BO = self._answers.untouched([self._stream.logits(last_BS)])
         if self._parity_BS is None:
             return flips_BO
         final_BS = self._parity_BS ^ (np.asarray(last_BS, np.uint8) * self._stream.defined_S)
-        turned_BO = (final_BS.astype(np.int64) @ self._between_SO) % 2 == 1
+        turned_BO = (final_BS.astype(np.int64) @ self._turn_SO) % 2 == 1
         return np.where(turned_BO, 1 - flips_BO, flips_BO)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from syndistill.circuits.placement import Placement
+from syndistill.circuits.training_noise import noise_in
 from syndistill.deploy.engines import Bits, Engine, Floats, Stream, slices_of
 from syndistill.deploy.flat_weights import n_outputs
 from syndistill.errors import SyndistillError
@@ -39,6 +40,7 @@ class TorchEngine(Engine):
         self.n_parameters = self.network.n_parameters()
         self.content_id = weights_hash(self.network)
         self.trained_rounds = trained_rounds(metadata)
+        self.home = noise_in(metadata)
 
     def stream(self, basis: str, batch: int) -> Stream:
         n_outputs(self.output, basis)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from pydantic import model_validator
 
+from syndistill.circuits.training_noise import NOISE_KEY
 from syndistill.distill.cache_signals import CachedSignal, feature_signal, fused_signal
 from syndistill.distill.fusion import Fusion, load_fusion
 from syndistill.distill.one_pass import cached_statistics
@@ -33,7 +34,7 @@ from syndistill.models.device import usable_device
 from syndistill.models.saving import save_network, weights_hash
 from syndistill.models.zoo import load_any
 from syndistill.sampling.stream import BatchSource
-from syndistill.training.config import Name, Precision, Strict, TrainingConfig, check_network_fits
+from syndistill.training.config import Name, Precision, Strict, TrainingConfig, check_network_fits, signature
 from syndistill.training.loop import Progress, Trainer
 from syndistill.training.run import AnyNetworkConfig, fresh_network, start_weights
 from syndistill.training.run_folder import open_run
@@ -121,6 +122,7 @@ def train_student(
     network.load_state_dict(trainer.ema_state())
     metadata: dict[str, Any] = {
         "run": run.model_dump(mode="json"), "teacher_hash": teacher.key(), "shots_seen": trainer.shots_seen,
+        NOISE_KEY: signature(run.data.simulated).to_json(),
     }  # fmt: skip
     if said is not None:
         metadata["fused_better_than_calibrated_final"] = bool(said.get("better"))

@@ -15,9 +15,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy.stats import binomtest
 
-from syndistill.circuits.experiment import Experiment
+from syndistill.circuits.experiment import Experiment, place_experiment
 from syndistill.decoders.matching import MatchingDecoder
-from syndistill.decoders.network import network_decoder
+from syndistill.decoders.network import NetworkDecoder
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import compare_recorded
 from syndistill.models.contract import DecoderNetwork
@@ -135,7 +135,7 @@ def _judge(network: DecoderNetwork, experiment: Experiment, shots: int, seed: in
     circuit = experiment.circuit()
     stim_seed = derived_seed("select", seed, experiment.distance, experiment.rounds, bases[experiment.basis])
     stored = StoredShots.sample(circuit, shots, stim_seed)
-    decoders = [network_decoder(network, stored.dem, circuit, "Teacher"), MatchingDecoder(stored.dem)]
+    decoders = [NetworkDecoder(network, place_experiment(experiment), "Teacher"), MatchingDecoder(stored.dem)]
     found = compare_recorded(decoders, [stored], progress=progress, experiment=str(experiment))
     (teacher, matching), (pair,) = found.rows, found.pairs
     temperature, nll, ece = teacher.best_temperature, teacher.nll, teacher.ece

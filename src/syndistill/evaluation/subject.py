@@ -18,21 +18,16 @@ from syndistill.decoders.contract import Decoder
 from syndistill.decoders.registry import build_decoder, decoder_names
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import DEFAULT_BATCH, Comparison, LeftOut, Progress, Say, compare, compare_recorded
-from syndistill.files.network_file import shipped_names
 from syndistill.sampling.recorded import Recording
 from syndistill.sampling.stored import StoredShots, dem_of_circuit
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """One circuit with its error models; `recording` holds the shots where they are not to be sampled.
-
-    basis: "x" or "z" where something else than the circuit says it, None where the circuit does.
-    """
+    """One circuit with its error models; `recording` holds the shots where they are not to be sampled."""
 
     label: str
     circuit: stim.Circuit
-    basis: str | None = None
     recording: Recording | None = None
     _dems: dict[str, stim.DetectorErrorModel] = field(default_factory=dict)  # those that were asked for
 
@@ -54,7 +49,7 @@ class Subject:
     @classmethod
     def from_recording(cls, folder: str | Path) -> Subject:
         recording = Recording.load(folder)
-        return cls(recording.properties.label, recording.circuit, recording.properties.basis, recording)
+        return cls(recording.properties.label, recording.circuit, recording)
 
     def dem(self, name: str = "circuit") -> stim.DetectorErrorModel:
         """The model of that name, read when it is first asked for."""
@@ -83,11 +78,10 @@ class Subject:
     def _network_maker(self, name: str) -> Callable[[], Decoder]:
         from syndistill.decoders.network import network_lookup  # here, as it takes PyTorch seconds to load
 
-        find = network_lookup(self.basis)
-        if (factory := find(name)) is not None:
+        if (factory := network_lookup(name)) is not None:
             return lambda: factory(self.dem(), self.circuit)
         plain, at, _ = name.rpartition("@")
-        if at and find(plain) is not None:
+        if at and network_lookup(plain) is not None:
             raise SyndistillError(f"decoder {name!r}: a network takes no error model; write {plain!r}")
         raise SyndistillError(_unknown(plain if at else name))
 

@@ -126,7 +126,7 @@ def judge_references(plan: Plan, case: Case, out: Path) -> list[Score]:
     found = []
     for name in (TEACHER, RIVAL):
         if name == TEACHER:
-            decoder: Decoder = network_decoder(teacher.network, shots.dem, shots.circuit, name)
+            decoder: Decoder = network_decoder(teacher.network, shots.circuit or shots.dem, name, {})
         else:
             decoder = build_decoder(name, shots.dem, shots.circuit)
         p_B = decoder.decode(shots)[:, 0]
@@ -163,7 +163,7 @@ def do_job(plan: Plan, job: Job, out: Path) -> list[Score]:
         tensors, said = load_tensors(answers_file(case, out))
         if said != {"shots": shots.sha256, "teacher": teacher.key()}:
             raise SyndistillError(f"{answers_file(case, out)} are answers to other shots; delete it")
-        decoder = network_decoder(student, shots.dem, shots.circuit, str(job))
+        decoder = network_decoder(student, shots.circuit or shots.dem, str(job), {})
         p_B = decoder.decode(shots)[:, 0]
         scores.append(_score(job, case, decoder, p_B, mean_divergence(p_B, tensors["p_B"].numpy()), teacher.key()))
     return scores

@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from syndistill.circuits.experiment import Experiment
-from syndistill.circuits.placement import place_circuit
+from syndistill.circuits.experiment import Experiment, place_experiment
 from syndistill.errors import SyndistillError
 from syndistill.sampling.shots import Shots, with_posterior
 from syndistill.sampling.slice_chain import Block, SliceChain, slice_chain
@@ -42,7 +41,7 @@ class ExactEnds:
         blocks = self.short[-1].tables
         if blocks[2] is not blocks[3] or blocks[2] is not blocks[4]:
             raise SyndistillError(f"exact labels: noise {experiment.noise} is not the same in every round")
-        self.lines = tuple(line or 0 for line in place_circuit(experiment.circuit()).lines)
+        self.lines = tuple(line or 0 for line in place_experiment(experiment).lines)
 
     def tables(self, rounds: int) -> tuple[NDArray[np.float32], ...]:
         """The blocks of the experiment of so many rounds."""
@@ -87,7 +86,7 @@ def _exact_ends(one_round: Experiment) -> ExactEnds:
 
 def _chain(experiment: Experiment, known: dict[Block, NDArray[np.float32]]) -> SliceChain:
     circuit = experiment.circuit()
-    placed, dem = place_circuit(circuit), circuit.detector_error_model()
+    placed, dem = place_experiment(experiment), circuit.detector_error_model()
     return slice_chain(dem, placed.slice_N, placed.stabiliser_N, placed.layout.n_stabilisers, known)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from syndistill.circuits.files import load_circuit, load_dem
 from syndistill.circuits.memory_basis import memory_basis
-from syndistill.circuits.placement import Placement, place_circuit
+from syndistill.circuits.placement import Placement, place
 from syndistill.errors import SyndistillError
 from syndistill.sampling.recording_files import IDEAL, SYCAMORE, RecordingProperties
 from syndistill.sampling.stored import StoredShots, dem_of_circuit
@@ -68,8 +68,8 @@ class Recording:
 
     @cached_property
     def placement(self) -> Placement:
-        """The detectors in the canonical layout. Circuits may be ZXXZ, which do not say their basis."""
-        return place_circuit(self.circuit, self.properties.basis)
+        """The detectors in the canonical layout."""
+        return place(self.circuit)
 
     @property
     def models(self) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 import stim
 
 from syndistill.circuits.placement import Placement
+from syndistill.circuits.training_noise import Placed, TrainingNoise, training_noise
 from syndistill.errors import SyndistillError
 from syndistill.sampling.recorded import Recording
 from syndistill.sampling.recording_files import find_recordings
@@ -43,6 +44,14 @@ class RecordedModelSource:
                 self.models[properties.rounds] = (recording.dem(model), recording.placement)
         if not self.models:
             raise SyndistillError(f"{folder} holds no recording of distance {distance}, basis {basis} at {center}")
+
+    def signature(self) -> TrainingNoise:
+        """Of the models, by the basis that they are read in; p is 1: as they are."""
+        placed: dict[str, list[Placed]] = {}
+        for _, (dem, placement) in sorted(self.models.items(), reverse=True):  # the longest have every part
+            placed.setdefault(placement.basis, []).append((dem, placement.slice_N, placement.stabiliser_N))
+        distance = next(iter(self.models.values()))[1].layout.distance
+        return training_noise(placed, "recorded models", distance, 1.0, (1.0, 1.0), max(self.models))
 
     def chunk(self, index: int) -> list[Shots]:
         rng = np.random.default_rng([self.seed, index])

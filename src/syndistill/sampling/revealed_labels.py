@@ -23,12 +23,12 @@ import stim
 import torch
 from numpy.typing import NDArray
 
-from syndistill.circuits.experiment import Experiment
-from syndistill.circuits.placement import Placement, place_circuit
+from syndistill.circuits.experiment import Experiment, place_experiment
+from syndistill.circuits.mechanisms import flips
+from syndistill.circuits.placement import Placement
 from syndistill.errors import SyndistillError
 from syndistill.sampling.joint_errors import joint_chances, joint_errors
 from syndistill.sampling.shots import Shots, concatenate, ends_of_one, shots_from_detectors, with_posterior
-from syndistill.sampling.slice_chain import flips
 from syndistill.sampling.sweep_plan import NONE, SweepModel, SweepProblem, common_detectors, sweep_model
 
 MOST_OPEN = 18
@@ -53,7 +53,7 @@ class RevealedLabels:
                 f"for distances up to {_LARGEST}"
             )
         circuit = experiment.circuit()
-        self.placed: Placement = place_circuit(circuit)
+        self.placed: Placement = place_experiment(experiment)
         self.line = self.placed.lines[0] or 0
         self.dem: stim.DetectorErrorModel = circuit.detector_error_model()
         self.model: SweepModel = sweep_model(self.dem, self.placed)

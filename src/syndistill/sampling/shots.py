@@ -136,12 +136,12 @@ def shots_from_detectors(
     """Shots from detection events in Stim's order; the trap of a plain reshape is what `placement` is for.
 
     detectors_BN: bool or uint8 (B, N). observables_BO: (B, O) flips of the circuit's observables; the labels
-    of the other lines follow from the final stabiliser values, if `placement.lines` knows the observable's.
+    of all lines follow from the final stabiliser values; SyndistillError where no observable is a line of one basis.
     """
     n = len(placement.slice_N)
     check_bits(detectors_BN, n, "detection events")
     if observables_BO is not None:
-        check_bits(observables_BO, len(placement.lines), "observable flips")
+        check_bits(observables_BO, placement.n_observables, "observable flips")
         if len(observables_BO) != len(detectors_BN):
             raise SyndistillError(f"{len(detectors_BN)} shots of events, {len(observables_BO)} of flips; give as many")
     b = len(detectors_BN)
@@ -149,7 +149,7 @@ def shots_from_detectors(
     slices_BTS = np.zeros((b, rounds + 1, layout.n_stabilisers), dtype=np.uint8)
     slices_BTS[:, placement.slice_N, placement.stabiliser_N] = detectors_BN
     labels = None
-    if observables_BO is not None and all(line is not None for line in placement.lines):
+    if observables_BO is not None:
         labels = torch.from_numpy(_line_labels(slices_BTS, placement, observables_BO)[:, None])
     return Shots(
         layout,
@@ -174,16 +174,15 @@ def check_bits(bits: np.ndarray, n_bits: int, what: str) -> None:
 
 def _line_labels(slices_BTS: np.ndarray, placement: Placement, observables_BO: np.ndarray) -> np.ndarray:
     """uint8 (B, L, O): every line's label from one line's and the final stabiliser values."""
-    final_BS = np.bitwise_xor.reduce(slices_BTS, axis=1)
-    bases = ("x", "z") if placement.basis == "both" else (placement.basis,)
-    if len(bases) != observables_BO.shape[1]:
-        raise SyndistillError(
-            f"{observables_BO.shape[1]} observables where a memory in basis {placement.basis} has {len(bases)}"
-        )
+    final_BS = np.bitwise_xor.reduce(slices_BTS, axis=1).astype(np.int64)  # uint8 would wrap above 255 stabilisers
     labels = []
-    for o, basis in enumerate(bases):
-        # int64: uint8 would wrap above 255 stabilisers
-        relative_BL = final_BS.astype(np.int64) @ placement.layout.line_matrix(basis).astype(np.int64)
-        line = placement.lines[o]
-        labels.append((relative_BL + relative_BL[:, [line]] + observables_BO[:, [o]]) % 2)
+    for b, basis in enumerate(("x", "z")):
+        if placement.basis not in (basis, "both"):
+            continue
+        alone_O = (placement.holds_O2 == (np.arange(2) == b)).all(1)
+        if not alone_O.any():
+            raise SyndistillError(f"no observable is a line of basis {basis} times checks; add the logical qubit's own")
+        o = int(alone_O.argmax())
+        line_0_B1 = (observables_BO[:, [o]] + final_BS @ placement.turn_OS[[o]].T.astype(np.int64)) % 2
+        labels.append((final_BS @ placement.layout.line_matrix(basis).astype(np.int64) + line_0_B1) % 2)
     return np.stack(labels, axis=-1).astype(np.uint8)

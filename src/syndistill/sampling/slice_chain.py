@@ -10,13 +10,13 @@ Detector `bit` i is bit i of a slice's pattern, observable j is bit j of an obse
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import stim
 from numpy.typing import NDArray
 
+from syndistill.circuits.mechanisms import flips
 from syndistill.errors import SyndistillError
 from syndistill.sampling.walsh_hadamard import xor_distribution
 
@@ -134,21 +134,6 @@ def _blocks(
         blocks[first][mask] = p * (1 - before) + before * (1 - p)
     # 9 digits: the same errors of two rounds must give the same key
     return [tuple(sorted((mask, float(f"{p:.9g}")) for mask, p in block.items())) for block in blocks]
-
-
-def flips(dem: stim.DetectorErrorModel) -> Iterator[tuple[float, set[int], int]]:
-    """Each error's probability, the detectors it flips, and its pattern of observables; separators are joined."""
-    for instruction in dem.flattened():
-        if instruction.type != "error":
-            continue
-        detectors: set[int] = set()
-        observables = 0
-        for target in instruction.targets_copy():
-            if target.is_relative_detector_id():
-                detectors ^= {target.val}
-            elif target.is_logical_observable_id():
-                observables ^= 1 << target.val
-        yield instruction.args_copy()[0], detectors, observables
 
 
 def _table(block: Block, slice_bits: int, n_observables: int) -> NDArray[np.float32]:

@@ -15,9 +15,9 @@ import numpy as np
 import stim
 from numpy.typing import NDArray
 
+from syndistill.circuits.mechanisms import flips
 from syndistill.circuits.placement import Placement
 from syndistill.errors import SyndistillError
-from syndistill.sampling.slice_chain import flips
 
 NONE = -1
 

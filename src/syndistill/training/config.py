@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from syndistill.circuits.experiment import MEMORIES
+from syndistill.circuits.experiment import MEMORIES, noise_of
+from syndistill.circuits.training_noise import TrainingNoise
 from syndistill.files.families import MOST_DISTANCE
 
 Precision = Literal["fp32", "bf16"]
@@ -178,6 +179,13 @@ class DataConfig(Strict):
         if self.labels == "revealed" and (self.distance > 5 or "both" in self.bases):
             raise ValueError("labels=revealed are for distances 3 and 5 and bases x and z; take sampled")
         return self
+
+
+def signature(data: DataConfig) -> TrainingNoise:
+    """Of the noise of these shots, for the header of a network that learned from them."""
+    c = data.curriculum
+    rounds = max(r for phase in c.rounds for r in phase.rounds)
+    return noise_of(data.noise, data.distance, data.bases, (c.p_min, c.p_max), rounds)
 
 
 def check_network_fits(distance: int, output: str, data: DataConfig | RecordedData) -> None:

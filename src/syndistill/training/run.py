@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BeforeValidator, Discriminator, Field, SerializeAsAny, Tag, ValidationError, model_validator
 
+from syndistill.circuits.training_noise import NOISE_KEY
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork, NetworkConfig
 from syndistill.models.device import usable_device
@@ -28,6 +29,7 @@ from syndistill.training.config import (
     TrainingConfig,
     Weight,
     check_network_fits,
+    signature,
 )
 from syndistill.training.distributed import ALONE, World, join_world, leave_world, wait_for_all
 from syndistill.training.loop import Progress, Trainer
@@ -178,6 +180,15 @@ def train_teacher(run: TeacherRun, folder: Path, progress: Progress | None = Non
     path = folder / TEACHER_FILE
     if world.is_first:
         network.load_state_dict(trainer.ema_state())
-        save_network(path, network, {"run": run.model_dump(mode="json"), "shots_seen": trainer.shots_seen})
+        if isinstance(run.data, DataConfig):
+            home = signature(run.data)
+        else:
+            assert isinstance(source, RecordedModelSource)
+            home = source.signature()
+        save_network(
+            path,
+            network,
+            {"run": run.model_dump(mode="json"), "shots_seen": trainer.shots_seen, NOISE_KEY: home.to_json()},
+        )
     leave_world(world)
     return path
