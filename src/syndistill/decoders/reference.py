@@ -10,6 +10,7 @@ Legend: B shots, N detectors, O observables.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -107,6 +108,29 @@ def _as_large_as(dem: stim.DetectorErrorModel, kept: stim.DetectorErrorModel) ->
     return kept
 
 
+def likelier_first(dem: stim.DetectorErrorModel) -> stim.DetectorErrorModel:
+    """Errors that flip the same detectors and other observables, the less likely ones last.
+
+    PyMatching joins them into one edge with the observables of the first. A model without such comes back as it is; the
+    others are of small distance, or have an error across the whole code.
+    """
+    total: dict[frozenset[int], dict[frozenset[int], float]] = defaultdict(lambda: defaultdict(float))
+    errors = [i for i in dem.flattened() if i.type == "error"]
+    for instruction in errors:
+        for detectors, observables in _components(instruction):
+            total[detectors][observables] += instruction.args_copy()[0]
+    if all(len(ways) == 1 for ways in total.values()):
+        return dem
+    best = {detectors: max(ways, key=lambda o: ways[o]) for detectors, ways in total.items()}
+    ordered = stim.DetectorErrorModel()
+    for instruction in sorted(errors, key=lambda i: any(best[d] != o for d, o in _components(i))):
+        ordered.append(instruction)
+    for instruction in dem.flattened():
+        if instruction.type != "error":
+            ordered.append(instruction)
+    return ordered
+
+
 class ReferenceDecoder(Decoder):
     """A decoder that a package makes from an error model alone.
 
@@ -118,10 +142,14 @@ class ReferenceDecoder(Decoder):
         self.n_detectors = dem.num_detectors
         self.n_observables = dem.num_observables
         self.unlikely = UnlikelyErrors.of(dem, keep_unseen=self.gives_probabilities)
-        self.model = self.unlikely.dem
+        self.model = self._prepared(self.unlikely.dem)
         if self.model is not dem:  # answers to such models were others before
-            settings += " unlikely errors, certain flips apart"
+            settings += " unlikely errors, certain flips apart, likelier first"
         self.content_id = reference_id(algorithm, version, settings, dem)
+
+    def _prepared(self, dem: stim.DetectorErrorModel) -> stim.DetectorErrorModel:
+        """What else the package needs; an ordinary model comes back as it is."""
+        return dem
 
     def _probabilities(self, shots: StoredShots) -> NDArray[np.float64]:
         certain_N, certain_O = self.unlikely.detectors_N, self.unlikely.observables_O
