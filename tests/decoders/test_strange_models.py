@@ -7,7 +7,7 @@ import pymatching
 import pytest
 import stim
 
-from syndistill.decoders.contract import Decoder, decisions, reference_id
+from syndistill.decoders.contract import Decoder, decisions, error_texts, reference_id
 from syndistill.decoders.matching import MatchingDecoder
 from syndistill.decoders.matching_gap import MatchingGapDecoder
 from syndistill.decoders.optimal import ExactPosterior
@@ -158,6 +158,12 @@ def test_hashes_of_ordinary_models_stay() -> None:
         dem = stim.DetectorErrorModel(text)
         before = reference_id("pymatching", pymatching.__version__, "", dem)
         assert (MatchingDecoder(dem).content_id == before) == stays
+
+
+def test_errors_as_text() -> None:
+    dem = stim.DetectorErrorModel("error[D9 (^)](1e-5) D0 ^ D1 L0\nrepeat 2 {\n error(0.5) D2\n shift_detectors 1\n}")
+    found = [(p, parts) for _, p, parts in error_texts(dem)]
+    assert found == [(1e-5, [" D0 ", " D1 L0"]), (0.5, [" D2"]), (0.5, [" D3"])]
 
 
 def test_what_a_package_raises_is_one_line() -> None:
