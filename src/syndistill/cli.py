@@ -148,7 +148,7 @@ def evaluate(
         typer.Argument(
             metavar="DECODER...",
             help="pymatching, pymatching-correlated, tesseract, belief-matching, optimal, a shipped network's name, or "
-            "the path of a saved one. With --recorded a reference may end in @pij (default: @circuit).",
+            "the path of a saved one. With --recorded a reference may end in @pij or @rl (default: @circuit).",
         ),
     ],
     circuit: CircuitFile = None,

@@ -7,7 +7,7 @@ import pymatching
 import pytest
 import stim
 
-from syndistill.decoders.contract import Decoder, decisions, reference_id
+from syndistill.decoders.contract import Decoder, decisions, error_texts, reference_id
 from syndistill.decoders.matching import MatchingDecoder
 from syndistill.decoders.matching_gap import MatchingGapDecoder
 from syndistill.decoders.optimal import ExactPosterior
@@ -39,6 +39,7 @@ MODELS: dict[str, tuple[str, set[str]]] = {
     "an error without targets": (PLAIN + "\nerror(0.2)", set()),
     "no boundary": ("error(0.1) D0 D1 L0\nerror(0.04) D1 D2\nerror(0.12) D0 D2", {"matching-gap"}),
     "no boundary but the observable": ("error(0.1) D0 L0\nerror(0.04) D0 D1", set()),
+    "two ways between the same detectors": (PLAIN + "\nerror(0.3) D0\nerror(0.3) D1 L0", set()),
     "two observables": (PLAIN + "\nerror(0.1) D2 L1", {"matching-gap"}),
     "hyperedge": (
         PLAIN + "\nerror(0.01) D0 D1 D2\nerror(0.1) D2",
@@ -57,7 +58,7 @@ MODELS: dict[str, tuple[str, set[str]]] = {
 ORDINARY = {
     *("plain", "no errors", "a detector without errors", "an observable that nothing flips", "two observables"),
     *("one of two that nothing flips", "an error that no detector sees"),
-    *("no boundary", "no boundary but the observable"),
+    *("no boundary", "no boundary but the observable", "two ways between the same detectors"),
 }
 
 
@@ -121,6 +122,7 @@ def test_unlikely_errors_are_the_same_model(model: str) -> None:
         "HERALDED_PAULI_CHANNEL_1(0, 0.9, 0, 0) 1 3 8\nDETECTOR rec[-1]\nDETECTOR rec[-2]\nDETECTOR rec[-3]",
         "X_ERROR(1) 1\nX_ERROR(0.51) 3",
         "PAULI_CHANNEL_1(0.3, 0.3, 0.3) 8",
+        "E(0.3) X1 X3 X5 X8 X10 X12",  # across the code: the same detector as single flips, and the observable
         "E(0.3) X1\nELSE_CORRELATED_ERROR(0.6) X3\nELSE_CORRELATED_ERROR(0.9) X8 Z1",
     ],
 )
@@ -156,6 +158,12 @@ def test_hashes_of_ordinary_models_stay() -> None:
         dem = stim.DetectorErrorModel(text)
         before = reference_id("pymatching", pymatching.__version__, "", dem)
         assert (MatchingDecoder(dem).content_id == before) == stays
+
+
+def test_errors_as_text() -> None:
+    dem = stim.DetectorErrorModel("error[D9 (^)](1e-5) D0 ^ D1 L0\nrepeat 2 {\n error(0.5) D2\n shift_detectors 1\n}")
+    found = [(p, parts) for _, p, parts in error_texts(dem)]
+    assert found == [(1e-5, [" D0 ", " D1 L0"]), (0.5, [" D2"]), (0.5, [" D3"])]
 
 
 def test_what_a_package_raises_is_one_line() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 import numpy as np
 import stim
@@ -107,17 +108,23 @@ def require_graphlike(dem: stim.DetectorErrorModel, name: str) -> None:
 
     PyMatching drops such an error without a word, which would make it look worse than it is.
     """
-    for instruction in dem.flattened():
-        if instruction.type != "error":
-            continue
-        size = 0
-        for target in instruction.targets_copy():
-            size = 0 if target.is_separator() else size + target.is_relative_detector_id()
-            if size > 2:
-                raise SyndistillError(
-                    f"{name} needs errors of at most two detectors, the model has '{instruction}': "
-                    "make the model with decompose_errors=True"
-                )
+    for line, _, parts in error_texts(dem):
+        if any(part.count("D") > 2 for part in parts):
+            raise SyndistillError(
+                f"{name} needs errors of at most two detectors, the model has '{line}': "
+                "make the model with decompose_errors=True"
+            )
+
+
+def error_texts(dem: stim.DetectorErrorModel) -> Iterator[tuple[str, float, list[str]]]:
+    """Each error as text, its probability, and the texts of its parts (" D0 D1 L0 "), with repetitions written out.
+
+    Targets as objects take ten times as long.
+    """
+    for line in str(dem.flattened()).splitlines():
+        if line.startswith("error"):
+            head, _, targets = line.rpartition(")")
+            yield line, float(head.rpartition("(")[2]), targets.split("^")
 
 
 def unpack_predictions(packed: NDArray[np.uint8], n_observables: int) -> NDArray[np.float64]:

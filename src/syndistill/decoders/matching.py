@@ -11,7 +11,7 @@ import stim
 from numpy.typing import NDArray
 
 from syndistill.decoders.contract import require_graphlike, unpack_predictions
-from syndistill.decoders.reference import ReferenceDecoder, package_errors
+from syndistill.decoders.reference import ReferenceDecoder, likelier_first, package_errors
 from syndistill.sampling.stored import StoredShots
 
 
@@ -26,6 +26,9 @@ class MatchingDecoder(ReferenceDecoder):
         # The switch is needed twice: here and in decode_batch.
         with package_errors(f"{self.name} cannot take this error model"):
             self._matching = pymatching.Matching.from_detector_error_model(self.model, enable_correlations=correlated)
+
+    def _prepared(self, dem: stim.DetectorErrorModel) -> stim.DetectorErrorModel:
+        return likelier_first(dem)
 
     def _unlikely_flips(self, shots: StoredShots) -> NDArray[np.float64]:
         packed = self._matching.decode_batch(

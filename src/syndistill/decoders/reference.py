@@ -10,6 +10,7 @@ Legend: B shots, N detectors, O observables.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import numpy as np
 import stim
 from numpy.typing import NDArray
 
-from syndistill.decoders.contract import Decoder, reference_id
+from syndistill.decoders.contract import Decoder, error_texts, reference_id
 from syndistill.errors import SyndistillError
 from syndistill.sampling.stored import StoredShots
 
@@ -42,6 +43,8 @@ class UnlikelyErrors:
     def of(cls, dem: stim.DetectorErrorModel, *, keep_unseen: bool = False) -> UnlikelyErrors:
         """keep_unseen: also the errors that flip observables alone, which no decision depends on."""
         certain_N, certain_O = np.zeros(dem.num_detectors, bool), np.zeros(dem.num_observables, bool)
+        if _ordinary(dem):
+            return cls(dem, certain_N, certain_O)
         changed, kept = False, stim.DetectorErrorModel()
         for instruction in dem.flattened():
             if instruction.type != "error":
@@ -62,6 +65,32 @@ class UnlikelyErrors:
             if wanted:
                 kept.append("error", [1 - p if p > 0.5 else p], _targets(seen))
         return cls(_as_large_as(dem, kept) if changed else dem, certain_N, certain_O)
+
+
+def _ordinary(dem: stim.DetectorErrorModel) -> bool:
+    """Whether all errors have 0 < p <= 1/2 and parts that detectors see and that name nothing twice."""
+    known: dict[str, bool] = {}
+    for _, p, texts in error_texts(dem):
+        if not 0 < p <= 0.5:
+            return False
+        for text in texts:
+            if text not in known:
+                names = text.split()
+                known[text] = "D" in text and len(set(names)) == len(names)
+            if not known[text]:
+                return False
+    return True
+
+
+def _several_ways(dem: stim.DetectorErrorModel) -> bool:
+    """Whether parts of errors flip the same detectors and different observables."""
+    way: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for text in {text for _, _, texts in error_texts(dem) for text in texts}:
+        names = sorted(text.split())
+        detectors = tuple(name for name in names if name[0] == "D")
+        if way.setdefault(detectors, observables := tuple(names[len(detectors) :])) != observables:
+            return True
+    return False
 
 
 def _components(instruction: stim.DemInstruction) -> list[Component]:
@@ -107,6 +136,29 @@ def _as_large_as(dem: stim.DetectorErrorModel, kept: stim.DetectorErrorModel) ->
     return kept
 
 
+def likelier_first(dem: stim.DetectorErrorModel) -> stim.DetectorErrorModel:
+    """Errors that flip the same detectors and other observables, the less likely ones last.
+
+    PyMatching joins them into one edge with the observables of the first. A model without such comes back as it is; the
+    others are of small distance, or have an error across the whole code.
+    """
+    if not _several_ways(dem):
+        return dem
+    total: dict[frozenset[int], dict[frozenset[int], float]] = defaultdict(lambda: defaultdict(float))
+    errors = [i for i in dem.flattened() if i.type == "error"]
+    for instruction in errors:
+        for detectors, observables in _components(instruction):
+            total[detectors][observables] += instruction.args_copy()[0]
+    best = {detectors: max(ways, key=lambda o: ways[o]) for detectors, ways in total.items()}
+    ordered = stim.DetectorErrorModel()
+    for instruction in sorted(errors, key=lambda i: any(best[d] != o for d, o in _components(i))):
+        ordered.append(instruction)
+    for instruction in dem.flattened():
+        if instruction.type != "error":
+            ordered.append(instruction)
+    return ordered
+
+
 class ReferenceDecoder(Decoder):
     """A decoder that a package makes from an error model alone.
 
@@ -118,10 +170,14 @@ class ReferenceDecoder(Decoder):
         self.n_detectors = dem.num_detectors
         self.n_observables = dem.num_observables
         self.unlikely = UnlikelyErrors.of(dem, keep_unseen=self.gives_probabilities)
-        self.model = self.unlikely.dem
+        self.model = self._prepared(self.unlikely.dem)
         if self.model is not dem:  # answers to such models were others before
-            settings += " unlikely errors, certain flips apart"
+            settings += " unlikely errors, certain flips apart, likelier first"
         self.content_id = reference_id(algorithm, version, settings, dem)
+
+    def _prepared(self, dem: stim.DetectorErrorModel) -> stim.DetectorErrorModel:
+        """What else the package needs; an ordinary model comes back as it is."""
+        return dem
 
     def _probabilities(self, shots: StoredShots) -> NDArray[np.float64]:
         certain_N, certain_O = self.unlikely.detectors_N, self.unlikely.observables_O
