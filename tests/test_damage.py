@@ -14,7 +14,7 @@ from syndistill.decoders.network import network_decoder
 from syndistill.deploy.export import export_onnx
 from syndistill.deploy.kernel_engine import KernelEngine
 from syndistill.deploy.onnx_engine import OnnxEngine, OnnxExperiment
-from syndistill.deploy.runtime import for_circuit
+from syndistill.deploy.runtime import on_circuit
 from syndistill.errors import SyndistillError
 from syndistill.models.presets import build, config_from
 from syndistill.models.saving import save_network
@@ -40,17 +40,17 @@ class Trial:
     """A network on a circuit, and what each engine answers of it, whole."""
 
     def __init__(self, distance=3):
-        self.circuit = Experiment(distance, 3, "z", "si1000", 0.01).circuit()
+        self.circuit = Experiment(distance, 3, "z", "si1000", 0.006).circuit()
         self.shots = StoredShots.sample(self.circuit, SHOTS, 3)
 
     def evaluate(self, path):
-        return network_decoder(load_any(str(path))[0], self.shots.dem, self.circuit, "n").decode(self.shots)
+        return network_decoder(load_any(str(path))[0], self.circuit, "n", {}).decode(self.shots)
 
     def compiled(self, path):
-        return for_circuit(KernelEngine(path), self.circuit).decode(self.shots)
+        return on_circuit(KernelEngine(path), self.circuit).decode(self.shots)
 
     def int8(self, path):
-        return for_circuit(KernelEngine(path, "int8"), self.circuit).decode(self.shots)
+        return on_circuit(KernelEngine(path, "int8"), self.circuit).decode(self.shots)
 
     def onnx(self, path):
         folder = Path(f"{path}.onnx")
@@ -72,7 +72,7 @@ class Trial:
         return OnnxExperiment(folder).decode(self.shots)
 
     def step_graphs(self, folder):
-        return for_circuit(OnnxEngine(folder), self.circuit).decode(self.shots)
+        return on_circuit(OnnxEngine(folder), self.circuit).decode(self.shots)
 
 
 def outcome(engine, path, expected):

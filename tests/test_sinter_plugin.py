@@ -25,7 +25,7 @@ NAME = "syndistill-d3"
 
 @pytest.fixture(scope="module")
 def circuit():
-    return Experiment(3, 3, "z", "si1000", 0.01).circuit()
+    return Experiment(3, 3, "z", "si1000", 0.006).circuit()
 
 
 def decoded(decoder, shots):
@@ -54,24 +54,24 @@ def test_names(monkeypatch):
 @pytest.mark.parametrize("basis", ["x", "z"])
 def test_a_pickled_decoder_gives_the_networks_answers(network, distance, basis):
     """Compiled for Students, PyTorch for the Teacher."""
-    circuit = Experiment(distance, 3, basis, "si1000", 0.01).circuit()
+    circuit = Experiment(distance, 3, basis, "si1000", 0.006).circuit()
     shots = StoredShots.sample(circuit, 300, 2)
-    expected = decisions(network_decoder(load_any(network)[0], shots.dem, circuit, "n").decode(shots))
+    expected = decisions(network_decoder(load_any(network)[0], circuit, "n", {}).decode(shots))
     found = decoded(pickle.loads(pickle.dumps(SinterDecoder(network))), shots)
     np.testing.assert_array_equal(found, expected.astype(np.uint8))
 
 
 def test_two_observables():
-    circuit = Experiment(3, 3, "both", "uniform", 0.01).circuit()
+    circuit = Experiment(3, 3, "both", "uniform", 0.006).circuit()
     shots = StoredShots.sample(circuit, 300, 2)
-    expected = decisions(network_decoder(load_any("student-d3")[0], shots.dem, circuit, "n").decode(shots))
+    expected = decisions(network_decoder(load_any("student-d3")[0], circuit, "n", {}).decode(shots))
     found = np.unpackbits(decoded(SinterDecoder("student-d3"), shots), axis=1, bitorder="little", count=2)
     np.testing.assert_array_equal(found, expected)
 
 
 def test_post_selection_discards_the_least_certain(circuit):
     shots = StoredShots.sample(circuit, 2000, 2)
-    flips = network_decoder(load_any("student-d3")[0], shots.dem, circuit, "n").decode(shots)
+    flips = network_decoder(load_any("student-d3")[0], circuit, "n", {}).decode(shots)
     found = decoded(SinterDecoder("student-d3", discard_below=0.9), shots)
     assert found.shape == (2000, 2)
     np.testing.assert_array_equal(found[:, 1] != 0, np.maximum(flips, 1 - flips)[:, 0] < 0.9)
@@ -124,7 +124,7 @@ def stim_memory(task):
 @pytest.mark.parametrize(
     ("circuit", "said"),
     [
-        (Experiment(5, 2, "z", "si1000", 0.01).circuit(), "decodes distance 3, the circuit has distance 5"),
+        (Experiment(5, 2, "z", "si1000", 0.006).circuit(), "decodes distance 3, the circuit has distance 5"),
         (stim_memory("repetition_code:memory"), "D0 lacks coordinates"),
         (stim_memory("surface_code:unrotated_memory_z"), "rotated surface code"),
     ],
@@ -136,7 +136,7 @@ def test_circuits_of_another_shape(circuit, said):
 
 def test_a_refused_task_ends_sinter_with_the_reason():
     """No hanging workers: sinter stops, and its message holds ours."""
-    task = sinter.Task(circuit=Experiment(5, 2, "z", "si1000", 0.01).circuit())
+    task = sinter.Task(circuit=Experiment(5, 2, "z", "si1000", 0.006).circuit())
     with pytest.raises(RuntimeError, match="decodes distance 3, the circuit has distance 5"):
         sinter.collect(
             num_workers=1, tasks=[task], decoders=[NAME], custom_decoders=decoders(), max_shots=100

@@ -6,7 +6,7 @@ import stim
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.layout import Layout
-from syndistill.circuits.placement import place_circuit
+from syndistill.circuits.placement import place
 from syndistill.errors import SyndistillError
 
 DISTANCES = (3, 5, 7, 11)
@@ -104,7 +104,7 @@ def test_a_turned_x_experiment_is_nearly_a_z_one() -> None:
 
     def mechanisms(basis: str, turn: bool) -> dict[frozenset[tuple[int, int]], float]:
         circuit = Experiment(3, 5, basis, "si1000", 0.004).circuit()
-        placed, found = place_circuit(circuit), dict[frozenset[tuple[int, int]], float]()
+        placed, found = place(circuit), dict[frozenset[tuple[int, int]], float]()
         place_S = placed.layout.turned_back_S if turn else np.arange(8)
         for error in circuit.detector_error_model().flattened():
             if error.type == "error":

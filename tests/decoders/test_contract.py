@@ -36,7 +36,7 @@ def shots(circuit):
     return StoredShots.sample(circuit, 4000, seed=11)
 
 
-register_lookup(network_lookup())
+register_lookup(network_lookup)
 
 
 @pytest.fixture(scope="module", params=[*decoder_names(), "teacher-d3"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from syndistill.circuits.experiment import Experiment
-from syndistill.circuits.placement import place_circuit
+from syndistill.circuits.placement import place
 from syndistill.decoders.exact_teacher import ExactEveryEnd, exact_teacher
 from syndistill.decoders.optimal import posterior_table
 from syndistill.errors import SyndistillError
@@ -53,7 +53,7 @@ def test_of_every_end_it_is_the_exact_posterior_of_every_line(basis):
     teacher = ExactEveryEnd("si1000", 0.004)
     logits = teacher.answer(shots, {"readout"}).logits_BKLC
     assert logits.shape == (4_000, 2, 3, 1)
-    line = place_circuit(experiment.circuit()).lines[0] or 0
+    line = place(experiment.circuit()).lines[0] or 0
     torch.testing.assert_close(
         logits[:, -1, line, 0], exact_teacher(experiment).logits(shots)[:, 0, 0, 0], atol=2e-3, rtol=1e-3
     )

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from syndistill.circuits.experiment import Experiment
+from syndistill.circuits.experiment import Experiment, noise_of
+from syndistill.circuits.training_noise import NOISE_KEY
 from syndistill.models.presets import build, config_from
 from syndistill.models.saving import save_network
 from syndistill.sampling.stored import StoredShots
@@ -19,19 +20,23 @@ DIALS = {
 
 @pytest.fixture(scope="session")
 def network_file(tmp_path_factory):
-    """(family, output, distance, **dials) -> path of a network with random weights; the same call, the same file."""
+    """(family, output, distance, **dials) -> path of a network with random weights; the same call, the same file.
+
+    both: its metadata says that it was trained on shots of two observables.
+    """
     folder = tmp_path_factory.mktemp("networks")
 
-    def make(family="flat_gru", output="two_channel", distance=3, metadata=None, seed=5, **dials):
+    def make(family="flat_gru", output="two_channel", distance=3, metadata=None, seed=5, both=False, **dials):
         config = {"family": family, "distance": distance, "output": output, **DIALS[family], **dials}
-        path = folder / f"{abs(hash((str(config), str(metadata), seed)))}.safetensors"
+        path = folder / f"{abs(hash((str(config), str(metadata), seed, both)))}.safetensors"
         if not path.exists():
             torch.manual_seed(seed)
             network = build(config_from(config))
             with torch.no_grad():
                 for parameter in network.parameters():
                     parameter.add_(0.4 * torch.randn_like(parameter))
-            save_network(path, network, metadata or {})
+            noise = {NOISE_KEY: noise_of("uniform", distance, ("both",), (0.001, 0.03), 9).to_json()} if both else {}
+            save_network(path, network, (metadata or {}) | noise)
         return path
 
     return make

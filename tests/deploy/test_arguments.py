@@ -2,6 +2,7 @@
 
 import inspect
 import warnings
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -11,7 +12,8 @@ import stim
 import torch
 
 from syndistill.circuits.experiment import Experiment
-from syndistill.circuits.placement import Placement, place_circuit
+from syndistill.circuits.layout import Layout
+from syndistill.circuits.placement import Placement, place
 from syndistill.decoders.contract import MoreRoundsThanTrained
 from syndistill.decoders.network import network_decoder, network_lookup
 from syndistill.decoders.registry import build_decoder
@@ -33,6 +35,7 @@ pytest.importorskip("llvmlite")
 pytest.importorskip("onnxruntime")
 ENGINES = ("flat", "local", "transformer", "onnx")
 B, R, S = 6, 3, 8
+OF_Z = Placement.of_lines(Layout(3), "z")
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +85,12 @@ def odd_arrays(good):
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_whole_shots(engines, circuit, shots, name):
-    decoder = EngineDecoder(engines[name], place_circuit(circuit))
+    decoder = EngineDecoder(engines[name], place(circuit))
     good = shots.detectors_packed.copy()
     expected = decoder.probabilities(good)
     for wrong in wrong_arrays(good):
         refused(decoder.probabilities, wrong)
-        refused(engines[name].on(place_circuit(circuit)), wrong)
+        refused(engines[name].on(place(circuit)), wrong)
         refused(decoder.decode, wrong)
     for odd in odd_arrays(good):
         np.testing.assert_array_equal(decoder.probabilities(odd), expected)
@@ -99,13 +102,13 @@ def test_streams(engines, name):
     good = (np.random.default_rng(1).random((R, B, S)) < 0.2).astype(np.uint8)
 
     def finished(events):
-        stream = StreamingDecoder(engines[name], "z", batch=B)
+        stream = StreamingDecoder(engines[name], OF_Z, batch=B)
         for one in events[:-1]:
             stream.push(one)
         return stream.finish(events[-1])
 
     expected = finished(good)
-    stream = StreamingDecoder(engines[name], "z", batch=B)
+    stream = StreamingDecoder(engines[name], OF_Z, batch=B)
     for wrong in wrong_arrays(good):
         refused(stream.push_rounds, wrong)
         refused(engines[name].stream("z", B).push, wrong)
@@ -128,34 +131,42 @@ def test_streams(engines, name):
 @pytest.mark.parametrize("name", ENGINES)
 def test_what_streams_are_made_of(engines, name):
     for batch in (0, -1, None, "2", 1.5, 10**12, [3], float("nan")):
-        refused(StreamingDecoder, engines[name], "z", batch=batch)
+        refused(StreamingDecoder, engines[name], OF_Z, batch)
         refused(engines[name].stream, "z", batch)
     for basis in ("y", None, 3, ["z"], ""):
-        refused(StreamingDecoder, engines[name], basis)
+        refused(Placement.of_lines, OF_Z.layout, basis)
         refused(engines[name].stream, basis, 1)
     for lines in ([3], [-1], [0, 0], [], 0, "0", [None], [0.5], {0}):
-        refused(StreamingDecoder, engines[name], "z", lines)
+        refused(Placement.of_lines, OF_Z.layout, "z", lines)
     for engine in (None, "student-d3", object()):
-        refused(StreamingDecoder, engine, "z")
+        refused(StreamingDecoder, engine, OF_Z)
 
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_placements(engines, circuit, name):
     """Compiled code writes where a placement says."""
-    engine, good = engines[name], place_circuit(circuit)
+    engine, good = engines[name], place(circuit)
     refused(EngineDecoder, None, good)
-    far = Placement(good.layout, R, "z", good.slice_N, good.stabiliser_N + 1, good.lines)
-    late = Placement(good.layout, R - 1, "z", good.slice_N, good.stabiliser_N, good.lines)
-    fewer = Placement(good.layout, R, "z", good.slice_N[:-1], good.stabiliser_N, good.lines)
-    before = Placement(good.layout, R, "z", good.slice_N - 1, good.stabiliser_N, good.lines)
-    other = place_circuit(Experiment(5, 2, "z", "si1000", 0.02).circuit())
-    for wrong in (None, "z", circuit, far, late, fewer, before, other):
+    other = place(Experiment(5, 2, "z", "si1000", 0.02).circuit())
+    damaged = [
+        replace(good, **changed)
+        for changed in (
+            {"stabiliser_N": good.stabiliser_N + 1}, {"stabiliser_N": good.stabiliser_N - 1}, {"rounds": R - 1},
+            {"rounds": 0}, {"slice_N": good.slice_N[:-1]}, {"slice_N": good.slice_N - 1}, {"basis": "y"},
+            {"turn_OS": good.turn_OS[:, 1:]}, {"turn_OS": good.turn_OS[:0]}, {"holds_O2": good.holds_O2[:, :1]},
+            {"holds_O2": good.holds_O2[0]},
+        )
+    ]  # fmt: skip
+    for wrong in (None, "z", circuit, other, *damaged):
         refused(engine.on, wrong)
         refused(EngineDecoder, engine, wrong)
+        refused(StreamingDecoder, engine, wrong)
+    for decoder in (engine.on, partial(EngineDecoder, engine)):
+        refused(decoder, OF_Z)  # of no circuit, so for streams alone
 
 
 def test_every_decoder_takes_stored_shots_alone(engines, circuit, shots, network_file):
-    pytorch = network_decoder(load_network(network_file())[0], shots.dem, circuit, "n")
+    pytorch = network_decoder(load_network(network_file())[0], circuit, "n", {})
     names = ("pymatching", "pymatching-correlated", "optimal")
     for decoder in (pytorch, engines["experiment"], *(build_decoder(name, shots.dem, circuit) for name in names)):
         for wrong in (None, 3, shots.detectors(), shots.detectors_packed, [shots], "shots"):
@@ -165,7 +176,7 @@ def test_every_decoder_takes_stored_shots_alone(engines, circuit, shots, network
 
 
 def test_shots_from_arrays(circuit, shots):
-    placement = place_circuit(circuit)
+    placement = place(circuit)
     good, flips = shots.detectors(), shots.observables()
     assert len(shots_from_detectors(good.astype(np.uint8), placement, flips.astype(np.uint8))) == B
     expected = shots_from_detectors(good, placement)
@@ -213,7 +224,7 @@ def test_what_engines_are_made_of(kind, tmp_path):
 
 def test_evaluate_warns_of_more_rounds_than_trained(network_file, circuit):
     path = network_file(metadata={"curriculum": {"rounds": [{"from_shots": 0, "rounds": [R - 1]}]}})
-    factory = network_lookup()(str(path))
+    factory = network_lookup(str(path))
     dem = circuit.detector_error_model(decompose_errors=True)
     with pytest.warns(MoreRoundsThanTrained, match="trained on at most 2 rounds, the circuit has 3"):
         factory(dem, circuit)

@@ -7,7 +7,7 @@ import pytest
 import stim
 
 from syndistill.circuits.experiment import Experiment
-from syndistill.circuits.placement import place_circuit
+from syndistill.circuits.placement import place
 from syndistill.decoders.network import network_decoder
 from syndistill.deploy.decoding import EngineDecoder
 from syndistill.deploy.engines import slices_of
@@ -47,10 +47,11 @@ def session(path):
 def test_the_experiment_graph_is_the_network(
     network_file, experiment_shots, tmp_path, family, output, basis, distance
 ):
-    path = network_file(family, output=output, distance=distance, readout_layers=2)
+    path = network_file(family, output=output, distance=distance, readout_layers=2, both=basis == "both")
     circuit, shots = experiment_shots(basis, rounds=5, n_shots=100, distance=distance)
     found = OnnxExperiment(export_onnx(path, circuit, "t", tmp_path / "out")).decode(shots)
-    expected = network_decoder(load_network(path)[0], shots.dem, circuit, "n").decode(shots)
+    network, metadata = load_network(path)
+    expected = network_decoder(network, circuit, "n", metadata).decode(shots)
     assert log_odds(expected).std() > 0.1
     np.testing.assert_allclose(log_odds(found), log_odds(expected), atol=1e-4, rtol=1e-4)
 
@@ -63,7 +64,7 @@ def test_an_observable_on_another_line(network_file, tmp_path):
     circuit.append("OBSERVABLE_INCLUDE", [stim.target_rec(q - 9) for q in (2, 5, 8)], 0)
     shots = StoredShots.sample(circuit, 100, 5)
     found = OnnxExperiment(export_onnx(network_file(), circuit, "t", tmp_path / "out")).decode(shots)
-    expected = network_decoder(load_network(network_file())[0], shots.dem, circuit, "n").decode(shots)
+    expected = network_decoder(load_network(network_file())[0], circuit, "n", {}).decode(shots)
     np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
 
 
@@ -83,10 +84,10 @@ def test_what_a_loader_of_whole_experiments_sees(folder, experiment_shots):
 def test_the_step_and_readout_graphs_are_the_network(folder, network_file, experiment_shots):
     circuit, shots = experiment_shots("z", rounds=4, n_shots=50)
     network, _ = load_network(network_file(metadata=TRAINED))
-    slices = slices_of(shots.detectors_packed, place_circuit(circuit))
+    slices = slices_of(shots.detectors_packed, place(circuit))
     stream = OnnxEngine(folder).stream("z", 50)
     stream.push(slices[:-1])
-    decoder = network_decoder(network, shots.dem, circuit, "n")
+    decoder = network_decoder(network, circuit, "n", {})
     np.testing.assert_allclose(stream.logits(slices[-1]), log_odds(decoder.decode(shots)), atol=1e-4, rtol=0)
 
 
@@ -99,7 +100,7 @@ def test_the_manifest(folder, network_file):
     assert content["network"]["trained_noise"] == {"model": "si1000", "p_min": 0.001, "p_max": 0.006}
     assert content["files"] == {name: file_sha256(folder / name) for name in FILES if name.endswith(".onnx")}
     circuit = Experiment(3, 4, "z", "si1000", 0.02).circuit()
-    expected, found = place_circuit(circuit), Manifest.load(folder).placement
+    expected, found = place(circuit), Manifest.load(folder).placement
     np.testing.assert_array_equal(found.slice_N, expected.slice_N)
     np.testing.assert_array_equal(found.stabiliser_N, expected.stabiliser_N)
     assert (found.layout, found.rounds, found.basis, found.lines) == (expected.layout, 4, "z", (0,))
@@ -156,7 +157,9 @@ def rehashed(folder, change):
 @pytest.mark.parametrize(("section", "key", "value"), [
     ("start_D", "z", [0.0, "a"]), ("start_D", "z", None), ("start_D", "z", [[0.0]]), ("experiment", "distance", 10**6),
     ("experiment", "distance", 4), ("experiment", "rounds", 0), ("experiment", "basis", "y"),
-    ("experiment", "basis", "x"), ("experiment", "lines", [7]), ("experiment", "lines", [0, 0]),
+    ("experiment", "basis", "x"), ("experiment", "holds_O2", [[True]]), ("experiment", "holds_O2", []),
+    ("experiment", "holds_O2", [[False, True]] * 2), ("experiment", "turn_OS", [[0]]), ("experiment", "turn_OS", None),
+    ("experiment", "turn_OS", [[2] * 8]),
     ("experiment", "slice_N", [0.5]), ("experiment", "slice_N", []),
     ("experiment", "stabiliser_N", [900] * 32), ("network", "output", "three"),
     ("network", "trained_rounds", "nine"), ("files", "more.onnx", "0"), ("files", "step.onnx", 3),
@@ -188,10 +191,12 @@ def test_a_corrupt_graph_whose_hash_fits(damaged, folder):
 
 def test_refused_exports_write_nothing(network_file, folder, tmp_path):
     three, five = (Experiment(d, 2, "z", "si1000", 0.01).circuit() for d in (3, 5))
+    two = Experiment(3, 2, "both", "si1000", 0.01).circuit()
     for network, circuit, place, said in [
         (network_file(), five, "new", "decodes distance 3, the circuit has distance 5"),
         (network_file("conv_gru"), three, "new", "of family conv_gru"),
         (network_file(output="joint4"), three, "new", "joint4"),
+        (network_file(), two, "new", "knows one basis at a time, the circuit has both"),
         (network_file(), three, "taken", "taken exists"),
         (network_file(), three, "file/below", "cannot write"),
     ]:
@@ -207,6 +212,6 @@ def test_a_folder_serves_its_basis_and_any_rounds(folder, network_file, experime
     with pytest.raises(SyndistillError, match="exported for basis z, not x"):
         engine.stream("x", 1)
     circuit, shots = experiment_shots("z", rounds=7, n_shots=30)
-    expected = network_decoder(load_network(network_file(metadata=TRAINED))[0], shots.dem, circuit, "n").decode(shots)
-    found = EngineDecoder(engine, place_circuit(circuit)).decode(shots)
+    expected = network_decoder(load_network(network_file(metadata=TRAINED))[0], circuit, "n", {}).decode(shots)
+    found = EngineDecoder(engine, place(circuit)).decode(shots)
     np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from syndistill.circuits.placement import place_circuit
+from syndistill.circuits.placement import place
 from syndistill.deploy.engines import slices_of
 from syndistill.deploy.flat_weights import n_outputs
 from syndistill.deploy.gru_kernel import MANY, GruKernel
@@ -23,12 +23,12 @@ NEEDS_VNNI = pytest.mark.skipif(
 @torch.inference_mode()
 def torch_logits(path, circuit, shots):
     """Line 0's logits (B, O) by PyTorch."""
-    outputs = load_network(path)[0](shots_from_detectors(shots.detectors(), place_circuit(circuit)))
+    outputs = load_network(path)[0](shots_from_detectors(shots.detectors(), place(circuit)))
     return outputs.logits_BKLC[:, -1, 0].numpy()
 
 
 def kernel_logits(kernel, circuit, shots):
-    placement = place_circuit(circuit)
+    placement = place(circuit)
     return kernel.decode(shots.detectors_packed, kernel.places(placement), placement.rounds)
 
 
@@ -77,7 +77,7 @@ def test_rounds_of_a_stream_are_those_of_whole_shots(network_file, experiment_sh
     circuit, shots = experiment_shots(n_shots=13)
     kernel = GruKernel(load_compilable(network_file()), "z")
     states, parities = kernel.new_states(13)
-    slices = np.ascontiguousarray(slices_of(shots.detectors_packed, place_circuit(circuit)))
+    slices = np.ascontiguousarray(slices_of(shots.detectors_packed, place(circuit)))
     places_of = [a.ctypes.data for a in (states, parities)]
     rounds, last = slices[:-1].copy(), slices[-1].copy()
     logits = np.empty((13, 1), np.float32)
@@ -112,7 +112,7 @@ def test_int8_weights_are_bytes_and_their_arithmetic_is_exact(network_file, expe
 
 def emulated_int8(weights, bytes_GDK, scale_GD1, circuit, shots):
     t, (_, d, _) = weights.tensors, bytes_GDK.shape
-    slices = slices_of(shots.detectors_packed, place_circuit(circuit)).astype(np.float64)
+    slices = slices_of(shots.detectors_packed, place(circuit)).astype(np.float64)
     state = np.tile(t["start.z"].astype(np.float64), (shots.n_shots, 1))
     top = max(1.0, float(np.abs(t["start.z"]).max()))
     parity = np.zeros_like(slices[0])
@@ -144,7 +144,7 @@ def test_bytes_of_another_circuit_are_refused(network_file, experiment_shots):
     circuit, shots = experiment_shots(rounds=3)
     kernel = GruKernel(load_compilable(network_file()), "z")
     with pytest.raises(SyndistillError, match="2 bytes a shot where the circuit's has 3"):
-        kernel.decode(shots.detectors_packed[:, :-1], kernel.places(place_circuit(circuit)), 3)
+        kernel.decode(shots.detectors_packed[:, :-1], kernel.places(place(circuit)), 3)
 
 
 def test_a_start_beyond_one_is_scaled_for_int8(network_file):

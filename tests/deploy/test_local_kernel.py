@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from syndistill.circuits.placement import place_circuit
+from syndistill.circuits.placement import place
 from syndistill.deploy.engines import slices_of
 from syndistill.deploy.kernel_engine import KernelEngine
 from syndistill.deploy.local_kernel import LocalKernel
@@ -38,18 +38,18 @@ def local_file(network_file):
 @torch.inference_mode()
 def torch_logits(path, circuit, shots):
     """Line 0's logits (B, 1) by PyTorch."""
-    outputs = load_network(path)[0](shots_from_detectors(shots.detectors(), place_circuit(circuit)))
+    outputs = load_network(path)[0](shots_from_detectors(shots.detectors(), place(circuit)))
     return outputs.logits_BKLC[:, -1, 0].numpy()
 
 
 def kernel_logits(kernel, circuit, shots):
-    placement = place_circuit(circuit)
+    placement = place(circuit)
     return kernel.decode(shots.detectors_packed, kernel.places(placement), placement.rounds)
 
 
 def streamed_logits(engine, circuit, shots, several=1):
     """Through a stream of the engine, `several` rounds at a time; asked twice, since asking must change nothing."""
-    placement = place_circuit(circuit)
+    placement = place(circuit)
     slices = slices_of(shots.detectors_packed, placement)
     stream = engine.stream(placement.basis, shots.n_shots)
     for start in range(0, placement.rounds, several):
@@ -89,7 +89,7 @@ def test_every_batch_and_number_of_rounds(local_file, experiment_shots, batch, r
 def test_a_stream_gives_what_whole_shots_give(local_file, experiment_shots, precision, batch, basis, turn_x):
     circuit, shots = experiment_shots(basis, rounds=5, n_shots=batch)
     engine = KernelEngine(local_file(turn_x=turn_x, width=6), precision)
-    whole = engine.on(place_circuit(circuit))(shots.detectors_packed)
+    whole = engine.on(place(circuit))(shots.detectors_packed)
     for several in (1, 3):
         # int8 keeps its exact states, so that both ways round the same numbers.
         np.testing.assert_array_equal(streamed_logits(engine, circuit, shots, several), whole)
@@ -98,7 +98,7 @@ def test_a_stream_gives_what_whole_shots_give(local_file, experiment_shots, prec
 def test_a_stream_restarts_and_refuses_counts(local_file, experiment_shots):
     circuit, shots = experiment_shots(rounds=3, n_shots=5)
     stream = KernelEngine(local_file()).stream("z", 5)
-    slices = slices_of(shots.detectors_packed, place_circuit(circuit))
+    slices = slices_of(shots.detectors_packed, place(circuit))
     answers = []
     for _ in range(2):
         stream.push(slices[:-1])
@@ -201,8 +201,8 @@ def test_bytes_of_another_circuit_are_refused(local_file, experiment_shots):
     circuit, shots = experiment_shots(rounds=3)
     kernel = LocalKernel(load_compilable(local_file()), "z")
     with pytest.raises(SyndistillError, match="2 bytes a shot where the circuit's has 3"):
-        kernel.decode(shots.detectors_packed[:, :-1], kernel.places(place_circuit(circuit)), 3)
-    assert kernel.decode(shots.detectors_packed[:0], kernel.places(place_circuit(circuit)), 3).shape == (0, 1)
+        kernel.decode(shots.detectors_packed[:, :-1], kernel.places(place(circuit)), 3)
+    assert kernel.decode(shots.detectors_packed[:0], kernel.places(place(circuit)), 3).shape == (0, 1)
 
 
 def test_networks_of_one_shape_share_code(local_file):

@@ -9,14 +9,14 @@ import pytest
 import stim
 
 from syndistill.circuits.experiment import Experiment
-from syndistill.circuits.placement import place_circuit
+from syndistill.circuits.placement import place
 from syndistill.decoders.contract import MoreRoundsThanTrained, decisions
 from syndistill.decoders.network import network_decoder
 from syndistill.deploy.decoding import EngineDecoder
 from syndistill.deploy.engines import slices_of
 from syndistill.deploy.export import export_onnx
 from syndistill.deploy.onnx_engine import OnnxExperiment
-from syndistill.deploy.runtime import for_circuit, for_dem, load
+from syndistill.deploy.runtime import load, on_circuit
 from syndistill.deploy.streaming import StreamingDecoder
 from syndistill.deploy.torch_engine import TorchEngine
 from syndistill.errors import SyndistillError
@@ -32,16 +32,17 @@ WITHOUT_TORCH = """
 import sys
 sys.modules["torch"] = None  # importing it raises from here on
 import numpy as np, stim
+from syndistill.circuits import placement
 from syndistill.deploy import runtime, streaming, export, onnx_engine
 circuit = stim.Circuit(open(sys.argv[1]).read())
 detectors, _ = circuit.compile_detector_sampler(seed=1).sample(20, separate_observables=True, bit_packed=True)
 compiled = runtime.load("student-d3")
 folder = export.export_onnx("student-d3", circuit, "test", sys.argv[2])
-answers = [runtime.for_circuit(engine, circuit).probabilities(detectors) for engine in (compiled, runtime.load(folder))]
-answers.append(runtime.for_dem(compiled, circuit.detector_error_model(decompose_errors=True)).probabilities(detectors))
+answers = [runtime.on_circuit(engine, circuit).probabilities(detectors) for engine in (compiled, runtime.load(folder))]
+answers.append(runtime.on_circuit(compiled, circuit.detector_error_model(decompose_errors=True)).probabilities(detectors))
 needless = {"matplotlib", "pydantic", "pymatching", "pytorch_optimizer", "rich", "sinter", "typer"} & set(sys.modules)
 assert not needless, needless
-stream = streaming.StreamingDecoder(compiled, "z", batch=20)
+stream = streaming.StreamingDecoder(compiled, placement.Placement.of_lines(compiled.layout, "z"), batch=20)
 stream.push(np.zeros((20, 8), np.uint8))
 assert stream.posterior().shape == (20, 1)
 for answer in answers[1:]:
@@ -61,19 +62,19 @@ def test_no_pytorch(tmp_path):
 
 def every_way(network, circuit, shots, folder):
     """Probabilities (B, O) by name of the way."""
-    placement = place_circuit(circuit)
+    placement = place(circuit)
     slices = slices_of(shots.detectors_packed, placement)
-    stream = StreamingDecoder(load(network), placement.basis, placement.lines, batch=shots.n_shots)
+    stream = StreamingDecoder(load(network), placement, batch=shots.n_shots)
     for events in slices[:-1]:
         stream.push(events)
     exported = export_onnx(network, circuit, "t", folder)
     return {
-        "pytorch": network_decoder(load_any(network)[0], shots.dem, circuit, "n").decode(shots),
-        "pytorch engine": for_circuit(TorchEngine(network), circuit).decode(shots),
-        "compiled": for_circuit(load(network), circuit).decode(shots),
-        "from the error model": for_dem(load(network), shots.dem).decode(shots),
+        "pytorch": network_decoder(load_any(network)[0], circuit, "n", {}).decode(shots),
+        "pytorch engine": on_circuit(TorchEngine(network), circuit).decode(shots),
+        "compiled": on_circuit(load(network), circuit).decode(shots),
+        "from the error model": on_circuit(load(network), shots.dem).decode(shots),
         "stream": stream.finish(slices[-1]),
-        "onnx steps": for_circuit(load(exported), circuit).decode(shots),
+        "onnx steps": on_circuit(load(exported), circuit).decode(shots),
         "onnx experiment": OnnxExperiment(exported).decode(shots),
     }
 
@@ -114,7 +115,7 @@ def test_int8_errs_as_often_as_float32(distance, rounds):
     shots = StoredShots.sample(circuit, 200_000, 11)
     try:
         wrong = [
-            decisions(for_circuit(load(network, precision), circuit).decode(shots)) != shots.observables()
+            decisions(on_circuit(load(network, precision), circuit).decode(shots)) != shots.observables()
             for precision in ("float32", "int8")
         ]
     except SyndistillError as error:
@@ -133,10 +134,10 @@ def test_more_rounds_than_trained_is_a_warning(network_file, experiment_shots):
     assert engine.trained_rounds == 5
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for_circuit(engine, experiment_shots(rounds=5)[0])
+        on_circuit(engine, experiment_shots(rounds=5)[0])
     circuit, shots = experiment_shots(rounds=6)
     with pytest.warns(MoreRoundsThanTrained, match="trained on at most 5 rounds, the circuit has 6"):
-        decoder = for_circuit(engine, circuit)
+        decoder = on_circuit(engine, circuit)
     assert decoder.decode(shots).shape == (50, 1)
 
 
@@ -151,20 +152,16 @@ def test_trained_rounds_of_what_says_nothing():
 def test_an_engine_serves_only_what_it_can(network_file, experiment_shots):
     engine = load(network_file())
     with pytest.raises(SyndistillError, match="decodes distance 3, the circuit has distance 5"):
-        for_circuit(engine, experiment_shots(distance=5)[0])
+        on_circuit(engine, experiment_shots(distance=5)[0])
     circuit, shots = experiment_shots()
-    unknown = place_circuit(circuit)
-    object.__setattr__(unknown, "lines", (None,))
-    with pytest.raises(SyndistillError, match="cannot see which line"):
-        EngineDecoder(engine, unknown)
-    decoder = for_circuit(engine, circuit)
+    decoder = on_circuit(engine, circuit)
     for wrong in (shots.detectors(), shots.detectors_packed[:, :-1], shots.detectors_packed[0]):
         with pytest.raises(SyndistillError, match="takes uint8 of shape"):
             decoder.probabilities(wrong)
     assert decoder.probabilities(shots.detectors_packed[:0]).shape == (0, 1)
     bare = stim.Circuit(str(circuit).replace("DETECTOR(", "#"))
     with pytest.raises(SyndistillError, match="no detectors"):
-        for_circuit(engine, bare)
+        on_circuit(engine, bare)
 
 
 def test_wrong_names(tmp_path):

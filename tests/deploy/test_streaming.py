@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from syndistill.circuits.experiment import Experiment
-from syndistill.circuits.placement import place_circuit
+from syndistill.circuits.layout import Layout
+from syndistill.circuits.placement import Placement, place
 from syndistill.decoders.network import network_decoder
 from syndistill.deploy.decoding import EngineDecoder
 from syndistill.deploy.engines import slices_of
@@ -20,6 +21,8 @@ from syndistill.models.saving import load_network
 
 pytest.importorskip("llvmlite")
 B, R, S = 20, 4, 8
+LAYOUT = Layout(3)
+OF_Z = Placement.of_lines(LAYOUT, "z")
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +30,15 @@ def engines(network_file, tmp_path_factory):
     """(name, basis) -> engine."""
 
     def make(name, basis="z"):
+        both = basis == "both"
         if name == "kernel":
-            return KernelEngine(network_file())
+            return KernelEngine(network_file(both=both))
         if name == "onnx":
             pytest.importorskip("onnxruntime")
             folder = tmp_path_factory.mktemp("exported") / basis
-            noise = "uniform" if basis == "both" else "si1000"
-            return OnnxEngine(export_onnx(network_file(), Experiment(3, 2, basis, noise, 0.01).circuit(), "t", folder))
-        return TorchEngine(str(network_file(name)))
+            circuit = Experiment(3, 2, basis, "uniform" if both else "si1000", 0.01).circuit()
+            return OnnxEngine(export_onnx(network_file(both=both), circuit, "t", folder))
+        return TorchEngine(str(network_file(name, both=both)))
 
     return make
 
@@ -44,17 +48,18 @@ ENGINES = ["kernel", "onnx", "flat_gru", "conv_gru", "transformer"]
 
 def whole_history(name, network_file, circuit, shots):
     family = name if name in ("conv_gru", "transformer") else "flat_gru"
-    return network_decoder(load_network(network_file(family))[0], shots.dem, circuit, "n").decode(shots)
+    network, metadata = load_network(network_file(family, both=circuit.num_observables == 2))
+    return network_decoder(network, circuit, "n", metadata).decode(shots)
 
 
 @pytest.mark.parametrize("basis", ["x", "both"])
 @pytest.mark.parametrize("name", ENGINES)
 def test_rounds_one_by_one_give_the_whole_history(engines, network_file, experiment_shots, name, basis):
     circuit, shots = experiment_shots(basis, R, B)
-    slices = slices_of(shots.detectors_packed, place_circuit(circuit))
+    slices = slices_of(shots.detectors_packed, place(circuit))
     expected = whole_history(name, network_file, circuit, shots)
     engine = engines(name, basis)
-    stream = StreamingDecoder(engine, basis, batch=B)
+    stream = StreamingDecoder(engine, place(circuit), batch=B)
     for events in slices[:-1]:
         stream.push(events)
         before = stream.posterior()
@@ -62,7 +67,7 @@ def test_rounds_one_by_one_give_the_whole_history(engines, network_file, experim
     assert stream.rounds_done == R
     np.testing.assert_allclose(stream.finish(slices[-1].astype(bool)), expected, atol=1e-5, rtol=0)
     np.testing.assert_allclose(
-        EngineDecoder(engine, place_circuit(circuit)).decode(shots), expected, atol=1e-5, rtol=0
+        EngineDecoder(engine, place(circuit)).decode(shots), expected, atol=1e-5, rtol=0
     )
     stream.restart()
     stream.push_rounds(slices[:-1])
@@ -72,8 +77,8 @@ def test_rounds_one_by_one_give_the_whole_history(engines, network_file, experim
 @pytest.mark.parametrize("name", ENGINES)
 def test_the_posterior_is_the_answer_to_a_readout_without_events(engines, experiment_shots, name):
     circuit, shots = experiment_shots("z", R, B)
-    slices = slices_of(shots.detectors_packed, place_circuit(circuit))
-    asked, finished = (StreamingDecoder(engines(name), "z", batch=B) for _ in range(2))
+    slices = slices_of(shots.detectors_packed, place(circuit))
+    asked, finished = (StreamingDecoder(engines(name), place(circuit), batch=B) for _ in range(2))
     for stream in (asked, finished):
         stream.push_rounds(slices[:-1])
     answer = asked.posterior()
@@ -86,9 +91,11 @@ def test_the_posterior_is_the_answer_to_a_readout_without_events(engines, experi
 def test_every_line(engines, experiment_shots, basis, line):
     """Line l's flip is line 0's, turned by the final values of the stabilisers between the two."""
     circuit, shots = experiment_shots(basis, R, B)
-    placement = place_circuit(circuit)
+    placement = place(circuit)
     slices = slices_of(shots.detectors_packed, placement)
-    of_line, of_0 = (StreamingDecoder(engines("kernel"), basis, [k], batch=B) for k in (line, 0))
+    of_line, of_0 = (
+        StreamingDecoder(engines("kernel"), Placement.of_lines(LAYOUT, basis, [k]), batch=B) for k in (line, 0)
+    )
     for stream in (of_line, of_0):
         stream.push_rounds(slices[:-1])
     final_BS = np.bitwise_xor.reduce(slices, axis=0)
@@ -101,13 +108,13 @@ def test_every_line(engines, experiment_shots, basis, line):
 @pytest.mark.parametrize("name", ENGINES)
 def test_undefined_events_do_not_matter(engines, experiment_shots, name):
     circuit, shots = experiment_shots("z", R, B)
-    slices = slices_of(shots.detectors_packed, place_circuit(circuit))
+    slices = slices_of(shots.detectors_packed, place(circuit))
     noisy = slices.copy()
-    off_basis = place_circuit(circuit).layout.is_x_S
+    off_basis = place(circuit).layout.is_x_S
     noisy[0, :, off_basis] = noisy[-1, :, off_basis] = 1
     answers = []
     for given in (slices, noisy):
-        stream = StreamingDecoder(engines(name), "z", [1], batch=B)
+        stream = StreamingDecoder(engines(name), Placement.of_lines(LAYOUT, "z", [1]), batch=B)
         stream.push_rounds(given[:-1])
         answers.append(stream.finish(given[-1]))
     np.testing.assert_array_equal(*answers)
@@ -118,7 +125,7 @@ def test_a_hundred_thousand_rounds(engines):
     """The state neither grows nor leaves its range, and the answer does not depend on how the rounds came."""
     rng = np.random.default_rng(3)
     events = (rng.random((1000, 2, S)) < 0.1).astype(np.uint8)
-    in_one, in_pieces = (StreamingDecoder(engines("kernel"), "z", batch=2) for _ in range(2))
+    in_one, in_pieces = (StreamingDecoder(engines("kernel"), OF_Z, batch=2) for _ in range(2))
     in_pieces.push_rounds(events)
     tracemalloc.start()
     for _ in range(99):
@@ -137,7 +144,7 @@ def test_a_hundred_thousand_rounds(engines):
 @pytest.mark.parametrize("name", ["kernel", "onnx", "flat_gru"])
 def test_refused_events_change_nothing(engines, name):
     good = (np.random.default_rng(1).random((2, B, S)) < 0.2).astype(np.uint8)
-    stream = StreamingDecoder(engines(name), "z", batch=B)
+    stream = StreamingDecoder(engines(name), OF_Z, batch=B)
     with pytest.raises(SyndistillError, match="no round was pushed yet"):
         stream.posterior()
     stream.push(good[0])
@@ -168,19 +175,26 @@ def test_wrong_streams(engines):
         (("y",), "basis 'y' is unknown"),
         (("z", [3]), r"lines \[3\] for basis z; give 1 of 0..2"),
         (("both", [0]), "give 2 of 0..2"),
-        (("z", None, 0), "take a whole number of 1 to"),
     ]:
         with pytest.raises(SyndistillError, match=said):
-            StreamingDecoder(engine, *arguments)
+            Placement.of_lines(LAYOUT, *arguments)
+    for placement, batch, said in [
+        (OF_Z, 0, "take a whole number of 1 to"),
+        (Placement.of_lines(Layout(5), "z"), 1, "the circuit has distance 5"),
+        (Placement.of_lines(LAYOUT, "both"), 1, "knows one basis at a time"),
+        ("z", 1, "a str is no placement"),
+    ]:
+        with pytest.raises(SyndistillError, match=said):
+            StreamingDecoder(engine, placement, batch)
 
 
 def test_joint_networks(network_file, experiment_shots):
     path = network_file(output="joint4")
     circuit, shots = experiment_shots("both", R, B)
-    expected = network_decoder(load_network(path)[0], shots.dem, circuit, "n").decode(shots)
-    slices = slices_of(shots.detectors_packed, place_circuit(circuit))
-    stream = StreamingDecoder(KernelEngine(path), "both", batch=B)
+    expected = network_decoder(load_network(path)[0], circuit, "n", {}).decode(shots)
+    slices = slices_of(shots.detectors_packed, place(circuit))
+    stream = StreamingDecoder(KernelEngine(path), place(circuit), batch=B)
     stream.push_rounds(slices[:-1])
     np.testing.assert_allclose(stream.finish(slices[-1]), expected, atol=1e-6, rtol=0)
     with pytest.raises(SyndistillError, match="joint4"):
-        StreamingDecoder(KernelEngine(path), "z")
+        StreamingDecoder(KernelEngine(path), OF_Z)

@@ -9,7 +9,7 @@ import torch
 from scipy.stats import fisher_exact
 
 from syndistill.circuits.experiment import Experiment
-from syndistill.circuits.placement import place_circuit
+from syndistill.circuits.placement import place
 from syndistill.distill.cache import CachedSource, CacheKey, cut, write_cache
 from syndistill.distill.targets import FrozenTeacher, TaughtShots
 from syndistill.errors import SyndistillError
@@ -186,7 +186,7 @@ def test_a_cut_shot_is_a_shot_of_the_shorter_circuit():
     n = 20_000
     circuit = Experiment(3, 2, "z", "si1000", 0.006).circuit()
     matching = pymatching.Matching.from_detector_error_model(dem_of_circuit(circuit))
-    placement = place_circuit(circuit)
+    placement = place(circuit)
     shots = cut(TaughtShots(simulate(Experiment(3, 5, "z", "si1000", 0.006), n, seed=4), None), 2).shots
     slices_BTS = torch.cat([shots.events_BRS, shots.last_BKS], 1).numpy()
     cut_BN = slices_BTS[:, placement.slice_N, placement.stabiliser_N].astype(bool)

@@ -10,7 +10,7 @@ import torch
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.layout import Layout
-from syndistill.circuits.placement import place_circuit
+from syndistill.circuits.placement import place
 from syndistill.errors import SyndistillError
 from syndistill.sampling.shots import concatenate, shots_from_detectors
 from syndistill.sampling.simulate import simulate
@@ -35,7 +35,7 @@ def true_end(noise, basis, rounds):
     """(circuit, its placement, detectors_BN, observables_BO) of a circuit that has `rounds` rounds."""
     circuit = Experiment(3, rounds, basis, noise, P).circuit()
     detectors, observables = circuit.compile_detector_sampler(seed=7).sample(SHOTS, separate_observables=True)
-    return circuit, place_circuit(circuit), detectors, observables
+    return circuit, place(circuit), detectors, observables
 
 
 def sigmas_apart(one, other):
@@ -140,7 +140,7 @@ def test_a_plain_reshape_would_mix_rounds(noise, basis, distance):
     """N is S * R, so that a reshape runs; it is wrong in every round. Each detector must land in its own slice."""
     rounds = 3
     circuit = Experiment(distance, rounds, basis, noise, P).circuit()
-    placement, n = place_circuit(circuit), circuit.num_detectors
+    placement, n = place(circuit), circuit.num_detectors
     n_stabilisers = distance**2 - 1
     assert n == rounds * n_stabilisers
     shots = shots_from_detectors(np.eye(n, dtype=bool), placement)  # shot i: detector i alone

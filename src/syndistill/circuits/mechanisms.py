@@ -38,24 +38,28 @@ class Mechanisms:
     too_long: float
 
 
+def error_texts(dem: stim.DetectorErrorModel) -> Iterator[tuple[str, float, list[str]]]:
+    """Each error as text, its probability, and the texts of its parts (" D0 D1 L0 "), with repetitions written out.
+
+    Targets as objects take ten times as long.
+    """
+    for line in str(dem.flattened()).splitlines():
+        if line.startswith("error"):
+            head, _, targets = line.rpartition(")")
+            yield line, float(head.rpartition("(")[2]), targets.split("^")
+
+
 def flips(dem: stim.DetectorErrorModel) -> Iterator[tuple[float, set[int], int]]:
     """Each error's probability, the detectors it flips, and its pattern of observables; separators are joined."""
-    # Text is read three times as fast as stim's targets, and holds every digit.
-    for line in str(dem.flattened()).splitlines():
-        if not line.startswith("error"):
-            continue
-        if line.startswith("error["):  # a tag, which may hold anything
-            instruction = stim.DetectorErrorModel(line)[0]
-            line = f"error({instruction.args_copy()[0]!r}) {' '.join(map(str, instruction.targets_copy()))}"
-        name, *targets = line.split()
+    for _, p, parts in error_texts(dem):
         detectors: set[int] = set()
         observables = 0
-        for target in targets:
+        for target in " ".join(parts).split():
             if target[0] == "D":
                 detectors ^= {int(target[1:])}
-            elif target[0] == "L":
+            else:
                 observables ^= 1 << int(target[1:])
-        yield float(name[name.index("(") + 1 : -1]), detectors, observables
+        yield p, detectors, observables
 
 
 def mechanisms_of(dem: stim.DetectorErrorModel) -> Mechanisms:
@@ -74,8 +78,8 @@ def mechanisms_of(dem: stim.DetectorErrorModel) -> Mechanisms:
     return Mechanisms(
         dem.num_detectors,
         p_M,
-        np.array(rows, np.int64).reshape(-1, MOST_DETECTORS),
-        flips_MO.reshape(-1, dem.num_observables),
+        np.array(rows, np.int64).reshape(len(p), MOST_DETECTORS),
+        flips_MO.reshape(len(p), dem.num_observables),
         long / max(p_M.sum() + long, 1e-300),
     )
 

@@ -38,9 +38,12 @@ from syndistill.circuits.rearrange import (
     in_space,
     in_time,
     strangers,
+    typed,
 )
 from syndistill.circuits.training_noise import Pattern, TrainingNoise, si1000_noise
 from syndistill.errors import SyndistillError
+
+Ways = tuple[tuple[str, float], ...]
 
 NEAR_SHARE, NEAR_NATS = 0.97, 0.02
 """The least share of known shapes, and the most nats a round and stabiliser, that are no cause for a warning
@@ -60,12 +63,14 @@ class Fit:
 
     share: of all probability of errors, the part in mechanisms that the training noise has too, 0 to 1. p: the rate at
     which the training noise has as much of them. nats: by how much a round's errors differ from the training noise at
-    that rate (Kullback-Leibler); a network cannot know of it, and decodes as if it were 0.
+    that rate (Kullback-Leibler); a network cannot know of it, and decodes as if it were 0. ways: basis and share of
+    every way round that coordinates leave open, the best first.
     """
 
     share: float
     p: float
     nats: float
+    ways: tuple[tuple[str, float], ...]
 
 
 def far_from(home: TrainingNoise, placement: Placement) -> str | None:
@@ -273,41 +278,43 @@ class _Placing:
     def placement(self) -> Placement:
         self._order_slices()
         start_P = self._by_points()
+        if start_P is not None and not any(True for basis in self.bases for _ in self._ways(basis, start_P)):
+            start_P = None  # places of two types are exchanged
         found = self._best(self._by_couplings(None) if start_P is None else start_P)
-        if start_P is not None and len(doubted := self._strangers(found[1])):
-            better_P = self._by_couplings(found[1])
-            if (better_P != found[1]).any():
-                found = self._best(better_P)
-                warnings.warn(
-                    f"coordinates contradict the errors, for example of detector {self.places.names[doubted[0]]}: the "
-                    "stabilisers are placed by the errors",
-                    CoordinatesContradicted,
-                    stacklevel=4,
-                )
-        basis, stabiliser_P = found
-        if len(doubted := self._strangers(stabiliser_P)):
+        doubted = self._strangers(found[1])
+        if start_P is not None and len(doubted):
+            for start in (found[1], None):
+                other = self._best(self._by_couplings(start))
+                if not len(self._strangers(other[1])):
+                    self._contradict(f"of detector {self.places.names[doubted[0]]}, for example")
+                    found, doubted = other, doubted[:0]
+                    break
+        elif start_P is None:
+            odd = "" if self.places.points is None else f" (of {odd_one_out(self.places)}?)"
+            self._contradict(f"or do not say where detectors are{odd}")
+        if len(doubted):
             raise SyndistillError(
                 f"the errors that set off detector {self.places.names[doubted[0]]} are not those of its place "
                 f"({len(doubted)} such detectors); check its coordinates and what it compares"
             )
+        basis, stabiliser_P, ways = found
         stabiliser_N = stabiliser_P[self.places.place_N]
         holds_O2, turn_OS = observables_of(self.mechanisms, stabiliser_N, self.layout, basis)
         return Placement(
             self.layout, self.rounds, basis, self.slice_N, stabiliser_N, holds_O2, turn_OS,
-            self._fit(basis, stabiliser_P), self._to_grid(stabiliser_P),
+            self._fit(basis, stabiliser_P, ways), self._to_grid(stabiliser_P),
         )  # fmt: skip
 
-    def _fit(self, basis: str, stabiliser_P: NDArray[np.int64]) -> Fit | None:
+    def _fit(self, basis: str, stabiliser_P: NDArray[np.int64], ways: Ways) -> Fit | None:
         if self.silent:
             return None
         pattern, shapes, p_M = self._pattern(basis), self._shapes(), self.mechanisms.p_M
         keys_U = shapes.keys_U(stabiliser_P, self.layout.n_stabilisers)
-        share = pattern.share(keys_U, shapes.total_U) * (1 - self.mechanisms.too_long)
         p = pattern.rate_of(keys_U, shapes)
-        return Fit(share, p, pattern.divergence(keys_U, shapes, p_M, p) / self.rounds)
+        return Fit(ways[0][1], p, pattern.divergence(keys_U, shapes, p_M, p) / self.rounds, ways)
 
-    def _best(self, start_P: NDArray[np.int64]) -> tuple[str, NDArray[np.int64]]:
-        """Basis and stabilisers of the way round whose errors are most like the training noise's."""
+    def _best(self, start_P: NDArray[np.int64]) -> tuple[str, NDArray[np.int64], Ways]:
+        """Basis and stabilisers of the way round whose errors are most like the training noise's, and all shares."""
         mechanisms, places, n_stabilisers = self.mechanisms, self.places, self.layout.n_stabilisers
         shapes = self._shapes()
         found = []
@@ -323,8 +330,8 @@ class _Placing:
                 "add the missing"
             )
         # Two ways of one share (of one round all are) differ in how likely their mechanisms are.
-        _, _, basis, stabiliser_P = max(found, key=lambda way: (round(way[0], 3), round(way[1], 6)))
-        return basis, stabiliser_P
+        found.sort(key=lambda way: (round(way[0], 3), round(way[1], 6)), reverse=True)
+        return *found[0][2:], tuple((basis, share) for share, _, basis, _ in found)
 
     def _ways(self, basis: str, start_P: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """All ways round that put on-basis places where they belong: quarter turns carry the layout onto itself and
@@ -333,6 +340,13 @@ class _Placing:
             if (self.layout.on_basis_S(basis)[start_P] == self.on_P).all():
                 yield start_P
             start_P = self.layout.turned_back_S[start_P]
+
+    def _contradict(self, where: str) -> None:
+        warnings.warn(
+            f"coordinates contradict the errors, {where}: the stabilisers are placed by the errors",
+            CoordinatesContradicted,
+            stacklevel=5,
+        )
 
     def _by_points(self) -> NDArray[np.int64] | None:
         """The stabilisers by where the places are; None where they make no lattice, but errors may help."""
@@ -366,22 +380,14 @@ class _Placing:
                 "coordinates (x, y, t)"
             )
         expected_SS = expected_couplings(self._pattern(self.bases[0]), self.layout)
-        found_P = in_space(coupled_PP, expected_SS, stabiliser_P)
-        if stabiliser_P is None:
+        is_on_S = self.layout.on_basis_S(self.bases[0])
+        found_P = in_space(typed(coupled_PP, self.on_P), typed(expected_SS, is_on_S), stabiliser_P)
+        if stabiliser_P is None and agreement(coupled_PP, expected_SS, found_P) < _AGREES:
             odd = "" if self.places.points is None else f"; check the coordinates of {odd_one_out(self.places)}"
-            if found_P is None or agreement(coupled_PP, expected_SS, found_P) < _AGREES:
-                raise SyndistillError(
-                    "neither the detectors' places nor their errors are those of a rotated surface code of distance "
-                    f"{self.layout.distance}{odd}"
-                )
-            warnings.warn(
-                f"the detectors' places make no lattice{odd}: the stabilisers are placed by the errors",
-                CoordinatesContradicted,
-                stacklevel=5,
+            raise SyndistillError(
+                "neither the detectors' places nor their errors are those of a rotated surface code of distance "
+                f"{self.layout.distance}{odd}"
             )
-        if found_P is None:
-            assert stabiliser_P is not None
-            return stabiliser_P
         return found_P
 
     def _strangers(self, stabiliser_P: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -24,9 +24,6 @@ BELONGS = 0.75
 """The least share of a detector's errors that must have a known shape. Over all 16 schedules of two-qubit gates that
 measure a rotated code, d=3 and 5, the least of any detector is .92; two exchanged neighbours come to .53."""
 
-_BETTER = 1.02
-"""What another arrangement must gain in agreement before coordinates are doubted."""
-
 _TRIES = 8
 
 
@@ -79,7 +76,7 @@ def in_time(mechanisms: Mechanisms, slice_N: NDArray[np.int64], n_slices: int) -
     laplacian_TT = np.diag(coupled_TT.sum(1)) - coupled_TT
     # The second eigenvector of a chain rises from one end to the other (Fiedler).
     order_T = np.linalg.eigh(laplacian_TT)[1][:, 1].argsort()
-    if np.corrcoef(order_T, np.arange(n_slices))[0, 1] < 0:
+    if 2 * (np.diff(order_T) < 0).sum() > n_slices - 1:
         order_T = order_T[::-1]
     return order_T.argsort()
 
@@ -105,18 +102,25 @@ def agreement(coupled_PP: Couplings, expected_SS: Couplings, stabiliser_P: NDArr
     return float((coupled_PP * moved_PP).sum() / norm) if norm else 0.0
 
 
+def typed(couplings: Couplings, is_type: NDArray[np.bool_]) -> Couplings:
+    """The same of norm 1, and more than that for two of one type: places of one type become stabilisers of one type."""
+    norm = np.linalg.norm(couplings)
+    same_type = np.equal.outer(is_type, is_type).astype(np.float64)
+    return couplings / (norm if norm else 1.0) + same_type
+
+
 def in_space(
     coupled_PP: Couplings, expected_SS: Couplings, stabiliser_P: NDArray[np.int64] | None
-) -> NDArray[np.int64] | None:
-    """The stabilisers of the places (P,) by couplings alone; None where those given are as good as any exchange.
+) -> NDArray[np.int64]:
+    """The stabilisers of the places (P,) by couplings alone, beginning with those given: none where any two of them
+    exchanged agree better.
 
     From None it is a quadratic assignment problem, which has no sure answer: who asks checks the agreement.
     """
     if stabiliser_P is not None:
-        before = agreement(coupled_PP, expected_SS, stabiliser_P)
-        better_P = _exchanged(coupled_PP, expected_SS, stabiliser_P)
-        return better_P if agreement(coupled_PP, expected_SS, better_P) > _BETTER * before else None
-    best_P, best = None, -1.0
+        return _exchanged(coupled_PP, expected_SS, stabiliser_P)
+    best_P: NDArray[np.int64] = np.arange(len(coupled_PP))
+    best = -1.0
     for seed in range(_TRIES):
         rng = np.random.default_rng(seed)
         options = {"maximize": True, "P0": "barycenter" if seed == 0 else "randomized", "rng": rng}

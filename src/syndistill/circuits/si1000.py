@@ -6,6 +6,7 @@ layer; Hadamards of data qubits between rounds cancel, so a data qubit may rest 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 
 from syndistill.circuits.layout import Layout
 
-# Data qubit that each stabiliser touches at CZ step 1..4, as (row, column) relative to its grid cell's corner.
-CZ_STEPS = {
+Schedule = Mapping[bool, tuple[tuple[int, int], ...]]
+"""Data qubit that a stabiliser (of type X: True) touches at CZ step 1..4, (row, column) next to its cell's corner."""
+
+CZ_STEPS: Schedule = {
     True: ((0, -1), (-1, -1), (0, 0), (-1, 0)),  # type X
     False: ((0, -1), (0, 0), (-1, -1), (-1, 0)),  # type Z
 }
@@ -31,6 +34,7 @@ class Cycle:
     layout: Layout
     basis: str  # "both": nothing is reset or read in either basis, all data qubits start unturned
     p: float
+    schedule: Schedule = field(default_factory=lambda: CZ_STEPS)
     circuit: stim.Circuit = field(default_factory=stim.Circuit)
 
     def __post_init__(self) -> None:
@@ -40,7 +44,7 @@ class Cycle:
         self.frames = dict.fromkeys(self.data, self.basis == "x")
         self.steps: list[dict[int, int]] = [{} for _ in range(4)]  # data qubit -> stabiliser, per CZ step
         for s, (row, col) in enumerate(self.layout.cells_S2):
-            for step, (di, dj) in enumerate(CZ_STEPS[bool(self.layout.is_x_S[s])]):
+            for step, (di, dj) in enumerate(self.schedule[bool(self.layout.is_x_S[s])]):
                 i, j = row + di, col + dj
                 if 0 <= i < d and 0 <= j < d:
                     self.steps[step][int(i * d + j)] = s
@@ -136,9 +140,14 @@ class Cycle:
         return row - 0.5, col - 0.5, slice_index, 0 if self.layout.is_x_S[s] else 3
 
 
-def si1000_memory(distance: int, rounds: int, basis: str, p: float) -> stim.Circuit:
-    """A memory experiment: `rounds` rounds, then all data qubits measured in `basis` ("x" or "z")."""
-    cycle = Cycle(Layout(distance), basis, p)
+def si1000_memory(
+    distance: int, rounds: int, basis: str, p: float, schedule: Schedule = CZ_STEPS
+) -> stim.Circuit:
+    """A memory experiment: `rounds` rounds, then all data qubits measured in `basis` ("x" or "z").
+
+    schedule: another order of gates than the reference circuits', for circuits that are not like them.
+    """
+    cycle = Cycle(Layout(distance), basis, p, schedule)
     cycle.coordinates()
     cycle.reset(cycle.data + cycle.ancillas)
     for round_index in range(rounds):

@@ -18,7 +18,7 @@ import stim
 from numpy.typing import NDArray
 
 from syndistill.circuits.layout import Layout
-from syndistill.circuits.mechanisms import MOST_DETECTORS, Shapes, mechanisms_of, shape_keys, shapes_of
+from syndistill.circuits.mechanisms import MOST_DETECTORS, PARTS, Shapes, mechanisms_of, shape_keys, shapes_of
 from syndistill.circuits.si1000 import si1000_memory, si1000_places
 from syndistill.errors import SyndistillError
 
@@ -71,10 +71,19 @@ class Pattern:
     ) -> float:
         """Nats a shot by which errors of these probabilities differ from this noise at `p`: the sum of
         q log(q / e) + (1 - q) log((1 - q) / (1 - e)) over mechanisms, with e the expected probability of each (at least
-        LEAST)."""
+        LEAST) and q = 0 for those that are expected and not there."""
         expected_M = np.clip(p * self._rates(keys_U, shapes.part_U)[shapes.shape_M], LEAST, 0.5)
         q_M = np.clip(p_M, 1e-12, 1 - 1e-12)
-        return float((q_M * np.log(q_M / expected_M) + (1 - q_M) * np.log((1 - q_M) / (1 - expected_M))).sum())
+        there = (q_M * np.log(q_M / expected_M) + (1 - q_M) * np.log((1 - q_M) / (1 - expected_M))).sum()
+        present = set(zip(shapes.part_U.tolist(), keys_U.tolist(), strict=True))
+        base = 2 * shapes.n_places + 1
+        missing = 0.0
+        for part, key, rate in zip(self.part_U.tolist(), self.keys_U.tolist(), self.rate_U.tolist(), strict=True):
+            if (part, key) not in present and part in shapes.part_U:
+                spans = any(key // base**k % base > shapes.n_places for k in range(MOST_DETECTORS))
+                times = max(shapes.rounds - 1 - spans, 0) if part == PARTS.index("bulk") else 1
+                missing -= times * np.log1p(-min(p * rate, 0.5))
+        return float(there + missing)
 
     def _rates(self, keys_U: NDArray[np.int64], part_U: NDArray[np.int64]) -> NDArray[np.float64]:
         here = dict(zip(zip(self.part_U.tolist(), self.keys_U.tolist(), strict=True), self.rate_U, strict=True))

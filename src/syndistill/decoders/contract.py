@@ -8,12 +8,12 @@ from __future__ import annotations
 import hashlib
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 
 import numpy as np
 import stim
 from numpy.typing import NDArray
 
+from syndistill.circuits.mechanisms import error_texts
 from syndistill.circuits.placement import Placement, far_from
 from syndistill.circuits.training_noise import TrainingNoise
 from syndistill.errors import SyndistillError
@@ -114,17 +114,6 @@ def require_graphlike(dem: stim.DetectorErrorModel, name: str) -> None:
                 f"{name} needs errors of at most two detectors, the model has '{line}': "
                 "make the model with decompose_errors=True"
             )
-
-
-def error_texts(dem: stim.DetectorErrorModel) -> Iterator[tuple[str, float, list[str]]]:
-    """Each error as text, its probability, and the texts of its parts (" D0 D1 L0 "), with repetitions written out.
-
-    Targets as objects take ten times as long.
-    """
-    for line in str(dem.flattened()).splitlines():
-        if line.startswith("error"):
-            head, _, targets = line.rpartition(")")
-            yield line, float(head.rpartition("(")[2]), targets.split("^")
 
 
 def unpack_predictions(packed: NDArray[np.uint8], n_observables: int) -> NDArray[np.float64]:

@@ -19,7 +19,8 @@ import numpy as np
 import stim
 from numpy.typing import NDArray
 
-from syndistill.decoders.contract import Decoder, error_texts, reference_id
+from syndistill.circuits.mechanisms import error_texts
+from syndistill.decoders.contract import Decoder, reference_id
 from syndistill.errors import SyndistillError
 from syndistill.sampling.stored import StoredShots
 

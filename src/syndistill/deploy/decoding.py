@@ -26,6 +26,7 @@ class EngineDecoder(Decoder):
 
     def __init__(self, engine: Engine, placement: Placement, name: str | None = None) -> None:
         require_engine(engine)
+        engine.check(placement)
         self.engine = engine
         self.placement = placement
         self.name = name or engine.name

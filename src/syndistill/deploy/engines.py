@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from syndistill.circuits.layout import Layout
 from syndistill.circuits.placement import Placement
 from syndistill.circuits.training_noise import TrainingNoise
+from syndistill.decoders.answers import question
 from syndistill.deploy.flat_weights import n_outputs
 from syndistill.errors import SyndistillError
 
@@ -112,10 +113,13 @@ class Engine(ABC):
         bits of another type or shape.
         """
         self.check(placement)
-        n_detectors, run = len(placement.slice_N), self._on(placement)
+        if placement.rounds < 1:
+            raise SyndistillError("the placement is of no circuit, so it has no shots; make one by `place`")
+        asked = question(placement, placement.basis)  # without what a circuit has beyond a memory of the basis
+        n_detectors, run = len(placement.slice_N), self._on(asked.placement)
 
         def logits(detectors_packed: Bits) -> Floats:
-            return finite(run(packed_bits(detectors_packed, n_detectors, self.name)), self.name)
+            return finite(run(asked.packed(packed_bits(detectors_packed, n_detectors, self.name))), self.name)
 
         return logits
 
@@ -130,8 +134,10 @@ class Engine(ABC):
                 f"{placement.layout.distance}; take a network of that distance"
             )
         self.n_outputs(placement.basis)
-        slice_N, stabiliser_N = placement.slice_N, placement.stabiliser_N
-        fits = len(slice_N) == len(stabiliser_N) and placement.rounds >= 1
+        slice_N, stabiliser_N, n_observables = placement.slice_N, placement.stabiliser_N, placement.n_observables
+        fits = len(slice_N) == len(stabiliser_N) and placement.rounds >= (len(slice_N) > 0)
+        fits = fits and placement.holds_O2.shape == (n_observables, 2)
+        fits = fits and placement.turn_OS.shape == (n_observables, self.layout.n_stabilisers)
         for places, most in ((slice_N, placement.rounds), (stabiliser_N, self.layout.n_stabilisers - 1)):
             fits = fits and (not len(places) or bool(0 <= places.min() <= places.max() <= most))
         if not fits:

@@ -30,6 +30,7 @@ class OnnxEngine(Engine):
         self.n_parameters = network["parameters"]
         self.content_id = f"{network['weights_sha256']}-onnx"
         self.trained_rounds = network["trained_rounds"]
+        self.home = self.manifest.home
         self.basis: str = self.manifest.content["experiment"]["basis"]
         self.step = _session(self.manifest, STEP_FILE, threads)
         self.readout = _session(self.manifest, READOUT_FILE, threads)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from syndistill.circuits.placement import Placement
+from syndistill.decoders.answers import question
 from syndistill.deploy.flat_weights import FlatWeights, WrittenOut, n_outputs
 from syndistill.deploy.gru_pack import NORM_EPSILON
 from syndistill.deploy.local_weights import Compilable, LocalWeights
@@ -179,7 +180,9 @@ def experiment_graph(weights: Compilable, placement: Placement) -> bytes:
     g, n, s = Graph("experiment"), len(placement.slice_N), placement.layout.n_stabilisers
     slices = placement.rounds + 1
     source = np.full(slices * s, n)  # what a slice does not define reads the zero behind the detectors
-    source[placement.slice_N * s + placement.stabiliser_N] = np.arange(n)
+    asked = question(placement, placement.basis)
+    at = asked.placement.slice_N * s + asked.placement.stabiliser_N
+    source[at] = np.arange(n) if asked.kept_N is None else asked.kept_N
     padded = g.op("Pad", "detectors", g.constant([0, 0, 0, 1]))
     events = g.op("Reshape", g.op("Gather", padded, g.constant(source), axis=1), g.constant([0, slices, s]))
     parity = g.modulo_2(g.op("CumSum", events, g.constant(1)))

@@ -15,6 +15,7 @@ import stim
 from numpy.typing import NDArray
 
 from syndistill.circuits.files import load_circuit, load_dem
+from syndistill.circuits.mechanisms import flips
 from syndistill.circuits.memory_basis import memory_basis
 from syndistill.circuits.placement import Placement, place
 from syndistill.errors import SyndistillError
@@ -156,11 +157,8 @@ def _require_same(
 def _event_rates(dem: stim.DetectorErrorModel) -> NDArray[np.float64]:
     """How often each detector fires, (N,)."""
     bias_N = np.ones(dem.num_detectors)
-    for instruction in dem.flattened():
-        if instruction.type == "error":
-            for target in instruction.targets_copy():
-                if target.is_relative_detector_id():
-                    bias_N[target.val] *= 1 - 2 * instruction.args_copy()[0]
+    for p, detectors, _ in flips(dem):
+        bias_N[list(detectors)] *= 1 - 2 * p
     return (1 - bias_N) / 2
 
 
