@@ -2,7 +2,7 @@
 
     python scripts/far_from_home.py --shots 100000 > table.md
 
-For each circuit: share of known shapes, nats a round and stabiliser, and errors over those of matching, plain and
+For each circuit: share of known shapes, nats for each error, and errors over those of matching, plain and
 correlated, on the same shots. docs/circuits.md has the table.
 """
 
@@ -87,15 +87,12 @@ def main() -> None:
                 decoder = on_circuit(engine, circuit)
             fit = decoder.placement.fit
             assert fit is not None
-            wrong = [
-                int((decisions(one.decode(shots)) != labels).any(1).sum())
-                for one in (decoder, build_decoder("pymatching", shots.dem), build_decoder("pymatching-correlated", shots.dem))
-            ]
+            matching = [build_decoder(kind, shots.dem) for kind in ("pymatching", "pymatching-correlated")]
+            wrong = [int((decisions(one.decode(shots)) != labels).any(1).sum()) for one in (decoder, *matching)]
             ratios = [wrong[0] / max(1, other) for other in wrong[1:]]
             far = far_from(engine.home, decoder.placement)
-            nats = fit.nats / decoder.placement.layout.n_stabilisers
             print(
-                f"| {name} | {label} | {fit.share:.3f} | {nats:.4f} | {fit.p:.4f} | {wrong[0]} | "
+                f"| {name} | {label} | {fit.share:.3f} | {fit.nats:.3f} | {fit.p:.4f} | {wrong[0]} | "
                 + " | ".join(f"{r:.3f}" for r in ratios)
                 + f" | {'yes' if far else ''} |",
                 flush=True,

@@ -19,8 +19,6 @@ from syndistill.circuits.layout import Layout
 from syndistill.circuits.mechanisms import Mechanisms
 from syndistill.errors import SyndistillError
 
-_CHANCE = 1e-4
-
 Left = frozenset[int]
 """Stabilisers that an error leaves flipped for good."""
 
@@ -47,13 +45,29 @@ def observables_of(
             if basis in (name, "both"):
                 holds_O2[o, b], turn_S = _solved(layout, name, o, votes)
                 turn_OS[o] ^= turn_S
-        kept, flipped = votes[frozenset()][o]
-        if flipped > _CHANCE * (kept + flipped):  # no single error does that to an operator of data qubits
+        if _flipped_alone(mechanisms, stabiliser_N, layout.on_basis_S(basis), o):
             raise SyndistillError(
                 f"observable L{o} is flipped by errors that leave all stabilisers as they were (results of ancillas "
                 "in it?); give an observable of data qubits alone"
             )
     return Observables(holds_O2, turn_OS)
+
+
+def _flipped_alone(
+    mechanisms: Mechanisms, stabiliser_N: NDArray[np.int64], defined_S: NDArray[np.bool_], observable: int
+) -> bool:
+    """Whether errors that leave every stabiliser as it was flip it more often than not: no single error does that to an
+    operator of data qubits, but a wrong result of an ancilla does to one that the result is part of."""
+    total: dict[tuple[int, ...], float] = defaultdict(float)
+    rows = zip(mechanisms.detectors_MK.tolist(), mechanisms.flips_MO[:, observable], mechanisms.p_M, strict=True)
+    for detectors, flips, p in rows:
+        left: set[int] = set()
+        for n in detectors:
+            if n >= 0 and defined_S[stabiliser_N[n]]:
+                left ^= {int(stabiliser_N[n])}
+        if not left:
+            total[tuple(detectors)] += p if flips else -p
+    return any(difference > 0 for difference in total.values())
 
 
 def _votes(
