@@ -214,7 +214,9 @@ def test_wrong_evaluations(capsys, tmp_path, monkeypatch, arguments, said):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("kind", "said"), [("nan", "NaN"), ("foreign", "foreign weights"), ("truncated", "whole")])
+@pytest.mark.parametrize(
+    ("kind", "said"), [("nan", "NaN"), ("foreign", "foreign weights"), ("truncated", "not those that were written")]
+)
 def test_broken_networks(capsys, tmp_path, networks, kind, said):
     path = broken(networks, kind, tmp_path)
     assert said in refused(capsys, "evaluate", path, *EVALUATE)

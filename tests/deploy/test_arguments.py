@@ -1,4 +1,4 @@
-"""What is no array of the right type and shape is refused in one line by every decoder and stream, odd arrays are not."""
+"""What is no array of the right type and shape is refused in one line everywhere; odd arrays of bits are taken."""
 
 import inspect
 import warnings

@@ -161,7 +161,7 @@ def test_one_key_switches_a_signal_off(capsys, tmp_path, sets, walked):
         (["road-tiny", "--from", "nowhere"], "--from belongs to --stage"),
         (["baseline-tiny", "--stage", "stage1"], "--stage is for a road"),
         (["road-tiny"], "there is no file"),
-        (["road-tiny", "--set", "network.distance=5"], "data.simulated is of distance 3, the network of 5"),
+        (["road-tiny", "--set", "network.distance=5"], "the network is of distance 5, the shots are of 3"),
     ],
 )
 def test_wrong_roads_write_nothing(capsys, tmp_path, monkeypatch, arguments, said):

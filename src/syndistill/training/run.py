@@ -38,9 +38,16 @@ from syndistill.training.run_folder import open_run
 
 TEACHER_FILE = "teacher.safetensors"
 
-AnyNetworkConfig = Annotated[
-    SerializeAsAny[NetworkConfig], BeforeValidator(lambda v: config_from(v) if isinstance(v, dict) else v)
-]
+
+
+def _network_config(value: Any) -> Any:
+    try:
+        return config_from(value) if isinstance(value, dict) else value
+    except SyndistillError as error:  # of pydantic's kind, so that it is told with the key that holds the config
+        raise ValueError(str(error)) from None
+
+
+AnyNetworkConfig = Annotated[SerializeAsAny[NetworkConfig], BeforeValidator(_network_config)]
 
 
 def _kind_of_shots(data: Any) -> str:
