@@ -9,7 +9,6 @@ machine: the load is written with the figures.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +20,7 @@ from syndistill.deploy.bench import Speed, bench_subject, machine
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.rows import Row
 from syndistill.evaluation.subject import Subject
+from syndistill.safe_files import write_json
 
 RIVALS = ("pymatching", "pymatching-correlated", "belief-matching", "tesseract")
 ENGINES = ("", ":int8", ":onnx", ":pytorch")
@@ -69,7 +69,7 @@ def main() -> int:
     print("\n".join([f"d={args.distance}, SI1000 p={args.p}, memory {args.basis}, {machine()}", "", *table(found)]))
     if args.json is not None:
         rows = [row.report() | asdict(speed) for pairs in found.values() for row, speed in pairs]
-        args.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+        write_json(args.json, {"machine": machine(), "rows": rows})
     return 0
 
 

@@ -29,8 +29,8 @@ ORDER = [
     {"sinter_plugin", "cli"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
-OPEN_TO_ALL = {"errors", "safe_files", "pretrained", "__version__"}
-WITHOUT_TORCH = {"files", "circuits", "errors", "safe_files", "__init__"}
+OPEN_TO_ALL = {"errors", "safe_files", "safe_lines", "pretrained", "__version__"}
+WITHOUT_TORCH = {"files", "circuits", "errors", "safe_files", "safe_lines", "__init__"}
 MOST_LINES = 349
 
 FILES = sorted(PACKAGE.rglob("*.py"))

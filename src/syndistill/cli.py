@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -185,7 +186,7 @@ def evaluate(
         found = subject.compare(decoders, shots, seed or 0, batch=batch, rows_file=rows, progress=bar, say=bars.say)
     _show(found, subject.label)
     if json is not None:
-        from syndistill.training.run_folder import write_json
+        from syndistill.safe_files import write_json
 
         write_json(json, found.to_json())
 
@@ -272,7 +273,7 @@ def bench(
         found, speeds = bench_subject(subject, decoders or [], shots, seed, seconds)
     _print(speed_table(found, speeds, subject.label))
     if json is not None:
-        from syndistill.training.run_folder import write_json
+        from syndistill.safe_files import write_json
 
         write_json(json, report(found, speeds))
 
@@ -373,5 +374,6 @@ def _fail(message: str) -> int:
 
 
 def main() -> int:
-    """The console entry; returns the exit code."""
+    """The console entry; returns the exit code. A warning is one line."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {' '.join(str(message).split())}\n"
     return run_app(sys.argv[1:] or ["--help"])

@@ -15,6 +15,7 @@ from syndistill.ablation.plans import PLANS
 from syndistill.ablation.table import read_table
 from syndistill.ablation.verdicts import answers, findings, savings
 from syndistill.errors import SyndistillError
+from syndistill.safe_files import unsealed
 
 from .fakes import fake_rows
 
@@ -90,7 +91,7 @@ def test_foreign_rows_stay_out(rows, tmp_path):
     folder = rows(noise=0.01)
     path = folder / "rows.jsonl"
     line = next(x for x in path.read_text().splitlines() if '"arm":"labels"' in x)
-    foreign = json.loads(line) | {"run": "another configuration", "errors": 1}
+    foreign = unsealed(json.loads(line)) | {"run": "another configuration", "errors": 1}
     with path.open("a") as file:
         file.write(json.dumps(foreign) + "\n")
     before = findings(read_table(folder))
@@ -108,7 +109,7 @@ def test_a_version_with_other_hashes_still_knows_the_rows(rows, monkeypatch):
     for line in map(json.loads, rest):
         if line["student"] != "reference":
             runs[str(Job(line["student"], line["arm"], line["budget"], line["seed"]))] = line["run"]
-    path.write_text(json.dumps(json.loads(first) | {"runs": runs}) + "\n" + "".join(rest))
+    path.write_text(json.dumps(unsealed(json.loads(first)) | {"runs": runs}) + "\n" + "".join(rest))
     before = findings(read_table(folder))
     monkeypatch.setattr("syndistill.ablation.table.parts_of", None)
     assert findings(read_table(folder)) == before
@@ -126,7 +127,8 @@ def test_rows_of_different_shots_and_rows_without_a_plan_are_refused(rows, tmp_p
     path = folder / "rows.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     at = next(i for i, line in enumerate(lines) if '"arm":"labels"' in line)
-    damaged = [*lines[:at], lines[at].replace('"shots_sha256":"x"', '"shots_sha256":"y"'), *lines[at + 1 :]]
+    other = json.dumps(unsealed(json.loads(lines[at])) | {"shots_sha256": "y"}) + "\n"
+    damaged = [*lines[:at], other, *lines[at + 1 :]]
     path.write_text("".join(damaged))
     with pytest.raises(SyndistillError, match="different shots"):
         read_table(folder)

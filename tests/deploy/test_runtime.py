@@ -12,7 +12,6 @@ from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.placement import place
 from syndistill.decoders.contract import MoreRoundsThanTrained, decisions
 from syndistill.decoders.network import network_decoder
-from syndistill.deploy.decoding import EngineDecoder
 from syndistill.deploy.engines import slices_of
 from syndistill.deploy.export import export_onnx
 from syndistill.deploy.onnx_engine import OnnxExperiment

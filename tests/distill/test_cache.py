@@ -14,6 +14,7 @@ from syndistill.distill.cache import CachedSource, CacheKey, cut, write_cache
 from syndistill.distill.targets import FrozenTeacher, TaughtShots
 from syndistill.errors import SyndistillError
 from syndistill.models.saving import weights_hash
+from syndistill.safe_files import unsealed
 from syndistill.sampling.simulate import simulate
 from syndistill.sampling.stored import StoredShots, dem_of_circuit
 from syndistill.sampling.stream import SimulatedSource
@@ -123,16 +124,19 @@ def test_a_damaged_cache_is_refused(cache, teacher):
     shard.write_bytes(whole)
     CachedSource(cache, key_of(teacher), BATCH, 1)
     manifest = cache / "manifest.json"
-    manifest.write_text(manifest.read_text()[:-20])
-    with pytest.raises(SyndistillError, match="damaged"):
-        CachedSource(cache, key_of(teacher), BATCH, 1)
+    text = manifest.read_text()
+    other = json.dumps(unsealed(json.loads(text)) | {"shards": [{"name": "../x"}]})
+    for damage in (text[:-20], text.replace('"rounds": 3', '"rounds": 2'), "[]", other, ""):
+        manifest.write_text(damage)
+        with pytest.raises(SyndistillError, match="damaged"):
+            CachedSource(cache, key_of(teacher), BATCH, 1)
 
 
 def test_another_format_and_too_few_shots_are_refused(cache, teacher):
     with pytest.raises(SyndistillError, match="fewer shots than one batch"):
         CachedSource(cache, key_of(teacher), 10_000, 1)
     manifest = cache / "manifest.json"
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 99}))
+    manifest.write_text(json.dumps(unsealed(json.loads(manifest.read_text())) | {"format": 99}))
     with pytest.raises(SyndistillError, match="format 99"):
         CachedSource(cache, key_of(teacher), BATCH, 1)
 

@@ -19,6 +19,7 @@ from syndistill.distill.targets import FrozenTeacher, TaughtShots, cut, draw_end
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.zoo import load_any
+from syndistill.safe_files import unsealed
 from syndistill.sampling.stream import SimulatedSource
 from syndistill.training.config import Curriculum, RoundsPhase
 
@@ -156,10 +157,13 @@ def test_whatever_does_not_fit_is_refused(tmp_path, setting, teacher_file):
     manifest = own / "manifest.json"
     content = json.loads(manifest.read_text())
     manifest.write_text(json.dumps(content | {"content": "0" * 64}))
+    with pytest.raises(SyndistillError, match="not what its sha256 says"):
+        setting.read(folder)
+    manifest.write_text(json.dumps(unsealed(content) | {"content": "0" * 64}))
     with pytest.raises(SyndistillError, match="another content"):
         setting.read(folder)
     manifest.write_text(manifest.read_text()[:-9])
-    with pytest.raises(SyndistillError, match="damaged or not of these shots"):
+    with pytest.raises(SyndistillError, match="damaged"):
         setting.read(folder)
 
 

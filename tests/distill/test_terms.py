@@ -20,6 +20,7 @@ from syndistill.models.presets import FAMILIES
 from syndistill.models.saving import load_network, weights_hash
 from syndistill.models.tensors_file import load_tensors
 from syndistill.models.zoo import load_any
+from syndistill.safe_files import unsealed
 from syndistill.training.run import fresh_network
 
 FEATURE = {"weight": 1.0, "components": 4}
@@ -132,8 +133,12 @@ def test_a_share_is_the_share_of_the_gradient(tmp_path, stage1_run):
     assert sums["spatial"] == pytest.approx(0.2, rel=1e-3)  # share times weight
     kept = json.loads((tmp_path / "weights.json").read_text())
     assert kept["scales"].keys() == {"temporal", "spatial"}
+    changed = (tmp_path / "weights.json").read_text().replace('"scales"', '"scaled"')
+    (tmp_path / "weights.json").write_text(changed)
+    with pytest.raises(SyndistillError, match="not what its sha256 says"):
+        staged(run, tmp_path)
     # what is kept is used again, not measured again
-    (tmp_path / "weights.json").write_text(json.dumps(kept | {"scales": {"temporal": 7.0, "spatial": 8.0}}))
+    (tmp_path / "weights.json").write_text(json.dumps(unsealed(kept) | {"scales": {"temporal": 7.0, "spatial": 8.0}}))
     weights = {t.name: t.weight for t in staged(run, tmp_path)[2].objective.terms}
     assert (weights["temporal"], weights["spatial"]) == (7.0, 16.0)
     (tmp_path / "weights.json").write_text("{")

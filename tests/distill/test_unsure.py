@@ -56,8 +56,8 @@ def test_the_teacher_is_asked_for_the_last_end_alone(chooser, teacher, tmp_path)
     data, training = data_of(path), TrainingConfig(steps=1, batch_size=16, optimiser=OptimiserConfig())
     said: list[str] = []
     source = cached_source(data, training, teacher, tmp_path / "cache", [], False, None, said.append)
-    shards = read_manifest(tmp_path / "cache")["shards"]
-    kept = sum(shard["shots"] for shard in shards)
+    shards = read_manifest(tmp_path / "cache").shards
+    kept = sum(shard.shots for shard in shards)
     assert f"cache of about {kept:,} shots" in said[0]  # not all that were simulated
     for taught in source.chunk(0):
         assert taught.shots.ends == (3,)

@@ -172,6 +172,7 @@ def test_rows_of_other_shots_are_refused(circuit, dem, tmp_path):
     path = tmp_path / "rows.jsonl"
     compare([Guess(dem, 0.1, "a")], circuit, 200, seed=1, rows_file=path)
     fields = json.loads(path.read_text()) | {"shots_sha256": "other"}
+    del fields["sha256"]
     path.write_text(json.dumps(fields) + "\n")
     with pytest.raises(SyndistillError, match=r"other shots|different shots"):
         compare([Guess(dem, 0.1, "a"), Guess(dem, 0.9, "b")], circuit, 200, seed=1, rows_file=path)

@@ -11,13 +11,14 @@ from syndistill.models.presets import preset
 from syndistill.models.saving import load_network, weights_hash
 from syndistill.recipes import gated
 from syndistill.recipes.gated import distil_gated
+from syndistill.safe_files import unsealed
 
 
 def test_a_refused_teacher_teaches_only_when_told(tmp_path, student_run, gate_calls):
     out = tmp_path / "run"
     with pytest.raises(SyndistillError, match="--accept-any-teacher"):
         distil_gated(student_run, out)
-    assert sorted(p.name for p in out.iterdir()) == ["gate.json", "run.json"]
+    assert sorted(p.name for p in out.iterdir()) == [".lock", "gate.json", "run.json"]
     assert json.loads((out / "gate.json").read_text())["passed"] is False
     path = distil_gated(student_run, out, accept_any_teacher=True)
     assert path.is_file()
@@ -31,7 +32,7 @@ def test_another_teachers_report_is_not_taken(tmp_path, student_run, gate_calls)
     with pytest.raises(SyndistillError):
         distil_gated(student_run, out)
     kept = json.loads((out / "gate.json").read_text())
-    (out / "gate.json").write_text(json.dumps(kept | {"teacher": "0" * 64, "results": []}))
+    (out / "gate.json").write_text(json.dumps(unsealed(kept) | {"teacher": "0" * 64, "results": []}))
     with pytest.raises(SyndistillError, match="refuses"):
         distil_gated(student_run, out)
     assert len(gate_calls) == 2

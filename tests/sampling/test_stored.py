@@ -74,9 +74,13 @@ def test_save_refuses_to_overwrite(shots, tmp_path):
     assert path.read_bytes() == before
 
 
-def test_save_into_missing_folder(shots, tmp_path):
+def test_save_where_there_can_be_no_file(shots, tmp_path, full_disk):
+    (tmp_path / "file").touch()
     with pytest.raises(SyndistillError, match="cannot write"):
-        shots.save(tmp_path / "missing" / "shots.npz")
+        shots.save(tmp_path / "file" / "shots.npz")
+    with full_disk(100), pytest.raises(SyndistillError, match="cannot write"):
+        shots.save(tmp_path / "shots.npz")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])

@@ -13,6 +13,8 @@ import torch
 
 from syndistill.errors import SyndistillError
 from syndistill.models.tensors_file import load_tensors, save_tensors
+from syndistill.safe_files import write_sealed
+from syndistill.safe_lines import TornLine
 from syndistill.training.loop import METRICS, STATE
 
 KILLED = """
@@ -87,11 +89,41 @@ def test_metrics_are_cut_where_the_state_stands(tmp_path, make_trainer):
     make_trainer(tmp_path, 10).run()
     with (tmp_path / METRICS).open("a") as file:  # the run went on to step 15 and died while writing of step 20
         file.write('{"step": 15, "loss": 9.0}\n{"step": 20, "lo')
-    make_trainer(tmp_path, 20).run()
+    with pytest.warns(TornLine, match="cut short"):
+        make_trainer(tmp_path, 20).run()
     assert logged_steps(tmp_path) == [5, 10, 15, 20]
     lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
     assert lines[2]["loss"] != 9.0
     assert set(lines[-1]) >= {"step", "loss", "nll", "nll_last", "ler_last", "gradient_norm", "learning_rate"}
+
+
+@pytest.mark.parametrize("line", ["", "x", "[]", '{"loss": 1}', '{"step": "5"}', '{"step": 5'])
+def test_a_damaged_line_of_the_log_is_named(tmp_path, make_trainer, line):
+    make_trainer(tmp_path, 10).run()
+    path = tmp_path / METRICS
+    path.write_text(line + "\n" + path.read_text())
+    with pytest.raises(SyndistillError, match=r"metrics\.jsonl line 1 is damaged"):
+        make_trainer(tmp_path, 20).run()
+
+
+def test_a_full_disk_under_the_log_stops_in_one_line_and_the_same_call_goes_on(tmp_path, make_trainer, full_disk):
+    make_trainer(tmp_path, 10).run()
+    size = (tmp_path / METRICS).stat().st_size
+    with full_disk(size + 50), pytest.raises(SyndistillError, match=r"cannot write .*metrics\.jsonl"):
+        make_trainer(tmp_path, 20).run()
+    assert (tmp_path / METRICS).stat().st_size == size
+    make_trainer(tmp_path, 20).run()
+    assert logged_steps(tmp_path) == [5, 10, 15, 20]
+
+
+def test_a_state_of_another_run_is_refused(tmp_path, make_trainer):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        write_sealed(tmp_path / name / "run.json", {"format": 1, "config": {"seed": name}, "hashes": {}})
+        make_trainer(tmp_path / name, 4).run()
+    (tmp_path / "one" / STATE).replace(tmp_path / "other" / STATE)
+    with pytest.raises(SyndistillError, match="of another run than this folder's"):
+        make_trainer(tmp_path / "other", 8).run()
 
 
 def test_a_foreign_or_truncated_state_is_refused_and_kept(tmp_path, make_trainer):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from syndistill.ablation.pictures import figures
 from syndistill.ablation.table import Table, read_table
 from syndistill.ablation.verdicts import answers, findings
 from syndistill.errors import SyndistillError
+from syndistill.safe_files import write_text
 
 
 class _Content(NamedTuple):
@@ -35,17 +35,13 @@ def write_report(source: Path, html_file: Path | None, markdown: Path | None) ->
             raise SyndistillError(f"{path}: there is no folder {path.parent}; choose another place")
     found = findings(table)
     content = _Content(table, answers(table, found), _gaps(table), figures(table, found), grids_of(table, found))
-    try:
-        html_file.write_text(_html(content), encoding="utf-8")
-        folder = markdown.with_suffix("")
-        if content.drawn:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-        for name, (_, svg) in content.drawn.items():
-            (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
-        markdown.write_text(_markdown(content, folder.name), encoding="utf-8")
-    except OSError as error:
-        raise SyndistillError(f"cannot write the report ({error}); choose another place") from None
+    write_text(html_file, _html(content))
+    folder = markdown.with_suffix("")
+    for name, (_, svg) in content.drawn.items():
+        write_text(folder / f"{name}.svg", svg)
+    for old in set(folder.glob("*.svg")) - {folder / f"{name}.svg" for name in content.drawn}:
+        old.unlink()
+    write_text(markdown, _markdown(content, folder.name))
     return [html_file, markdown]
 
 

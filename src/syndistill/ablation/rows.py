@@ -5,9 +5,8 @@ A line is the plan, the score of one Student or reference on one case, or a fail
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,6 +16,8 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from syndistill.ablation.jobs import FORMAT
 from syndistill.ablation.plan import Plan
 from syndistill.errors import SyndistillError
+from syndistill.safe_files import first_fault
+from syndistill.safe_lines import SealedLines
 from syndistill.training.config import Strict
 from syndistill.training.run_folder import versions
 
@@ -86,6 +87,8 @@ class Score(_OfRun):
         numbers = [self.nll, self.kl, self.us_per_shot, self.train_seconds]
         if self.errors > self.shots or not all(np.isfinite(x) for x in numbers if x is not None):
             raise ValueError("impossible counts, or a number that is not finite")
+        if self.reliability is not None and sum(self.reliability.counts) != self.shots:
+            raise ValueError(f"{self.shots} shots, but {sum(self.reliability.counts)} in the bins")
         return self
 
     @property
@@ -111,52 +114,34 @@ _LINE: TypeAdapter[PlanLine | Score | Failure] = TypeAdapter(Line)
 
 
 class Rows:
-    """A file of rows, read and checked as a whole.
+    """A file of rows, read and checked as a whole; several processes may append to it.
 
-    SyndistillError with the line's number for a line that is damaged, repeated or of another version. `mend`: a last
-    line without its end is what a kill leaves; it is cut off, and `cut` then says so.
+    SyndistillError with the line's number for a line that is damaged, repeated or of another version. mend: cut off
+    what a kill left of a last line; else it is only left out.
     """
 
     def __init__(self, path: Path, mend: bool = False) -> None:
-        self.path, self.cut = path, False
+        self.path = path
         self.plan: PlanLine | None = None
         self.scores: dict[tuple[str, str, int], Score] = {}
         self.failures: list[Failure] = []
-        try:
-            data = path.read_bytes() if path.exists() else b""
-        except OSError as error:
-            raise SyndistillError(f"cannot read {path}: {error.strerror}; choose another file of rows") from None
-        whole = data[: data.rfind(b"\n") + 1]
-        if mend and len(whole) < len(data):
-            with path.open("r+b") as file:
-                file.truncate(len(whole))
-            data, self.cut = whole, True
-        for number, line in enumerate(data.splitlines(keepends=True), start=1):
-            self._remember(self._read(number, line), number)
+        self._lines = SealedLines(path, "delete it, `syndistill ablate` then makes its row again")
+        with self._lines.held() if mend else nullcontext():
+            self._catch_up()
 
-    def _read(self, number: int, line: bytes) -> PlanLine | Score | Failure:
-        try:
-            content = json.loads(line) if line.endswith(b"\n") else None
-        except ValueError:
-            content = None
-        if not isinstance(content, dict):
-            raise SyndistillError(
-                f"{self.path} line {number} is damaged: delete it, `syndistill ablate` then makes its row again"
-            )
-        if content.get("format") != FORMAT:
-            raise SyndistillError(
-                f"{self.path} line {number} is of format {content.get('format')}, this version reads {FORMAT}: use the "
-                "version that wrote it, or another file of rows"
-            )
-        try:
-            return _LINE.validate_python(content)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise SyndistillError(
-                f"{self.path} line {number} is damaged ({where}: {first['msg']}): delete it, `syndistill ablate` then "
-                "makes its row again"
-            ) from None
+    def _catch_up(self) -> None:
+        """Take over what the file holds and this object does not."""
+        for number, content in self._lines.new():
+            if content.get("format") != FORMAT:
+                raise SyndistillError(
+                    f"{self.path} line {number} is of format {content.get('format')}, this version reads {FORMAT}: use "
+                    "the version that wrote it, or another file of rows"
+                )
+            try:
+                line = _LINE.validate_python(content)
+            except ValidationError as error:
+                raise self._lines.damaged(number, first_fault(error)) from None
+            self._remember(line, number)
 
     def _remember(self, line: PlanLine | Score | Failure, number: int) -> None:
         if isinstance(line, PlanLine):
@@ -170,18 +155,12 @@ class Rows:
 
     def append(self, lines: Iterable[PlanLine | Score | Failure]) -> None:
         """In one write, flushed to the disk; scores that are there already are left out."""
-        new = [line for line in lines if not isinstance(line, Score) or line.key not in self.scores]
-        text = "".join(line.model_dump_json() + "\n" for line in new)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab") as file:
-                file.write(text.encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise SyndistillError(f"cannot write {self.path} ({error.strerror}): free some space") from None
-        for line in new:
-            self._remember(line, 0)
+        with self._lines.held():
+            self._catch_up()
+            new = [line for line in lines if not isinstance(line, Score) or line.key not in self.scores]
+            self._lines.append(line.model_dump(mode="json") for line in new)
+            for line in new:
+                self._remember(line, 0)
 
     def has(self, run: str, cases: Sequence[tuple[str, int]]) -> bool:
         """Whether every (experiment, shots) of a run is there."""

@@ -6,9 +6,7 @@ command tries again.
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from syndistill.ablation.backends import Backend
@@ -17,6 +15,7 @@ from syndistill.ablation.plan import Plan
 from syndistill.ablation.rows import ROWS_FILE, PlanLine, Rows, Score
 from syndistill.ablation.work import Task, tasks_of, teacher_keys
 from syndistill.errors import SyndistillError
+from syndistill.safe_files import locked_folder, remove_stale
 
 ATTEMPTS = 2
 Say = Callable[[str], None]
@@ -47,10 +46,9 @@ def run_plan(
     """
     out = out.resolve()
     keys = teacher_keys(plan)
-    with _alone(out):
+    with locked_folder(out, "folder of a sweep"):
+        remove_stale(out)
         rows = Rows(rows_file or out / ROWS_FILE, mend=True)
-        if rows.cut:
-            say("a row cut short by a kill was removed; it is made again")
         runs = {str(job): parts_of(plan, job, out, keys)[-1].hash for job in jobs_of(plan)}
         line = PlanLine(plan=plan, teachers=keys, runs=runs)
         if rows.plan is None or (rows.plan.plan, rows.plan.teachers, rows.plan.runs) != (plan, keys, runs):
@@ -63,21 +61,6 @@ def run_plan(
             return _do(tasks, workers, rows, say, progress)
         finally:
             workers.close()
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        file = (out / ".lock").open("w")
-    except OSError as error:
-        raise SyndistillError(f"cannot make {out}: {error.strerror}; choose another --out") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise SyndistillError(f"another call is at work in {out}; wait for it, or stop it first") from None
-        yield
 
 
 def _do(tasks: list[Task], backend: Backend, rows: Rows, say: Say, progress: Progress | None) -> Outcome:

@@ -5,7 +5,6 @@ A task's work is a plain function of picklable arguments, so that any process, h
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -43,9 +42,14 @@ from syndistill.distill.road import is_finished
 from syndistill.distill.run import STUDENT_FILE, student_hashes, train_student
 from syndistill.distill.teacher import Teacher
 from syndistill.recipes.gated import pass_gate
-from syndistill.training.run_folder import write_json
+from syndistill.safe_files import read_sealed, write_sealed
+from syndistill.training.config import Strict
 
 SECONDS_FILE = "seconds.json"
+
+
+class _Seconds(Strict):
+    training: float
 
 
 @dataclass(frozen=True)
@@ -181,13 +185,13 @@ def _train(plan: Plan, job: Job, out: Path, part: Part) -> None:
         return
     began = time.monotonic()
     train_student(part.run, part.folder, cache_folder(out, asked), teacher=teacher)
-    write_json(part.folder / SECONDS_FILE, time.monotonic() - began)
+    write_sealed(part.folder / SECONDS_FILE, {"training": time.monotonic() - began})
 
 
 def _seconds(part: Part) -> float:
     """0 where a kill took the measurement."""
     path = part.folder / SECONDS_FILE
-    return float(json.loads(path.read_text())) if path.is_file() else 0.0
+    return float(read_sealed(path, "delete it", _Seconds).training) if path.is_file() else 0.0
 
 
 def _asked(plan: Plan, asked: str) -> Teacher:

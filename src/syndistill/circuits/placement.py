@@ -47,8 +47,7 @@ Ways = tuple[tuple[str, float], ...]
 
 NEAR_SHARE, NEAR_NATS = 0.995, 0.25
 """The least share of known shapes, and the most nats for each error, that are no cause for a warning. Of 62 circuits
-the
-Students lose to plain matching on 7, all above .25 nats (docs/circuits.md, scripts/far_from_home.py)."""
+the Students lose to plain matching on 7, all above .25 nats (docs/circuits.md, scripts/far_from_home.py)."""
 
 _AGREES = 0.8
 """Cosine of couplings from which places found without coordinates are believed; by chance it is below .6."""

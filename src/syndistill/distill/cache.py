@@ -8,7 +8,6 @@ Axes: B shots, R rounds, K ends (= R), S stabilisers, L lines, C logit channels.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,16 +17,26 @@ import torch
 from syndistill.circuits.layout import Layout
 from syndistill.distill.cache_signals import CachedSignal, begin, finish, is_written, write_part
 from syndistill.distill.cached_source import CachedSource
-from syndistill.distill.manifest import BEGUN, FORMAT, MANIFEST, CacheKey, file_sha256, read_manifest
+from syndistill.distill.manifest import (
+    BEGUN,
+    FORMAT,
+    MANIFEST,
+    CacheKey,
+    Chunk,
+    Manifest,
+    Shard,
+    begun_key,
+    read_manifest,
+)
 from syndistill.distill.packing import bytes_per_shot, pack_shots, unpack_shots
 from syndistill.distill.targets import cut
 from syndistill.distill.teacher import Answer, Teacher
 from syndistill.errors import SyndistillError
 from syndistill.models.tensors_file import load_tensors, save_tensors
+from syndistill.safe_files import file_sha256, foreign_files, read_sealed, write_sealed
 from syndistill.sampling.shots import Shots, concatenate
 from syndistill.sampling.stream import BatchSource
 from syndistill.training.distributed import ALONE, World, wait_for_all
-from syndistill.training.run_folder import write_json
 
 __all__ = ["CacheKey", "CachedSource", "add_signals", "announce", "cut", "read_manifest", "teacher_key", "write_cache"]
 
@@ -59,30 +68,33 @@ def write_cache(
             begin(folder, signal)
     wait_for_all(world)
     for index in range(world.rank, n_chunks, world.size):
-        if not _chunk_entry(folder, index).exists():
+        if _chunk_entry(folder, index).exists():
+            _read_chunk(folder, index)
+        else:
             _write_chunk(folder, index, _by_kind(source.chunk(index)), teacher, signals, only_last)
         if progress is not None:
             progress(index + 1, n_chunks)
     wait_for_all(world)
     if world.is_first:
-        shards = [shard for index in range(n_chunks) for shard in json.loads(_chunk_entry(folder, index).read_text())]
-        write_json(folder / MANIFEST, {"format": FORMAT, "key": key.model_dump(), "shards": shards})
-        (folder / BEGUN).unlink()
+        shards = [shard for index in range(n_chunks) for shard in _read_chunk(folder, index).shards]
+        write_sealed(folder / MANIFEST, Manifest(format=FORMAT, key=key, shards=shards).model_dump())
+        (folder / BEGUN).unlink(missing_ok=True)
     wait_for_all(world)
 
 
 def _begin(folder: Path, key: CacheKey) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SyndistillError(f"cannot make the cache {folder}: {error.strerror}; name another folder") from None
-    begun = folder / BEGUN
-    if begun.exists() and json.loads(begun.read_text()) != key.model_dump():
+    begun = begun_key(folder)
+    if begun is None:
+        require_own(folder)
+        write_sealed(folder / BEGUN, key.model_dump())
+    elif begun != key:
         raise SyndistillError(f"{folder} holds a half-written cache of something else; delete it or name another")
-    if not begun.exists():
-        if any(folder.iterdir()):
-            raise SyndistillError(f"{folder} is not empty and no cache; name another folder")
-        write_json(begun, key.model_dump())
+
+
+def require_own(folder: Path) -> None:
+    """SyndistillError for a folder of other files: nothing is written there."""
+    if not (folder / BEGUN).exists() and not (folder / MANIFEST).exists() and foreign_files(folder):
+        raise SyndistillError(f"{folder} is not empty and no cache; name another folder")
 
 
 def _by_kind(batches: Sequence[Shots]) -> dict[str, Shots]:
@@ -95,6 +107,12 @@ def _by_kind(batches: Sequence[Shots]) -> dict[str, Shots]:
 def _chunk_entry(folder: Path, index: int) -> Path:
     """Written when all shards of a chunk are."""
     return folder / f"chunk-{index:05}.json"
+
+
+def _read_chunk(folder: Path, index: int) -> Chunk:
+    path = _chunk_entry(folder, index)
+    chunk: Chunk = read_sealed(path, "delete it, the Teacher is then asked about its shots again", Chunk)
+    return chunk
 
 
 def _write_chunk(
@@ -113,16 +131,16 @@ def _write_chunk(
         for signal in signals:
             write_part(folder, name, signal, kept[signal.key])
         written.append(
-            {
-                "name": name,
-                "sha256": file_sha256(folder / name),
-                "basis": shots.basis,
-                "rounds": shots.rounds,
-                "shots": len(shots),
-                "distance": shots.layout.distance,
-            }
+            Shard(
+                name=name,
+                sha256=file_sha256(folder / name),
+                basis=shots.basis,
+                rounds=shots.rounds,
+                shots=len(shots),
+                distance=shots.layout.distance,
+            )
         )
-    write_json(_chunk_entry(folder, index), written)
+    write_sealed(_chunk_entry(folder, index), Chunk(shards=written).model_dump())
 
 
 def _ask(
@@ -157,13 +175,13 @@ def add_signals(
         for signal in lacking:
             begin(folder, signal)
     wait_for_all(world)
-    shards = read_manifest(folder)["shards"]
+    shards = read_manifest(folder).shards
     for done in range(world.rank, len(shards), world.size):
-        shard, name = shards[done], shards[done]["name"]
+        shard, name = shards[done], shards[done].name
         missing = [signal for signal in lacking if not (signal.folder(folder) / name).is_file()]
         if missing:
             tensors, _ = load_tensors(folder / name)
-            shots = unpack_shots(tensors, Layout(shard["distance"]), shard["basis"], shard["rounds"])
+            shots = unpack_shots(tensors, Layout(shard.distance), shard.basis, shard.rounds)
             _, kept = _ask(shots, teacher, missing)
             for signal in missing:
                 write_part(folder, name, signal, kept[signal.key])
@@ -172,7 +190,7 @@ def add_signals(
     wait_for_all(world)
     if world.is_first:
         for signal in lacking:
-            finish(folder, signal, shards, file_sha256)
+            finish(folder, signal, shards)
     wait_for_all(world)
 
 

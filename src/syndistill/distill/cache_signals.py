@@ -7,27 +7,50 @@ Axes: B shots, Q rounds kept, K ends, S stabilisers, L lines, C logit channels, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import Field
 
 from syndistill.circuits.layout import Layout
 from syndistill.distill.fusion import Fusion
+from syndistill.distill.manifest import Shard
 from syndistill.distill.statistics import TargetSpec, TargetStatistics
 from syndistill.distill.teacher import Answer
 from syndistill.errors import SyndistillError
 from syndistill.models.tensors_file import load_tensors, save_tensors
+from syndistill.safe_files import file_sha256, read_sealed, write_sealed
 from syndistill.sampling.shots import Shots
-from syndistill.training.run_folder import write_json
+from syndistill.training.config import Strict
 
 MANIFEST = "manifest.json"
 STATISTICS = "statistics.safetensors"
 SIGNALS = "signals"
 FORMAT = 1
+
+
+class _Part(Strict):
+    """A signal's file to one shard: the shard's name, its hash, and the part's own."""
+
+    name: str = Field(pattern=r"^[\w-][\w.-]*$")
+    of: str
+    sha256: str
+
+
+class _Manifest(Strict):
+    """Of one signal."""
+
+    format: int
+    signal: str
+    content: str
+    every_rounds: int | None
+    shape: list[int]
+    dtype: str
+    parts: list[_Part]
+    asked: dict[str, str | int] | None = None
+    variance_held: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,29 +127,33 @@ def write_part(cache: Path, shard: str, signal: CachedSignal, tensor: torch.Tens
     save_tensors(signal.folder(cache) / shard, {"values": tensor}, {"content": signal.content})
 
 
-def finish(cache: Path, signal: CachedSignal, shards: list[dict[str, Any]], sha256: Callable[[Path], str]) -> None:
-    """The manifest, once every shard has its part."""
+def finish(cache: Path, signal: CachedSignal, shards: list[Shard]) -> None:
+    """The manifest, once every shard has its part; an earlier call's parts may be damaged, so all are read."""
     folder = signal.folder(cache)
-    parts = [{"name": s["name"], "of": s["sha256"], "sha256": sha256(folder / s["name"])} for s in shards]
-    with_shape = load_tensors(folder / shards[0]["name"])[0]["values"]
-    content = {
-        "format": FORMAT,
-        "signal": signal.name,
-        "content": signal.content,
-        "every_rounds": signal.every_rounds,
-        "shape": list(with_shape.shape[2:]),
-        "dtype": str(with_shape.dtype).removeprefix("torch."),
-        "parts": parts,
-    }
-    if signal.statistics is not None:
-        content["asked"] = signal.statistics.spec._asdict()
-        content["variance_held"] = signal.statistics.held
-    write_json(folder / MANIFEST, content)
+    for shard in shards:
+        values = _part(folder / shard.name, signal, shard)
+    manifest = _Manifest(
+        format=FORMAT,
+        signal=signal.name,
+        content=signal.content,
+        every_rounds=signal.every_rounds,
+        shape=list(values.shape[2:]),
+        dtype=str(values.dtype).removeprefix("torch."),
+        parts=[_Part(name=s.name, of=s.sha256, sha256=file_sha256(folder / s.name)) for s in shards],
+        asked=None if signal.statistics is None else signal.statistics.spec._asdict(),
+        variance_held=None if signal.statistics is None else signal.statistics.held,
+    )
+    write_sealed(folder / MANIFEST, manifest.model_dump())
 
 
-def check_parts(
-    cache: Path, signal: CachedSignal, shards: list[dict[str, Any]], sha256: Callable[[Path], str]
-) -> None:
+def _part(path: Path, signal: CachedSignal, shard: Shard) -> torch.Tensor:
+    tensors, said = load_tensors(path)
+    if said.get("content") != signal.content or len(tensors.get("values", ())) != shard.shots:
+        raise SyndistillError(f"cache part {path} is of another signal or other shots; delete it, it is written anew")
+    return tensors["values"]
+
+
+def check_parts(cache: Path, signal: CachedSignal, shards: list[Shard]) -> None:
     """SyndistillError for a signal that is not there whole, damaged, or of other shots."""
     folder = signal.folder(cache)
     if not is_written(cache, signal):
@@ -136,17 +163,13 @@ def check_parts(
             f"holds {', '.join(held) or 'logits only'}; let the run add it"
         )
     remedy = f"delete {folder}, it is then written anew"
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        found = (manifest["format"], manifest["content"])
-        parts = {part["name"]: part for part in manifest["parts"]}
-        of_these = [parts[s["name"]]["of"] == s["sha256"] for s in shards]
-    except (ValueError, KeyError, TypeError):
-        raise SyndistillError(f"{folder / MANIFEST} is damaged or not of these shots; {remedy}") from None
-    if found != (FORMAT, signal.content) or not all(of_these):
+    manifest: _Manifest = read_sealed(folder / MANIFEST, remedy, _Manifest)
+    parts = {part.name: part for part in manifest.parts}
+    of_these = [shard.name in parts and parts[shard.name].of == shard.sha256 for shard in shards]
+    if (manifest.format, manifest.content) != (FORMAT, signal.content) or not all(of_these):
         raise SyndistillError(f"{folder} is of other shots or another content than its name says; {remedy}")
     if signal.statistics is not None and TargetStatistics.load(folder / STATISTICS).sha256 != signal.content:
         raise SyndistillError(f"{folder / STATISTICS} is not what the codes were made with; {remedy}")
     for name, part in parts.items():
-        if not (folder / name).is_file() or sha256(folder / name) != part["sha256"]:
+        if not (folder / name).is_file() or file_sha256(folder / name) != part.sha256:
             raise SyndistillError(f"cache part {folder / name} is missing or damaged; {remedy}")

@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from syndistill.circuits.layout import Layout
 from syndistill.distill.cache_signals import CachedSignal, check_parts
-from syndistill.distill.manifest import CacheKey, file_sha256, matching_manifest
+from syndistill.distill.manifest import CacheKey, Shard, matching_manifest
 from syndistill.distill.packing import unpack_shots
 from syndistill.distill.targets import TaughtShots, draw_ends
 from syndistill.errors import SyndistillError
 from syndistill.models.tensors_file import load_tensors
+from syndistill.safe_files import file_sha256
 
 
 @dataclass(frozen=True)
@@ -113,16 +113,16 @@ class CachedSource:
 
 
 def _load(folder: Path, key: CacheKey, signals: tuple[CachedSignal, ...]) -> list[_Group]:
-    shards = matching_manifest(folder, key)["shards"]
+    shards = matching_manifest(folder, key).shards
     for shard in shards:
-        path = folder / shard["name"]
-        if not path.is_file() or file_sha256(path) != shard["sha256"]:
+        path = folder / shard.name
+        if not path.is_file() or file_sha256(path) != shard.sha256:
             raise SyndistillError(f"cache shard {path} is missing or damaged; delete {folder} and write it anew")
     for signal in signals:
-        check_parts(folder, signal, shards, file_sha256)
-    kinds: dict[tuple[str, int, int], list[dict[str, Any]]] = {}
+        check_parts(folder, signal, shards)
+    kinds: dict[tuple[str, int, int], list[Shard]] = {}
     for shard in shards:
-        kinds.setdefault((shard["basis"], shard["rounds"], shard["distance"]), []).append(shard)
+        kinds.setdefault((shard.basis, shard.rounds, shard.distance), []).append(shard)
     return [
         _Group(basis, rounds, Layout(distance), _joined(folder, members, signals), signals)
         for (basis, rounds, distance), members in kinds.items()
@@ -130,19 +130,19 @@ def _load(folder: Path, key: CacheKey, signals: tuple[CachedSignal, ...]) -> lis
 
 
 def _joined(
-    folder: Path, shards: list[dict[str, Any]], signals: tuple[CachedSignal, ...]
+    folder: Path, shards: list[Shard], signals: tuple[CachedSignal, ...]
 ) -> dict[str, torch.Tensor]:
     """The shards' tensors one after the other, filled in as they are read: memory for one copy and one shard."""
-    total = sum(shard["shots"] for shard in shards)
+    total = sum(shard.shots for shard in shards)
     joined: dict[str, torch.Tensor] = {}
     start = 0
     for shard in shards:
-        tensors, _ = load_tensors(folder / shard["name"])
+        tensors, _ = load_tensors(folder / shard.name)
         for signal in signals:
-            tensors[signal.name] = load_tensors(signal.folder(folder) / shard["name"])[0]["values"]
+            tensors[signal.name] = load_tensors(signal.folder(folder) / shard.name)[0]["values"]
         for name, tensor in tensors.items():
             if name not in joined:
                 joined[name] = torch.empty((total, *tensor.shape[1:]), dtype=tensor.dtype)
-            joined[name][start : start + shard["shots"]] = tensor
-        start += shard["shots"]
+            joined[name][start : start + shard.shots] = tensor
+        start += shard.shots
     return joined

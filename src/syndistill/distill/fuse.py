@@ -20,11 +20,13 @@ from syndistill.distill.teacher import FrozenTeacher, Teacher
 from syndistill.errors import SyndistillError
 from syndistill.models.device import usable_device
 from syndistill.models.zoo import load_any
+from syndistill.safe_files import write_json
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import SimulatedSource
 from syndistill.training.config import DataConfig, Name, Strict, TrainingConfig
+from syndistill.training.distributed import join_world
 from syndistill.training.loop import Progress, Trainer
-from syndistill.training.run_folder import open_run, write_json
+from syndistill.training.run_folder import open_run
 
 FitShots = Annotated[int, Field(ge=1, le=10_000_000)]
 ReportShots = Annotated[int, Field(ge=2, le=10_000_000)]
@@ -73,7 +75,12 @@ def train_fusion(
     """Train (or go on) in `folder`; returns the fusion's path. fuse_report.json says what z_fuse is worth."""
     teacher = teacher or FrozenTeacher(load_any(run.teacher)[0])
     check_fuse(run, teacher)
-    open_run(folder, run, {"teacher": teacher.key()}, FUSION_FILE)
+    world = join_world(torch.device(run.training.device))
+    with open_run(folder, run, {"teacher": teacher.key()}, FUSION_FILE, world):
+        return _train(run, folder, progress, say, teacher)
+
+
+def _train(run: FuseRun, folder: Path, progress: Progress | None, say: Say, teacher: Teacher) -> Path:
     seed = run.training.seed
     fusion = _fresh_fusion(run, teacher)
     if fusion.probes:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from syndistill.errors import SyndistillError
+from syndistill.safe_files import read_sealed
 from syndistill.training.config import Strict
 
 MANIFEST = "manifest.json"
@@ -27,36 +28,61 @@ class CacheKey(Strict):
     """Hash of the noisy circuits behind the shots."""
 
 
-def file_sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+class Shard(Strict):
+    """A file of shots of one basis and number of rounds, and the hash of its bytes."""
+
+    name: str = Field(pattern=r"^[\w-][\w.-]*$")
+    sha256: str
+    basis: str
+    rounds: int = Field(gt=0)
+    shots: int = Field(gt=0)
+    distance: int = Field(gt=0)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+class Chunk(Strict):
+    """The shards of one chunk of shots."""
+
+    shards: list[Shard]
+
+
+class Manifest(Strict):
+    """A finished cache."""
+
+    format: int
+    key: CacheKey
+    shards: list[Shard]
+
+
+def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise SyndistillError(f"{folder} holds no finished cache (no {MANIFEST}); write it first")
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
-    except json.JSONDecodeError:
-        raise SyndistillError(f"{path} is damaged; delete {folder} and write it anew") from None
-    if manifest.get("format") != FORMAT:
-        raise SyndistillError(f"{path} is of format {manifest.get('format')}, this version reads {FORMAT}")
+    manifest: Manifest = read_sealed(path, f"delete {folder} and write it anew", Manifest)
+    if manifest.format != FORMAT:
+        raise SyndistillError(f"{path} is of format {manifest.format}, this version reads {FORMAT}; write it anew")
     return manifest
+
+
+def begun_key(folder: Path) -> CacheKey | None:
+    """Of a cache that was begun; None where there is none."""
+    path = folder / BEGUN
+    if not path.exists():
+        return None
+    key: CacheKey = read_sealed(path, f"delete {folder} and write it anew", CacheKey)
+    return key
 
 
 def is_of(folder: Path, key: CacheKey) -> bool:
     """Whether the folder holds a cache of this key, finished or being written."""
     if (folder / MANIFEST).is_file():
-        return bool(read_manifest(folder)["key"] == key.model_dump())
-    begun = folder / BEGUN
-    return begun.is_file() and json.loads(begun.read_text()) == key.model_dump()
+        return read_manifest(folder).key == key
+    return begun_key(folder) == key
 
 
-def matching_manifest(folder: Path, key: CacheKey) -> dict[str, Any]:
+def matching_manifest(folder: Path, key: CacheKey) -> Manifest:
     """SyndistillError for a cache that was made from anything else than the key says."""
     manifest = read_manifest(folder)
-    found, wanted = manifest["key"], key.model_dump()
-    if wrong := [k for k in wanted if found.get(k) != wanted[k]]:
+    if wrong := [what for what in CacheKey.model_fields if getattr(manifest.key, what) != getattr(key, what)]:
         raise SyndistillError(
             f"the cache {folder} was made from another {' and another '.join(wrong)} than this run's; "
             "point the run at its own cache or write a new one"

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import ValidationError, model_validator
 
 from syndistill.distill.fuse import FUSION_FILE, REPORT_FILE, FitShots, FuseRun, ReportShots, check_fuse, train_fusion
@@ -26,10 +27,12 @@ from syndistill.distill.terms import FeatureTerm, FinalTerm, FusedTerm, LabelTer
 from syndistill.errors import SyndistillError
 from syndistill.models.device import usable_device
 from syndistill.models.zoo import load_any
+from syndistill.safe_files import write_json
 from syndistill.training.config import Name, Strict, TrainingConfig
+from syndistill.training.distributed import join_world
 from syndistill.training.loop import Progress
 from syndistill.training.run import AnyNetworkConfig, fresh_network
-from syndistill.training.run_folder import open_run, read_run, write_json
+from syndistill.training.run_folder import open_run, read_run
 
 ROAD_FILE = "road.json"
 Stage = Literal["no_kd", "baseline", "stage1", "fuse", "stage2"]
@@ -191,7 +194,14 @@ def walk_road(
     teacher = teacher or FrozenTeacher(load_any(run.teacher)[0])
     cache = cache or folder / "cache"
     check_road(run, teacher, cache)
-    open_run(folder, run, {"teacher": teacher.key()}, ROAD_FILE)
+    world = join_world(torch.device(run.baseline.training.device))
+    with open_run(folder, run, {"teacher": teacher.key()}, ROAD_FILE, world):
+        return _walk(run, folder, cache, bar, cache_progress, say, teacher)
+
+
+def _walk(
+    run: RoadRun, folder: Path, cache: Path, bar: Bar, cache_progress: Count | None, say: Say, teacher: Teacher
+) -> Path:
     walk = _Walk(run, folder, cache, bar, cache_progress, say, teacher)
     seconds: dict[str, float] = {}
     parts: dict[str, Callable[[], None]] = {"fuse": walk.fuse, "cache": walk.fill}

@@ -35,6 +35,7 @@ from syndistill.models.saving import save_network, weights_hash
 from syndistill.models.zoo import load_any
 from syndistill.sampling.stream import BatchSource
 from syndistill.training.config import Name, Precision, Strict, TrainingConfig, check_network_fits, signature
+from syndistill.training.distributed import join_world, wait_for_all
 from syndistill.training.loop import Progress, Trainer
 from syndistill.training.run import AnyNetworkConfig, fresh_network, start_weights
 from syndistill.training.run_folder import open_run
@@ -99,8 +100,24 @@ def train_student(
     """
     teacher = teacher or FrozenTeacher(load_any(run.teacher)[0], run.teacher_precision)
     network, fusion, said = student_start(run, teacher)
-    open_run(folder, run, student_hashes(run, teacher), STUDENT_FILE)
-    cache = cache or folder / "cache"
+    world = join_world(torch.device(run.training.device))
+    with open_run(folder, run, student_hashes(run, teacher), STUDENT_FILE, world):
+        cache = cache or folder / "cache"
+        return _train(run, folder, cache, teacher, network, fusion, said, progress, cache_progress, say)
+
+
+def _train(
+    run: StudentRun,
+    folder: Path,
+    cache: Path,
+    teacher: Teacher,
+    network: DecoderNetwork,
+    fusion: Fusion | None,
+    said: dict[str, Any] | None,
+    progress: Progress | None,
+    cache_progress: Count | None,
+    say: Say,
+) -> Path:
     if said is not None and not said.get("better"):
         say(
             "WARNING: z_fuse is not better in NLL than the Teacher's calibrated final logit (see fuse_report.json); "
@@ -118,17 +135,23 @@ def train_student(
     )  # fmt: skip
     trainer = Trainer(network, stage.objective, source, run.training, folder, stage.adapters)
     trainer.run(progress)
-    stage.save_adapters(folder, trainer.ema_extra_state())
-    network.load_state_dict(trainer.ema_state())
+    path = folder / STUDENT_FILE
+    if trainer.world.is_first:
+        stage.save_adapters(folder, trainer.ema_extra_state())
+        network.load_state_dict(trainer.ema_state())
+        save_network(path, network, _said_of(run, teacher, trainer, said))
+    wait_for_all(trainer.world)
+    return path
+
+
+def _said_of(run: StudentRun, teacher: Teacher, trainer: Trainer, said: dict[str, Any] | None) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "run": run.model_dump(mode="json"), "teacher_hash": teacher.key(), "shots_seen": trainer.shots_seen,
         NOISE_KEY: signature(run.data.simulated).to_json(),
     }  # fmt: skip
     if said is not None:
         metadata["fused_better_than_calibrated_final"] = bool(said.get("better"))
-    path = folder / STUDENT_FILE
-    save_network(path, network, metadata)
-    return path
+    return metadata
 
 
 def student_start(run: StudentRun, teacher: Teacher) -> tuple[DecoderNetwork, Fusion | None, dict[str, Any] | None]:

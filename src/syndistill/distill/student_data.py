@@ -6,7 +6,8 @@ Axes: B shots, R rounds, K ends, S stabilisers.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from pydantic import Field, model_validator
 
 from syndistill.circuits.experiment import Experiment
-from syndistill.distill.cache import add_signals, announce, write_cache
+from syndistill.distill.cache import add_signals, announce, require_own, write_cache
 from syndistill.distill.cache_signals import CachedSignal, is_written
 from syndistill.distill.cached_source import CachedSource
 from syndistill.distill.manifest import MANIFEST, CacheKey, matching_manifest
@@ -22,10 +23,11 @@ from syndistill.distill.targets import TaughtShots, cut, draw_ends
 from syndistill.distill.teacher import Teacher
 from syndistill.distill.terms import Where
 from syndistill.distill.unsure import Unsure, UnsureSource
+from syndistill.safe_files import LOCK_FILE, locked, remove_stale
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import SimulatedSource
 from syndistill.training.config import DataConfig, Number, Rounds, RoundsPhase, Seed, Strict, TrainingConfig
-from syndistill.training.distributed import ALONE, World, join_world
+from syndistill.training.distributed import ALONE, World, join_world, wait_for_all
 
 CACHE_SEED = 1_000_003  # of a cache's shots; runs that share a cache differ in their own seeds
 SHARE_CHUNKS = 4  # half a second each
@@ -145,10 +147,39 @@ def complete_cache(
     say: Say,
     world: World = ALONE,
 ) -> None:
-    """Write the cache, or what of these signals it lacks; what it will take is said first."""
+    """Write the cache, or what of these signals it lacks; what it will take is said first.
+
+    While another process writes to it, this one waits, and then goes on from what is there.
+    """
+    key = cache_key(data, teacher)
+    if world.size == 1 and (folder / MANIFEST).is_file() and all(is_written(folder, signal) for signal in signals):
+        matching_manifest(folder, key)
+        return
+    with _alone(folder, say) if world.is_first else nullcontext():
+        wait_for_all(world)
+        _complete(data, teacher, key, folder, signals, progress, say, world)
+
+
+@contextmanager
+def _alone(folder: Path, say: Say) -> Iterator[None]:
+    require_own(folder)  # before a lock is written there
+    with locked(folder / LOCK_FILE, f"the cache {folder}", wait=-1, say=say):
+        remove_stale(folder)
+        yield
+
+
+def _complete(
+    data: StudentData,
+    teacher: Teacher,
+    key: CacheKey,
+    folder: Path,
+    signals: Sequence[CachedSignal],
+    progress: Count | None,
+    say: Say,
+    world: World,
+) -> None:
     fresh = simulated(data, 256, data.cache_seed)
     n_chunks = -(-data.cached_shots // (fresh.batches_per_chunk * fresh.batch_size))
-    key = cache_key(data, teacher)
     lacking = [signal for signal in signals if not is_written(folder, signal)]
     begun = (folder / MANIFEST).is_file()
     if not begun or lacking:

@@ -5,7 +5,6 @@ Axes: B shots, K ends, L lines, O observables.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,9 +19,9 @@ from syndistill.distill.teacher import Teacher
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork
+from syndistill.safe_files import read_sealed, write_sealed
 from syndistill.sampling.shots import Shots
 from syndistill.training.objective import joint_class, label_loss
-from syndistill.training.run_folder import write_json
 
 WEIGHTS_FILE = "weights.json"
 BATCHES = 4
@@ -36,19 +35,20 @@ class Weighting(NamedTuple):
 
     def save(self, path: Path, said: Mapping[str, object]) -> None:
         gate = None if self.gate is None else {str(end): weight for end, weight in self.gate.items()}
-        write_json(path, {"scales": self.scales, "gate": gate, **said})
+        write_sealed(path, {"scales": self.scales, "gate": gate, **said})
 
     @classmethod
     def load(cls, path: Path) -> Weighting:
+        remedy = "start the stage in a fresh folder"
+        content = read_sealed(path, remedy)
         try:
-            content = json.loads(path.read_text())
             gate = content["gate"]
             return cls(
                 {name: float(scale) for name, scale in content["scales"].items()},
                 None if gate is None else {int(end): float(weight) for end, weight in gate.items()},
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise SyndistillError(f"{path} is damaged; start the stage in a fresh folder") from None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise SyndistillError(f"{path} is damaged; {remedy}") from None
 
 
 def measure_scales(

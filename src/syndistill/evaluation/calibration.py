@@ -176,6 +176,15 @@ class CalibrationSums(NamedTuple):
         sums = [tuple(_totals(inverse, np.array(mine + theirs)).tolist()) for mine, theirs in pairs]
         return CalibrationSums(self.nll_sum + other.nll_sum, tuple(cells.tolist()), *sums)
 
+    def require_counts(self, shots: int, errors_per_observable: tuple[int, ...]) -> None:
+        """ValueError where so many shots with so many wrong decisions can't have given these sums."""
+        counts, flips, cells = (np.array(values) for values in (self.counts, self.flips, self.cells))
+        wrong = np.where(cells < _CELLS // 2, flips, counts - flips)
+        tied = counts[cells == _CELLS // 2].sum()  # log-odds of exactly 0 lie in this cell and decide "not flipped"
+        impossible = ((flips < 0) | (flips > counts)).any() or counts.sum() != shots * len(errors_per_observable)
+        if impossible or abs(wrong.sum() - sum(errors_per_observable)) > tied:
+            raise ValueError(f"calibration sums are not of {shots} shots with {errors_per_observable} errors")
+
     def nll(self) -> float:
         """As the function `nll`."""
         return self.nll_sum / sum(self.counts)

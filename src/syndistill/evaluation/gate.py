@@ -7,7 +7,6 @@ matching in every experiment, and its logits need no rescaling to be believed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +21,7 @@ from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import compare_recorded
 from syndistill.models.contract import DecoderNetwork
 from syndistill.models.saving import weights_hash
+from syndistill.safe_files import first_fault, read_sealed
 from syndistill.sampling.seeds import derived_seed
 from syndistill.sampling.stored import StoredShots
 
@@ -89,11 +89,12 @@ class GateReport(_Frozen):
     @classmethod
     def load(cls, path: Path) -> GateReport:
         """Reads what `to_json` gave; the verdict is made anew from the counts. SyndistillError if it is damaged."""
+        remedy = "delete it, the Teacher is then judged again"
+        content = read_sealed(path, remedy)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
             return cls.model_validate({k: v for k, v in content.items() if k not in ("passed", "faults")})
-        except (OSError, ValueError, AttributeError, ValidationError):
-            raise SyndistillError(f"{path} is damaged; delete it, the Teacher is then judged again") from None
+        except ValidationError as error:
+            raise SyndistillError(f"{path} is damaged ({first_fault(error)}); {remedy}") from None
 
 
 def judge_teacher(

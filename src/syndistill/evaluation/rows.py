@@ -1,4 +1,4 @@
-"""Rows: what was counted, in a form that adds up, and the file they are appended to.
+"""Rows: what was counted, in a form that adds up; `rows_file` has the file they are appended to.
 
 A Row counts one decoder on one batch of shots, a Pair two decoders on the same batch.  Each has a key, the hash of who
 decoded what; the same key is never counted twice, so a rerun continues where the last one stopped.  Rates and intervals
@@ -9,20 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from pathlib import Path
 from typing import Any, TypeVar
 
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.calibration import CalibrationSums
 from syndistill.evaluation.intervals import Ratio, ler_ratio, mcnemar, wilson
-
-FORMAT = 1
-
 
 _ROW_REPORT = (
     *("decoder", "shots", "errors", "ler", "low", "high", "us_per_shot", "parameters"),
@@ -77,6 +71,10 @@ class Row:
 
     def __post_init__(self) -> None:
         _require_counts(self.shots, self.errors, *self.errors_per_observable)
+        if not max(self.errors_per_observable) <= self.errors <= sum(self.errors_per_observable):
+            raise ValueError(f"{self.errors} errors, but {self.errors_per_observable} of the observables")
+        if self.calibration is not None:
+            self.calibration.require_counts(self.shots, self.errors_per_observable)
         if not 0 <= self.seconds < float("inf"):
             raise ValueError(f"seconds {self.seconds}")
 
@@ -230,90 +228,3 @@ def _sum(group: list[Counted]) -> Counted:
         sums = [row.calibration for row in rows if row.calibration is not None]
         changes["calibration"] = reduce(CalibrationSums.add, sums) if len(sums) == len(rows) else None
     return dataclasses.replace(first, **changes)
-
-
-def _to_line(one: Row | Pair) -> str:
-    fields = {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
-    if isinstance(one, Row):
-        fields["calibration"] = None if one.calibration is None else one.calibration.to_json()
-    head = {"format": FORMAT, "kind": "row" if isinstance(one, Row) else "pair", "key": one.key}
-    return json.dumps(head | fields, allow_nan=False)
-
-
-def _from_line(line: str) -> Row | Pair:
-    """Raises ValueError, KeyError, TypeError or AttributeError for anything `_to_line` did not write."""
-    fields = json.loads(line)
-    if fields.pop("format") != FORMAT:
-        raise ValueError("another format")
-    kind, key = fields.pop("kind"), fields.pop("key")
-    found: Row | Pair
-    if kind == "row":
-        if fields["calibration"] is not None:
-            fields["calibration"] = CalibrationSums.from_json(fields["calibration"])
-        fields["errors_per_observable"] = tuple(fields["errors_per_observable"])
-        found = Row(**fields)
-    elif kind == "pair":
-        found = Pair(**fields)
-    else:
-        raise ValueError("another kind")
-    if found.key != key:
-        raise ValueError("the key does not fit")
-    return found
-
-
-class RowsFile:
-    """A file of rows and pairs, one JSON object a line; reading it all at once checks every line.
-
-    Raises SyndistillError for a line that is damaged or of another version (with its number), and for a path that
-    cannot be written.  `None` as path keeps the rows in memory only.
-    """
-
-    def __init__(self, path: str | Path | None) -> None:
-        self._path = None if path is None else Path(path)
-        self.rows: dict[str, Row] = {}
-        self.pairs: dict[str, Pair] = {}
-        if self._path is None:
-            return
-        try:
-            with open(self._path, "a+", encoding="utf-8") as file:
-                file.seek(0)
-                text = file.read()
-        except (OSError, UnicodeDecodeError) as error:
-            raise SyndistillError(f"cannot use {path} as a file of rows ({error}): choose another path") from error
-        for number, line in enumerate(text.splitlines(keepends=True), start=1):
-            self._read(number, line)
-
-    def _read(self, number: int, line: str) -> None:
-        try:
-            if not line.endswith("\n"):
-                raise ValueError("cut short")
-            one = _from_line(line)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SyndistillError(
-                f"{self._path} line {number} is damaged or of another version ({type(error).__name__}): "
-                "delete that line (its batch is then decoded again) or take another file"
-            ) from error
-        if one.key in self.rows or one.key in self.pairs:
-            raise SyndistillError(f"{self._path} line {number} repeats an earlier line: delete one of the two")
-        self._remember(one)
-
-    def _remember(self, one: Row | Pair) -> None:
-        if isinstance(one, Row):
-            self.rows[one.key] = one
-        else:
-            self.pairs[one.key] = one
-
-    def append(self, counted: Iterable[Row | Pair]) -> None:
-        """Adds rows and pairs that are not in the file, in one write, flushed to the disk."""
-        new = [one for one in counted if one.key not in self.rows and one.key not in self.pairs]
-        if self._path is not None and new:
-            lines = "".join(_to_line(one) + "\n" for one in new)
-            try:
-                with open(self._path, "a", encoding="utf-8") as file:
-                    file.write(lines)
-                    file.flush()
-                    os.fsync(file.fileno())
-            except OSError as error:
-                raise SyndistillError(f"cannot write {self._path} ({error.strerror}): free some space") from error
-        for one in new:
-            self._remember(one)

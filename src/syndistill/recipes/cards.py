@@ -10,18 +10,17 @@ did; without them a card says nothing of times, or of kept fractions and reliabi
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from syndistill.errors import SyndistillError
-from syndistill.evaluation.rows import Row, RowsFile, combine
+from syndistill.evaluation.rows import Row, combine
+from syndistill.evaluation.rows_file import RowsFile
 from syndistill.files.network_file import network_path, shipped_names
 from syndistill.models.saving import weights_hash
 from syndistill.models.zoo import load_any
-from syndistill.training.run_folder import write_json
+from syndistill.safe_files import file_sha256, read_json, write_json
 
 _SCORES = ("experiment", "shots", "errors", "ler", "low", "high", "nll", "ece", "best_temperature", "us_per_shot")
 
@@ -44,7 +43,7 @@ def card_of(
     return {
         "name": name,
         "weights_sha256": key,
-        "file_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "file_sha256": file_sha256(path),
         "config": network.config.model_dump(mode="json"),
         "parameters": network.n_parameters(),
         "multiply_adds_per_round": {f"r={r}": round(network.multiply_adds(r)) for r in (3, 9, 25)},
@@ -77,10 +76,7 @@ def _times(weights_sha256: str, speed: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(paths: list[Path], maker: str) -> list[dict[str, Any]]:
-    try:
-        return [json.loads(path.read_text()) for path in paths]
-    except (OSError, ValueError) as error:
-        raise SyndistillError(f"cannot read {', '.join(map(str, paths))} ({error}); {maker} makes it") from None
+    return [read_json(path, f"{maker} makes it") for path in paths]
 
 
 def _about(weights_sha256: str, found: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -8,7 +8,6 @@ Decoders are named as for `syndistill evaluate`; matching-gap is there too.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +19,8 @@ from syndistill.errors import SyndistillError
 from syndistill.evaluation.calibration import best_temperature, ece, log_odds, reliability
 from syndistill.evaluation.confidence import Kept, kept_curve
 from syndistill.evaluation.subject import Subject
+from syndistill.safe_files import replacing, write_json
 from syndistill.sampling.stored import StoredShots, evaluation_seed
-from syndistill.training.run_folder import write_json
 
 EXPERIMENT = "d=3,rounds=3,basis=z,noise=si1000,p=0.004"
 DECODERS = ("matching-gap", "student-d3", "optimal")
@@ -85,14 +84,8 @@ def draw(found: Sequence[dict[str, Any]], path: Path) -> None:
             axes.spines[side].set_visible(False)
     title = f"{found[0]['experiment']}: the same {found[0]['shots']:,} shots for every decoder"
     figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(path) as beside:
         figure.savefig(beside, format="png")
-        os.replace(beside, path)
-    except OSError as error:
-        raise SyndistillError(f"cannot write {path}: {error.strerror}; choose another folder") from None
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _draw_kept(axes: Any, one: dict[str, Any], colour: str) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +21,8 @@ from syndistill.distill.student_data import StudentData
 from syndistill.distill.terms import LabelTerm
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import Comparison
-from syndistill.evaluation.rows import RowsFile, combine
+from syndistill.evaluation.rows import combine
+from syndistill.evaluation.rows_file import RowsFile
 from syndistill.evaluation.subject import Subject
 from syndistill.evaluation.tables import rows_table
 from syndistill.models.presets import preset
@@ -31,8 +31,9 @@ from syndistill.recipes.gated import distil_gated
 from syndistill.recipes.picture import draw_comparison
 from syndistill.recipes.roads import probe_training
 from syndistill.recipes.students import fixed_rounds
+from syndistill.safe_files import read_sealed, write_sealed
 from syndistill.training.config import OptimiserConfig, TrainingConfig
-from syndistill.training.run_folder import RUN_FILE, read_run, write_json
+from syndistill.training.run_folder import RUN_FILE, read_run
 
 TEACHER = "teacher-d3"
 ROUNDS, P = 3, 0.004
@@ -151,7 +152,7 @@ def run_demo(out: Path, teacher: str, budget: Budget, accept_any_teacher: bool) 
         LABELS,
         highlight=students["stage2"],
     )
-    write_json(out / RESULT, {"demo": wanted, **found.to_json()})
+    write_sealed(out / RESULT, {"demo": wanted, **found.to_json()})
     return found
 
 
@@ -174,11 +175,8 @@ def _walk(folder: Path, road: RoadRun, budget: Budget, accept_any_teacher: bool,
 
 
 def _check_finished(out: Path, wanted: dict[str, Any]) -> None:
-    try:
-        found = json.loads((out / RESULT).read_text(encoding="utf-8"))["demo"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise SyndistillError(f"{out / RESULT} is damaged; delete it, the demo then judges again") from None
-    if found != wanted:
+    found = read_sealed(out / RESULT, "delete it, the demo then judges again")
+    if found.get("demo") != wanted:
         raise SyndistillError(f"{out} holds a finished demo with other settings; choose another --out")
     print(f"{out} holds this demo, finished; nothing is trained. Delete the folder to run it again.", file=sys.stderr)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+
+import torch
 
 from syndistill.distill.fuse import FUSION_FILE, FuseRun, check_fuse, train_fusion
 from syndistill.distill.one_pass import check_cache
@@ -17,8 +19,10 @@ from syndistill.evaluation.gate import ROUNDS, SHOTS, GateReport, P, judge_teach
 from syndistill.models.contract import DecoderNetwork
 from syndistill.models.saving import weights_hash
 from syndistill.models.zoo import load_any
+from syndistill.safe_files import write_sealed
 from syndistill.training.config import DataConfig
-from syndistill.training.run_folder import open_run, write_json
+from syndistill.training.distributed import join_world
+from syndistill.training.run_folder import open_run
 
 GATE_FILE = "gate.json"
 Count = Callable[[int, int], None]
@@ -46,7 +50,24 @@ def distil_gated(
     """
     precision = run.teacher_precision if isinstance(run, StudentRun) else "fp32"
     teacher = FrozenTeacher(load_any(run.teacher)[0], precision)
-    _open(run, teacher, folder, cache)
+    with _opened(run, teacher, folder, cache):
+        return _distil(
+            run, folder, teacher, cache, accept_any_teacher, gate_shots, gate_progress, cache_progress, bar, say
+        )
+
+
+def _distil(
+    run: StudentRun | FuseRun | RoadRun,
+    folder: Path,
+    teacher: FrozenTeacher,
+    cache: Path | None,
+    accept_any_teacher: bool,
+    gate_shots: int,
+    gate_progress: Count | None,
+    cache_progress: Count | None,
+    bar: Bar,
+    say: Say,
+) -> Path:
     if not isinstance(run, StudentRun) or run.terms.needs_teacher:
         pass_gate(run.teacher, run.data, folder, accept_any_teacher, gate_shots, gate_progress, say)
     if isinstance(run, RoadRun):
@@ -57,18 +78,21 @@ def distil_gated(
         return train_student(run, folder, cache, progress, cache_progress, say, teacher)
 
 
-def _open(run: StudentRun | FuseRun | RoadRun, teacher: FrozenTeacher, folder: Path, cache: Path | None) -> None:
+def _opened(
+    run: StudentRun | FuseRun | RoadRun, teacher: FrozenTeacher, folder: Path, cache: Path | None
+) -> AbstractContextManager[None]:
     """Begin the run's folder, or go on in it, once all that can be refused beforehand has been looked at."""
     if isinstance(run, RoadRun):
         check_road(run, teacher, cache or folder / "cache")
-        open_run(folder, run, {"teacher": teacher.key()}, ROAD_FILE)
-    elif isinstance(run, FuseRun):
+        world = join_world(torch.device(run.baseline.training.device))
+        return open_run(folder, run, {"teacher": teacher.key()}, ROAD_FILE, world)
+    world = join_world(torch.device(run.training.device))
+    if isinstance(run, FuseRun):
         check_fuse(run, teacher)
-        open_run(folder, run, {"teacher": teacher.key()}, FUSION_FILE)
-    else:
-        student_start(run, teacher)
-        check_cache(run.data, teacher, cache or folder / "cache")
-        open_run(folder, run, student_hashes(run, teacher), STUDENT_FILE)
+        return open_run(folder, run, {"teacher": teacher.key()}, FUSION_FILE, world)
+    student_start(run, teacher)
+    check_cache(run.data, teacher, cache or folder / "cache")
+    return open_run(folder, run, student_hashes(run, teacher), STUDENT_FILE, world)
 
 
 def pass_gate(
@@ -86,7 +110,7 @@ def pass_gate(
     if report is None:
         say(f"judging the Teacher {name} against plain matching")
         report = _judge(data, network, shots, progress)
-        write_json(folder / GATE_FILE, report.to_json())
+        write_sealed(folder / GATE_FILE, report.to_json())
     if not report.passed and not accept_any_teacher:
         raise SyndistillError(
             f"the gate refuses the Teacher {name}: {'; '.join(report.faults)}; train it further, or pass "

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import Comparison
 from syndistill.evaluation.rows import Row
+from syndistill.safe_files import replacing
 
 HIGHLIGHT, NETWORK, REFERENCE, OPTIMUM = "#c2410c", "#1d4ed8", "#475569", "#15803d"
 
@@ -81,11 +80,5 @@ def _colour(row: Row, highlight: str, optimum: str) -> str:
 
 
 def _save(figure, path: Path) -> None:  # type: ignore[no-untyped-def]
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(path) as beside:
         figure.savefig(beside, format="png")
-        os.replace(beside, path)
-    except OSError as error:
-        raise SyndistillError(f"cannot write {path}: {error.strerror}; choose another folder") from None
-    finally:
-        beside.unlink(missing_ok=True)

@@ -5,8 +5,6 @@ Axes: B shots.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +26,8 @@ from syndistill.evaluation.calibration import log_odds, nll
 from syndistill.models.tensors_file import load_tensors, save_tensors
 from syndistill.models.zoo import load_any
 from syndistill.recipes.road_plan import Case, Job, Plan
+from syndistill.safe_files import first_fault
+from syndistill.safe_lines import SealedLines
 from syndistill.sampling.stored import StoredShots, evaluation_seed
 from syndistill.training.config import Strict
 
@@ -74,22 +74,20 @@ class ScoresFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.scores: dict[tuple[str, str, int, int, str, int], Score] = {}
-        try:
-            text = path.read_text(encoding="utf-8") if path.exists() else ""
-        except (OSError, UnicodeDecodeError) as error:
-            raise SyndistillError(f"cannot use {path} as a file of rows ({error}): choose another path") from None
-        for number, line in enumerate(text.splitlines(), start=1):
-            try:
-                score = Score.model_validate_json(line)
-            except ValidationError:
-                raise SyndistillError(
-                    f"{path} line {number} is damaged or no row of this table: delete it, its run is then judged again"
-                ) from None
-            if score.key in self.scores:
-                raise SyndistillError(f"{path} line {number} repeats an earlier line: delete one of the two")
-            self.scores[score.key] = score
+        self._lines = SealedLines(path, "delete it, its run is then judged again")
+        self._catch_up()
         if len(teachers := {score.teacher for score in self.scores.values()}) > 1:
             raise SyndistillError(f"{path} has rows of {len(teachers)} Teachers: keep those of one")
+
+    def _catch_up(self) -> None:
+        for number, content in self._lines.new():
+            try:
+                score = Score.model_validate(content)
+            except ValidationError as error:
+                raise self._lines.damaged(number, first_fault(error)) from None
+            if score.key in self.scores:
+                raise SyndistillError(f"{self.path} line {number} repeats an earlier line: delete one of the two")
+            self.scores[score.key] = score
 
     def require_teacher(self, teacher: str) -> None:
         if foreign := [score for score in self.scores.values() if score.teacher != teacher]:
@@ -100,16 +98,11 @@ class ScoresFile:
 
     def append(self, scores: Iterable[Score]) -> None:
         """In one write, flushed to the disk."""
-        new = [score for score in scores if score.key not in self.scores]
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("".join(json.dumps(score.model_dump()) + "\n" for score in new))
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise SyndistillError(f"cannot write {self.path} ({error.strerror}): choose another place") from None
-        self.scores |= {score.key: score for score in new}
+        with self._lines.held():
+            self._catch_up()
+            new = [score for score in scores if score.key not in self.scores]
+            self._lines.append(score.model_dump() for score in new)
+            self.scores |= {score.key: score for score in new}
 
 
 @lru_cache(maxsize=8)

@@ -42,6 +42,7 @@ from syndistill.recipes.road_scores import (
     judge_references,
     key_of,
 )
+from syndistill.safe_files import locked_folder, write_text
 from syndistill.training.run import validated
 
 Task = Callable[[], list[Score]]
@@ -55,7 +56,7 @@ def make_table(plan: Plan, out: Path, rows: Path, workers: int, accept_any_teach
     left = [job for job in plan.jobs if any(key_of(job, case) not in file.scores for case in plan.cases)]
     if not left:
         return file
-    with progress_bars() as bars:
+    with locked_folder(out, "folder of a table"), progress_bars() as bars:
         _ask_teacher(plan, teacher, out, accept_any_teacher, bars)
         cases = [case for case in plan.cases if not has_answers(case, out, teacher.key())]
         references = [partial(judge_references, plan, case, out) for case in cases]
@@ -68,7 +69,6 @@ def _ask_teacher(plan: Plan, teacher: FrozenTeacher, out: Path, accept_any_teach
     """The gate, the fusion and the cache."""
     road, cache = plan.road(plan.jobs[0]), out / "cache"
     check_road(road, teacher, cache)
-    _make(out)
     gate = bars.counting("gate: shots")
     pass_gate(plan.teacher, road.data, out, accept_any_teacher, plan.gate_shots, gate, bars.say)
     fuse, folder = road.fuse_run(), out / "fuse"
@@ -82,13 +82,6 @@ def _ask_teacher(plan: Plan, teacher: FrozenTeacher, out: Path, accept_any_teach
 
 def _stages(road: RoadRun) -> list[StudentRun]:
     return [road.student_run("stage1", Path()), road.student_run("stage2", Path())]
-
-
-def _make(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SyndistillError(f"cannot make {out}: {error.strerror}; choose another --out") from None
 
 
 def _do(tasks: Sequence[Task], workers: int, file: ScoresFile, bars: Bars, what: str) -> None:
@@ -182,10 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise SyndistillError(f"--page {given.page}: there is no folder {given.page.parent}; choose another place")
         file = make_table(plan_of(given), given.out, given.rows, given.workers, given.accept_any_teacher)
         text = page(file.scores.values(), command_of(given.rows, given.page))
-        try:
-            given.page.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise SyndistillError(f"cannot write {given.page}: {error.strerror}; choose another --page") from None
+        write_text(given.page, text)
     except SyndistillError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

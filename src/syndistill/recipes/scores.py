@@ -21,6 +21,7 @@ from syndistill.evaluation.per_round import fit_per_round
 from syndistill.evaluation.rows import Pair, Row
 from syndistill.evaluation.subject import Subject
 from syndistill.recipes.console import progress_bars
+from syndistill.safe_files import write_text
 
 SEED = 31_415
 RIVAL = "pymatching-correlated"
@@ -201,7 +202,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     try:
         found = judge(list(grid(suite, args.shots, args.long_shots)), args.rows)
-        args.page.write_text(page(suite, found, command))
+        write_text(args.page, page(suite, found, command))
     except SyndistillError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -9,9 +9,6 @@ Legend: B shots, N detectors, O observables; `packed` = bits packed 8 to a byte,
 from __future__ import annotations
 
 import hashlib
-import os
-import zipfile
-import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,13 +18,11 @@ import stim
 from numpy.typing import NDArray
 
 from syndistill.errors import SyndistillError
+from syndistill.safe_files import replacing
 
 FORMAT = 1
 EVALUATION_SEED_START = 1 << 62
 """Stim seeds of evaluation shots lie in [2^62, 2^63); streams of training shots must stay below."""
-
-# AttributeError and TypeError: np.load returns a bare array for a .npy file.
-_UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def evaluation_seed(seed: int, batch: int, shots: int) -> int:
@@ -191,22 +186,16 @@ class StoredShots:
         path = Path(path)
         if path.exists():
             raise SyndistillError(f"{path} exists: delete it or choose another name")
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with open(temporary, "wb") as file:
-                np.savez_compressed(
-                    file,
-                    format=np.array(FORMAT),
-                    circuit=np.array("" if self.circuit is None else str(self.circuit)),
-                    dem=np.array(str(self.dem)),
-                    detectors_packed=self.detectors_packed,
-                    observables_packed=self.observables_packed,
-                    sha256=np.array(self.sha256),
-                )
-            os.replace(temporary, path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise SyndistillError(f"cannot write {path} ({error.strerror}): choose another folder") from error
+        with replacing(path) as beside, open(beside, "wb") as file:
+            np.savez_compressed(
+                file,
+                format=np.array(FORMAT),
+                circuit=np.array("" if self.circuit is None else str(self.circuit)),
+                dem=np.array(str(self.dem)),
+                detectors_packed=self.detectors_packed,
+                observables_packed=self.observables_packed,
+                sha256=np.array(self.sha256),
+            )
 
     @classmethod
     def load(cls, path: str | Path) -> StoredShots:
@@ -229,7 +218,9 @@ class StoredShots:
             stored_hash = str(found["sha256"])
         except FileNotFoundError as error:
             raise SyndistillError(f"{path} does not exist: give the path of stored shots") from error
-        except _UNREADABLE as error:
+        except SyndistillError:
+            raise
+        except Exception as error:  # zipfile, zlib, NumPy and Stim raise a dozen kinds for bytes that are not theirs
             raise SyndistillError(
                 f"{path} is truncated or holds no stored shots ({type(error).__name__}): fetch or sample them again"
             ) from error

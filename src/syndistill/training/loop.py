@@ -7,7 +7,6 @@ and, when done, whatever its caller saves.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,12 +18,15 @@ from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork
 from syndistill.models.device import usable_device
 from syndistill.models.tensors_file import load_tensors, save_tensors
+from syndistill.safe_files import parsed, reason, write_text
+from syndistill.safe_lines import append_text, cut_torn_line
 from syndistill.sampling.stream import BatchSource, ShotStream
 from syndistill.training.checkpoint import pack_optimiser, unpack_optimiser
 from syndistill.training.config import OptimiserConfig, TrainingConfig
 from syndistill.training.distributed import LossModule, join_world, parallel, share, wait_for_all
 from syndistill.training.objective import Values
 from syndistill.training.precision import denormals_flushed, warn_if_emulated
+from syndistill.training.run_folder import run_key
 
 STATE = "state.safetensors"
 METRICS = "metrics.jsonl"
@@ -167,20 +169,27 @@ class Trainer:
     def save(self) -> None:
         tensors = {f"weights.{k}": v for k, v in self.trained.state_dict().items()}
         tensors |= {f"ema.{k}": v for k, v in self.ema.items()}
-        save_tensors(self.folder / STATE, tensors | pack_optimiser(self.optimiser), {"step": self.step})
+        save_tensors(self.folder / STATE, tensors | pack_optimiser(self.optimiser), self._said())
+
+    def _said(self) -> dict[str, object]:
+        run = run_key(self.folder)
+        return {"step": self.step} | ({} if run is None else {"run": run})
 
     def load(self) -> None:
         tensors, metadata = load_tensors(self.folder / STATE)
         weights = {k.removeprefix("weights."): v for k, v in tensors.items() if k.startswith("weights.")}
+        step, run = metadata.get("step"), run_key(self.folder)
+        if not isinstance(step, int) or metadata.get("run", run) != run:
+            raise SyndistillError(f"{self.folder / STATE} is of another run than this folder's; use a fresh folder")
         try:
             self.trained.load_state_dict(weights)
             self.ema = {k: tensors[f"ema.{k}"].to(self.device) for k in self.ema}
-        except (RuntimeError, KeyError):  # PyTorch's message has a line per weight
+            unpack_optimiser(self.optimiser, tensors)
+        except (RuntimeError, KeyError, ValueError):  # PyTorch's message has a line per weight
             raise SyndistillError(
                 f"{self.folder / STATE} is of another network than this run's; use a fresh folder"
             ) from None
-        unpack_optimiser(self.optimiser, tensors)
-        self.step = int(metadata["step"])  # type: ignore[call-overload]
+        self.step = step
 
 
 class _Log:
@@ -188,14 +197,8 @@ class _Log:
 
     def __init__(self, folder: Path, config: TrainingConfig, step: int) -> None:
         self.every, self.latest = config.log_every, {"loss": float("nan")}
-        path = folder / METRICS
-        folder.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            kept = [x for x in path.read_text().splitlines() if x.endswith("}") and json.loads(x)["step"] <= step]
-            beside = path.with_suffix(".cut")
-            beside.write_text("".join(f"{line}\n" for line in kept))
-            os.replace(beside, path)
-        self.file = path.open("a")
+        self.path = folder / METRICS
+        _cut(self.path, step)
         self.writer = _tensorboard(folder) if config.tensorboard else None
         self._reset()
 
@@ -212,17 +215,37 @@ class _Log:
             self.latest = {k: float(v) / self.steps for k, v in self.sums.items()}
             speed = self.shots / (time.monotonic() - self.started)
             line = {"step": step, **self.latest, "learning_rate": rate, "shots_per_second": speed}
-            self.file.write(json.dumps(line) + "\n")
-            self.file.flush()
+            append_text(self.path, json.dumps(line) + "\n", sync=False)
             if self.writer is not None:
                 for name, number in line.items():
                     self.writer.add_scalar(name, number, step)
             self._reset()
 
     def close(self) -> None:
-        self.file.close()
         if self.writer is not None:
             self.writer.close()
+
+
+def _cut(path: Path, step: int) -> None:
+    """The log as it was at this step."""
+    cut_torn_line(path)
+    try:
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    except OSError as error:
+        raise SyndistillError(f"cannot read {path}: {reason(error)}; move it away, the log then begins anew") from None
+    steps = [_step_of(path, number, line) for number, line in enumerate(lines, start=1)]
+    if any(at > step for at in steps):
+        write_text(path, b"".join(line for line, at in zip(lines, steps, strict=True) if at <= step).decode())
+
+
+def _step_of(path: Path, number: int, line: bytes) -> int:
+    try:
+        content = parsed(line)
+        if type(content["step"]) is int:
+            return int(content["step"])
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise SyndistillError(f"{path} line {number} is damaged: delete that line, nothing is learned from it")
 
 
 def _tensorboard(folder: Path):  # type: ignore[no-untyped-def]

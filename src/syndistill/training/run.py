@@ -31,7 +31,7 @@ from syndistill.training.config import (
     check_network_fits,
     signature,
 )
-from syndistill.training.distributed import ALONE, World, join_world, leave_world, wait_for_all
+from syndistill.training.distributed import ALONE, World, join_world, leave_world
 from syndistill.training.loop import Progress, Trainer
 from syndistill.training.objective import GroundTruth
 from syndistill.training.run_folder import open_run
@@ -178,24 +178,19 @@ def train_teacher(run: TeacherRun, folder: Path, progress: Progress | None = Non
             raise SyndistillError(f"gradient_rounds: a {family} network learns through all rounds; set 0")
         network.gradient_rounds = run.gradient_rounds
     source = make_source(run.data, run.training, world)
-    if world.is_first:
-        open_run(folder, run, hashes, TEACHER_FILE)
-    wait_for_all(world)
-    shared = isinstance(source, SimulatedSource)
-    trainer = Trainer(network, GroundTruth(run.next_event_weight), source, run.training, folder, shared=shared)
-    trainer.run(progress)
-    path = folder / TEACHER_FILE
-    if world.is_first:
-        network.load_state_dict(trainer.ema_state())
-        if isinstance(run.data, DataConfig):
-            home = signature(run.data)
-        else:
-            assert isinstance(source, RecordedModelSource)
-            home = source.signature()
-        save_network(
-            path,
-            network,
-            {"run": run.model_dump(mode="json"), "shots_seen": trainer.shots_seen, NOISE_KEY: home.to_json()},
-        )
+    with open_run(folder, run, hashes, TEACHER_FILE, world):
+        shared = isinstance(source, SimulatedSource)
+        trainer = Trainer(network, GroundTruth(run.next_event_weight), source, run.training, folder, shared=shared)
+        trainer.run(progress)
+        path = folder / TEACHER_FILE
+        if world.is_first:
+            network.load_state_dict(trainer.ema_state())
+            if isinstance(run.data, DataConfig):
+                home = signature(run.data)
+            else:
+                assert isinstance(source, RecordedModelSource)
+                home = source.signature()
+            said = {"run": run.model_dump(mode="json"), "shots_seen": trainer.shots_seen, NOISE_KEY: home.to_json()}
+            save_network(path, network, said)
     leave_world(world)
     return path

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from syndistill.errors import SyndistillError
+from syndistill.safe_files import foreign_files, json_sha256, locked_folder, read_sealed, remove_stale, write_sealed
+from syndistill.training.distributed import ALONE, World, wait_for_all
 
 RUN_FILE = "run.json"
 FORMAT = 1
+PATIENCE = 5.0
+"""Seconds to wait for the lock of a run folder: a killed sweep's workers end a moment after it."""
 
 
 def versions() -> dict[str, str]:
@@ -23,26 +28,33 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(json.dumps(content, indent=1) + "\n")
-        os.replace(beside, path)
-    except OSError as error:
-        raise SyndistillError(f"cannot write {path}: {error.strerror}; choose a folder that you may write to") from None
-    finally:
-        if beside.exists():
-            beside.unlink()
+@contextmanager
+def open_run(
+    folder: Path, config: BaseModel, hashes: dict[str, str], result: str, world: World = ALONE
+) -> Iterator[None]:
+    """Make the folder and its run.json, or accept it when it holds the same unfinished run; alone with it in the block.
 
-
-def open_run(folder: Path, config: BaseModel, hashes: dict[str, str], result: str) -> None:
-    """Make the folder and its run.json, or accept it when it holds the same unfinished run.
-
-    result: name of the file that marks the run as finished. Raises SyndistillError when the run is finished,
-    the folder holds another run or other files, or it can't be written.
+    result: name of the file that marks the run as finished. world: its first process does it, for all. Raises
+    SyndistillError when the run is finished, the folder holds another run or other files, another process is at work in
+    it, or it can't be written.
     """
+    if not world.is_first:
+        wait_for_all(world)
+        yield
+        return
     wanted = json.loads(config.model_dump_json())
+    _holds(folder, wanted, hashes, result)  # before anything is written, a lock included
+    with locked_folder(folder, "run folder", PATIENCE):
+        if not _holds(folder, wanted, hashes, result):
+            content = {"format": FORMAT, "config": wanted, "hashes": hashes, "versions": versions()}
+            write_sealed(folder / RUN_FILE, content)
+        remove_stale(folder)
+        wait_for_all(world)
+        yield
+
+
+def _holds(folder: Path, wanted: dict[str, Any], hashes: dict[str, str], result: str) -> bool:
+    """Whether the folder holds this unfinished run; False where it is empty."""
     if (folder / result).exists():
         raise SyndistillError(f"{folder} holds a finished run ({result}); choose another --out, nothing was changed")
     run_file = folder / RUN_FILE
@@ -53,28 +65,30 @@ def open_run(folder: Path, config: BaseModel, hashes: dict[str, str], result: st
                 f"{folder} holds a run of another configuration ({_difference(found, wanted, hashes)}); "
                 "choose another --out"
             )
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SyndistillError(f"cannot make the run folder {folder}: {error.strerror}; choose another --out") from None
-    if any(folder.iterdir()):
+        return True
+    if foreign_files(folder):
         raise SyndistillError(f"{folder} is not empty and holds no {RUN_FILE}; choose another --out")
-    write_json(run_file, {"format": FORMAT, "config": wanted, "hashes": hashes, "versions": versions()})
+    return False
 
 
 def read_run(path: Path) -> dict[str, Any]:
     """The content of a run.json."""
-    try:
-        content = json.loads(path.read_text())
-    except OSError as error:
-        raise SyndistillError(f"cannot read {path}: {error.strerror}") from None
-    except json.JSONDecodeError as error:
-        raise SyndistillError(f"{path} is no JSON (line {error.lineno}); a run.json is made by a run") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT or "config" not in content:
-        raise SyndistillError(f"{path} is no run.json of format {FORMAT}")
-    content.setdefault("hashes", {})
+    remedy = "a run.json is made by a run, and changed with --set; take a fresh copy, or start in another folder"
+    content: dict[str, Any] = read_sealed(path, remedy)
+    if content.get("format") != FORMAT or not isinstance(content.get("config"), dict):
+        raise SyndistillError(f"{path} is no run.json of format {FORMAT}; {remedy}")
+    if not isinstance(content.setdefault("hashes", {}), dict):
+        raise SyndistillError(f"{path} is damaged (hashes); {remedy}")
     return content
+
+
+def run_key(folder: Path) -> str | None:
+    """The hash of a folder's run, by which its state is known; None where there is no run.json."""
+    path = folder / RUN_FILE
+    if not path.exists():
+        return None
+    content = read_run(path)
+    return json_sha256([content["config"], content["hashes"]])
 
 
 def _difference(found: dict[str, Any], wanted: dict[str, Any], hashes: dict[str, str]) -> str:

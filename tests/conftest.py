@@ -1,0 +1,22 @@
+"""What every room's tests may use."""
+
+import resource
+from contextlib import contextmanager
+
+import pytest
+
+
+@pytest.fixture
+def full_disk():
+    """Bytes -> a block in which no file grows beyond so many, as on a full disk: a write takes a part, then fails."""
+
+    @contextmanager
+    def full(size):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return full
