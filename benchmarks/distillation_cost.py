@@ -64,9 +64,9 @@ def ready(run: StudentRun, teacher: FrozenTeacher, folder: Path, cache: Path) ->
     )
     network = fresh_network(run.network, 1)
     stage = prepare_stage(
-        run.terms, network, teacher, measured, None, source, shots, folder, 1, torch.device("cpu"), {}
+        run.terms, network, teacher, measured, None, source, shots, folder, run.training, {}
     )
-    trainer = Trainer(network, stage.objective, source, run.training, folder, stage.adapters)
+    trainer = Trainer(network, stage.objective, source, run.training, folder, stage.extra)
     return trainer, stage.objective.lessons
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import model_validator
 
 from syndistill.distill.cache_signals import CachedSignal, feature_signal, fused_signal
@@ -107,17 +106,15 @@ def train_student(
             "WARNING: z_fuse is not better in NLL than the Teacher's calibrated final logit (see fuse_report.json); "
             f"{run.kind} learns from it all the same"
         )
-    device = torch.device(run.training.device)
     measured = bool(run.terms.features) or run.terms.readout.gated
     shots = statistics_shots(run.data.simulated, run.data.cache_seed) if measured else []
     known = cached_statistics(run.terms, run.data, teacher, cache)
     statistics = stage_statistics(run.terms, teacher, shots, folder, known)
     source = _source(run, teacher, statistics, fusion, cache, cache_progress, say)
     stage = prepare_stage(
-        run.terms, network, teacher, statistics, fusion, source, shots, folder, run.training.seed, device,
-        {"fusion": said},
+        run.terms, network, teacher, statistics, fusion, source, shots, folder, run.training, {"fusion": said},
     )  # fmt: skip
-    trainer = Trainer(network, stage.objective, source, run.training, folder, stage.adapters)
+    trainer = Trainer(network, stage.objective, source, run.training, folder, stage.extra)
     trainer.run(progress)
     stage.save_adapters(folder, trainer.ema_extra_state())
     network.load_state_dict(trainer.ema_state())
