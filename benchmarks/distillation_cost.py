@@ -15,8 +15,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from syndistill.distill.cache_signals import feature_signal
 from syndistill.distill.lessons import Lessons
 from syndistill.distill.road import Baseline, Fuse, RoadRun, Stage1, Stage2

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from syndistill.distill.cache_signals import CachedSignal, feature_signal, fused_signal
+from syndistill.distill.fuse_report import SAME
 from syndistill.distill.fusion import Fusion, load_fusion
 from syndistill.distill.one_pass import cached_statistics
 from syndistill.distill.stage import check_student_signals, prepare_stage, stage_statistics
@@ -101,9 +102,10 @@ def train_student(
     network, fusion, said = student_start(run, teacher)
     open_run(folder, run, student_hashes(run, teacher), STUDENT_FILE)
     cache = cache or folder / "cache"
-    if said is not None and not said.get("better"):
+    if said is not None and (said.get("verdict") == SAME or not said.get("better")):
+        found = f"{SAME} as" if said.get("verdict") == SAME else "not better in NLL than"
         say(
-            "WARNING: z_fuse is not better in NLL than the Teacher's calibrated final logit (see fuse_report.json); "
+            f"WARNING: z_fuse is {found} the Teacher's calibrated final logit (see fuse_report.json); "
             f"{run.kind} learns from it all the same"
         )
     measured = bool(run.terms.features) or run.terms.readout.gated
@@ -197,7 +199,7 @@ def _source(
 ) -> BatchSource[TaughtShots]:
     every_end = run.terms.needs_every_end
     if not run.data.cached_shots:
-        fresh = simulated(run.data, run.training.batch_size, run.training.seed)
+        fresh = simulated(run.data, run.training.batch_size, run.training.seed, only_last=not every_end)
         return LiveSource(fresh, run.data.cut_rounds, every_end, run.data.ends if every_end else 0)
     signals: list[CachedSignal] = [feature_signal(name, s) for name, s in statistics.items()]
     if fusion is not None:
