@@ -8,6 +8,7 @@ import torch
 
 from syndistill.ablation import work
 from syndistill.ablation.backends import Inline
+from syndistill.ablation.jobs import jobs_of, parts_of
 from syndistill.ablation.page import write_report
 from syndistill.ablation.plans import BUILT_IN, built_in_plans, chosen_plan
 from syndistill.ablation.rows import Rows
@@ -89,15 +90,32 @@ def test_every_task_of_a_joint4_plan_is_done(small_plan, joint_teacher, tmp_path
     assert all(path.is_file() for path in write_report(tmp_path, None, None))
 
 
+OWN = (
+    arms(exact={"data.simulated.labels": "exact", "terms.final.weight": 0.0, "data.cached_shots": 0},
+         revealed={"data.simulated.labels": "revealed"}),
+    'students={"mine":{"family":"local_gru","width":3,"readout_width":6,"turn_x":true}}',
+    sweep("exact", "revealed", "spatial+temporal", student="mine"),
+    "judging.rates=[0.002,0.004]", "judging.optimum=false", "base.precision=bf16",
+    "base.data.simulated.curriculum.p_min=0.002",
+)  # fmt: skip
+
+
+def test_a_plan_s_own_settings_reach_its_runs(small_plan, tmp_path):
+    plan = small_plan(*OWN, "teacher_precision=bf16")
+    runs = {job.arm: parts_of(plan, job, tmp_path, {"teacher": "t"})[-1].run for job in jobs_of(plan)}
+    assert {arm: run.data.simulated.labels for arm, run in runs.items()} == {
+        "exact": "exact", "revealed": "revealed", "spatial+temporal": "sampled"
+    }  # fmt: skip
+    for run in runs.values():
+        assert (run.network.family, run.network.width) == ("local_gru", 3)
+        assert (run.training.precision, run.teacher_precision) == ("bf16", "bf16")
+    assert [e.p for e, _ in plan.experiments()].count(0.002) == 4
+    assert (plan.rates, plan.primary_rate) == ((0.002, 0.004), 0.004)
+
+
+@pytest.mark.slow(reason="it prepares revealed and exact labels, and trains in emulated bf16")
 def test_rates_sizes_and_labels_of_ones_own(small_plan, tmp_path):
-    plan = small_plan(
-        arms(exact={"data.simulated.labels": "exact", "terms.final.weight": 0.0, "data.cached_shots": 0},
-             revealed={"data.simulated.labels": "revealed"}),
-        'students={"mine":{"family":"local_gru","width":3,"readout_width":6,"turn_x":true}}',
-        sweep("exact", "revealed", "spatial+temporal", student="mine"),
-        "judging.rates=[0.002,0.004]", "judging.optimum=false", "base.precision=bf16",
-        "base.data.simulated.curriculum.p_min=0.002",
-    )  # fmt: skip
+    plan = small_plan(*OWN)
     assert not plan.oracle
     outcome = run_plan(plan, tmp_path, Inline, accept_any_teacher=True)
     assert not outcome.failed
