@@ -213,3 +213,14 @@ def test_matrices_learn_at_the_matrix_rate(tmp_path, small, taught):
     matrix = trainer.model.gru.weight_hh_l0
     # orthogonalised: a step's size does not depend on the gradient's, but on the rate
     assert float((matrix.detach() - before["gru.weight_hh_l0"]).abs().max()) > 3e-3
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"labels": "revealed", "bases": ("both",)}, "bases x and z"), ({"labels": "exact", "distance": 5}, "distance 3")],
+)
+def test_labels_that_do_not_exist_are_refused(stage1_run, changes, said):
+    data = stage1_run().data
+    simulated = data.simulated.model_dump(mode="json") | changes
+    with pytest.raises(ValueError, match=said):
+        type(data).model_validate(data.model_dump(mode="json") | {"simulated": simulated})

@@ -78,7 +78,6 @@ def test_what_cannot_be_walked_is_refused_before_anything_is_written(tmp_path, r
         ("baseline.readout.weight", 1, "baseline: a baseline learns from labels and final alone"),
         ("stage2.fused.weight", 0, "stage2: stage2 needs terms.fused.weight above 0"),
         ("data.simulated.distance", 5, "data.simulated is of distance 5, the network of 3"),
-        ("data.simulated.labels", "exact", "labels are sampled here"),
         ("data.cut_rounds", [4], "must begin at 1 to 3"),
     ],
 )
