@@ -15,8 +15,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from syndistill.distill.cache_signals import feature_signal
 from syndistill.distill.lessons import Lessons
 from syndistill.distill.road import Baseline, Fuse, RoadRun, Stage1, Stage2
@@ -64,9 +62,9 @@ def ready(run: StudentRun, teacher: FrozenTeacher, folder: Path, cache: Path) ->
     )
     network = fresh_network(run.network, 1)
     stage = prepare_stage(
-        run.terms, network, teacher, measured, None, source, shots, folder, 1, torch.device("cpu"), {}
+        run.terms, network, teacher, measured, None, source, shots, folder, run.training, {}
     )
-    trainer = Trainer(network, stage.objective, source, run.training, folder, stage.adapters)
+    trainer = Trainer(network, stage.objective, source, run.training, folder, stage.extra)
     return trainer, stage.objective.lessons
 
 

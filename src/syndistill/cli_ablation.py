@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def ablate(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A plan: ablation-d3, ablation-d5, ablation-tiny.")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A built-in plan, or a plan file (.py or .json).")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Runs, cache, rows; goes on from what it holds.")],
     workers: Annotated[int, typer.Option(min=1, help="Processes of one thread each. Default: one a core.")] = (
         os.cpu_count() or 1
@@ -26,7 +26,9 @@ def ablate(
     on: Annotated[
         str | None, typer.Option(metavar="ray|ray://HOST:PORT", help="A Ray cluster, of this machine or a running one.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how much there is to do, and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check every task, say how much there is to do, and stop.")
+    ] = False,
     set_: Changes = None,
     accept_any_teacher: Annotated[
         bool, typer.Option("--accept-any-teacher", help="Go on even if the gate refuses the Teacher.")
@@ -49,9 +51,11 @@ def ablate(
     if dry_run:
         from syndistill.ablation.costs import cost_of
         from syndistill.ablation.rows import ROWS_FILE, Rows
-        from syndistill.ablation.work import teacher_keys
+        from syndistill.ablation.work import check_tasks, teacher_keys
 
-        print(cost_of(plan, out.resolve(), Rows(rows or out / ROWS_FILE), teacher_keys(plan)))
+        keys = teacher_keys(plan)
+        check_tasks(plan, out.resolve(), keys)
+        print(cost_of(plan, out.resolve(), Rows(rows or out / ROWS_FILE), keys))
         return
     with resumable(f"the same command goes on from what {out} holds"), progress_bars() as bars:
         outcome = run_plan(plan, out, _backend(workers, on), rows, accept_any_teacher, bars.say, bars.counting("tasks"))

@@ -11,7 +11,7 @@ import pytest
 
 from syndistill.ablation.jobs import Job
 from syndistill.ablation.page import write_report
-from syndistill.ablation.plans import PLANS
+from syndistill.ablation.plans import chosen_plan
 from syndistill.ablation.table import read_table
 from syndistill.ablation.verdicts import answers, findings, savings
 from syndistill.errors import SyndistillError
@@ -19,7 +19,7 @@ from syndistill.safe_files import unsealed
 
 from .fakes import fake_rows
 
-PLAN = PLANS["ablation-d3"]()
+PLAN = chosen_plan("ablation-d3", [])
 REPOSITORY = Path(__file__).parents[2]
 TRUE = {"labels": 0.08, "scratch-nll": 0.0, "stage1-nll": -0.05, "spatial": 0.0}
 

@@ -116,15 +116,6 @@ def test_who_learned_both():
 # The same weights in every engine.
 
 
-def bits_of(circuit, shots):
-    """An observable's value by its own definition, from the shots' detectors: no observable, no answer."""
-    return circuit.num_observables, shots.observables()
-
-
-def data_records(*qubits):
-    return [q - D * D for q in qubits]
-
-
 def observing(circuit, *observables):
     """With observables of these data qubits (read row by row) in place of its own."""
     changed = stim.Circuit()
@@ -234,9 +225,6 @@ def test_lines_products_and_several_observables(tmp_path, basis):
     holds = np.array([True, True, False, True, False])
     np.testing.assert_array_equal((decisions(found) != again.observables())[:, holds], np.repeat(wrong, 3, axis=1))
     np.testing.assert_array_equal(found[:, ~holds], again.observables()[:, ~holds])
-    np.testing.assert_allclose(
-        np.where(again.observables() == decisions(found), found, 1 - found).max(1) >= 0.5, True
-    )
     if found_8 is not None:
         wrong_8 = decisions(expected_8) != shots.observables()
         np.testing.assert_array_equal(
@@ -245,9 +233,11 @@ def test_lines_products_and_several_observables(tmp_path, basis):
 
 
 def test_two_observables_and_their_product(tmp_path):
-    circuit = Experiment(D, 3, "both", "si1000", 0.004).circuit()
-    for i in [i for i in circuit.flattened() if i.name == "OBSERVABLE_INCLUDE"]:
-        circuit.append("OBSERVABLE_INCLUDE", i.targets_copy(), 2)
+    circuit = stim.Circuit()
+    for i in Experiment(D, 3, "both", "si1000", 0.004).circuit().flattened():
+        circuit.append(i)
+        if i.name == "OBSERVABLE_INCLUDE":
+            circuit.append("OBSERVABLE_INCLUDE", i.targets_copy(), 2)
     shots = StoredShots.sample(circuit, B, 5)
     found, _ = every_engine(circuit, shots, tmp_path / "out")
     x, z, product = found.T

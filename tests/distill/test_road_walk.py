@@ -77,8 +77,7 @@ def test_what_cannot_be_walked_is_refused_before_anything_is_written(tmp_path, r
     [
         ("baseline.readout.weight", 1, "baseline: a baseline learns from labels and final alone"),
         ("stage2.fused.weight", 0, "stage2: stage2 needs terms.fused.weight above 0"),
-        ("data.simulated.distance", 5, "the network is of distance 3, the shots are of 5"),
-        ("data.simulated.labels", "exact", "labels are sampled here"),
+        ("data.simulated.distance", 5, "distance 3, the shots are of 5"),
         ("data.cut_rounds", [4], "must begin at 1 to 3"),
     ],
 )

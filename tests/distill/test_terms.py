@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from syndistill.models.saving import load_network, weights_hash
 from syndistill.models.tensors_file import load_tensors
 from syndistill.models.zoo import load_any
 from syndistill.safe_files import unsealed
+from syndistill.training.loop import Trainer
 from syndistill.training.run import fresh_network
 
 FEATURE = {"weight": 1.0, "components": 4}
@@ -34,10 +36,7 @@ def staged(run, folder):
     shots = statistics_shots(run.data.simulated, 5)
     statistics = stage_statistics(run.terms, teacher, shots, folder)
     source = LiveSource(simulated(run.data, 32, 1), run.data.cut_rounds, run.terms.needs_every_end)
-    device = torch.device("cpu")
-    stage = prepare_stage(
-        run.terms, network, teacher, statistics, None, source, shots, folder, run.training.seed, device, {}
-    )
+    stage = prepare_stage(run.terms, network, teacher, statistics, None, source, shots, folder, run.training, {})
     return network, teacher, stage, source.chunk(0)[0]
 
 
@@ -115,7 +114,7 @@ def test_adding_a_signal_changes_no_other_weight(tmp_path, stage1_run):
     # with readout the ends before the last are there too, in one larger product: the last bits may differ
     for term in read.objective.terms:
         assert term.weight == pytest.approx(weight.get(term.name, 5.0), rel=1e-4)
-    one, other = (stage.adapters["temporal"].map.weight for stage in (alone, both))
+    one, other = (stage.adapters["temporal"].maps["x"].weight for stage in (alone, both))
     assert torch.equal(one, other)
 
 
@@ -152,6 +151,93 @@ def test_a_fading_weight_is_a_function_of_the_step(tmp_path, stage1_run):
     _, _, stage, _ = staged(stage1_run(terms=Terms(temporal=FEATURE | {"fade_steps": 4, "share": None})), tmp_path)
     (term,) = [t for t in stage.objective.terms if t.name == "temporal"]
     assert [term.weight_at(step) for step in (0, 1, 3, 4, 9)] == [1.0, 0.75, 0.25, 0.0, 0.0]
+
+
+def test_features_fade_over_a_share_of_the_steps_and_then_cost_nothing(tmp_path, stage1_run):
+    terms = Terms(temporal=FEATURE | {"fade": 0.5, "share": None})
+    network, teacher, stage, batch = staged(stage1_run(terms=terms, steps=8), tmp_path)
+    (term,) = [t for t in stage.objective.terms if t.name == "temporal"]
+    assert [term.weight_at(step) for step in (0, 1, 3, 4, 9)] == [1.0, 0.75, 0.25, 0.0, 0.0]
+    losses = stage.objective.losses(network, batch)[1]
+    asked, answer = [], teacher.answer
+    teacher.answer = lambda shots, want=(): (asked.append(set(want)), answer(shots, want))[1]
+    for number, weight in ((1, 0.75), (4, 0.0)):
+        asked.clear()
+        loss, values = stage.objective(network, replace(batch, number=number))
+        expected = losses["labels"] + losses["final"] + weight * losses["temporal"]
+        torch.testing.assert_close(loss.detach(), expected.detach())
+        assert asked == [{"temporal"} if weight else set()]
+        assert ("temporal" in values) == (weight > 0)
+    with pytest.raises(ValueError, match="give one of them"):
+        Terms(temporal=FEATURE | {"fade": 0.5, "fade_steps": 3})
+    with pytest.raises(SyndistillError, match="every term fades"):
+        staged(stage1_run(terms=only(temporal=FEATURE | {"fade": 0.5, "share": None}), steps=8), tmp_path / "all")
+
+
+def shares_of(stage, network, batch):
+    """Of the terms with the weights that they have now, by hand."""
+    losses = stage.objective.losses(network, batch)[1]
+    weights = {term.name: stage.objective._weight(term, batch.number) for term in stage.objective.terms}
+    return gradient_shares(network, {name: weights[name] * losses[name] for name in weights})
+
+
+def test_a_held_share_follows_the_gradients_and_one_that_is_not_stays(tmp_path, stage1_run):
+    for held in (True, False):
+        terms = Terms(temporal=FEATURE | {"share": 0.3, "held": held}, spatial=FEATURE | {"share": 0.1})
+        network, _, stage, batch = staged(stage1_run(terms=terms), tmp_path / str(held))
+        first = shares_of(stage, network, batch)["temporal"]
+        with torch.no_grad():  # another network: other gradients
+            for parameter in network.parameters():
+                parameter.add_(0.5 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+        moved = shares_of(stage, network, batch)["temporal"]
+        assert abs(math.log(moved / first)) > 0.1
+        for number in (1, 49):
+            stage.objective(network, replace(batch, number=number))
+        assert shares_of(stage, network, batch)["temporal"] == pytest.approx(moved)
+        for k in range(1, 40):
+            stage.objective(network, replace(batch, number=50 * k))
+        assert shares_of(stage, network, batch)["temporal"] == pytest.approx(0.3 if held else moved, rel=1e-3)
+    with pytest.raises(ValueError, match="held keeps a share"):
+        Terms(temporal=FEATURE | {"held": True, "share": None})
+
+
+def test_a_held_share_goes_a_quarter_of_the_way_a_time(tmp_path, stage1_run):
+    network, _, stage, batch = staged(stage1_run(terms=Terms(temporal=FEATURE | {"held": True})), tmp_path)
+    stage.objective.held.temporal += math.log(16)
+    stage.objective(network, replace(batch, number=50))
+    measured = shares_of(stage, network, batch)["temporal"] / 0.2
+    stage.objective.held.temporal -= math.log(measured)  # what was measured in this batch alone
+    exact = stage.objective.held.scale("temporal")
+    stage.objective.held.temporal += math.log(16)
+    stage.objective(network, replace(batch, number=100))
+    assert stage.objective.held.scale("temporal") == pytest.approx(exact * 16**0.75, rel=1e-3)
+
+
+def test_a_held_share_is_resumed_to_the_bit_and_does_not_ship(tmp_path, stage1_run, monkeypatch):
+    monkeypatch.setattr("syndistill.distill.objective.HELD_EVERY", 3)
+    terms = Terms(temporal=FEATURE | {"held": True})
+    whole = stage1_run(terms=terms, steps=8)
+    train_student(whole, tmp_path / "whole", tmp_path / "cache")
+    real = Trainer.train_step
+
+    def killed(self, shots):
+        if self.step == 5:
+            self.save()
+            raise KeyboardInterrupt
+        return real(self, shots)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_student(whole, tmp_path / "killed", tmp_path / "cache")
+    train_student(whole, tmp_path / "killed", tmp_path / "cache")
+    expected, found = (student_of(tmp_path / name) for name in ("whole", "killed"))
+    assert all(torch.equal(expected[n], found[n]) for n in expected)
+    kept = load_tensors(tmp_path / "whole" / "state.safetensors")[0]
+    assert "weights.extra.held.temporal" in kept
+    assert set(load_tensors(tmp_path / "whole" / "adapters.safetensors")[0]) == {
+        "temporal.maps.x.weight", "temporal.maps.z.weight"
+    }  # fmt: skip
 
 
 def test_the_gate_weighs_ends_by_what_the_teacher_knows(taught):

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from syndistill.circuits.experiment import Experiment
-from syndistill.circuits.placement import place
+from syndistill.circuits.experiment import Experiment, place_experiment
 from syndistill.decoders.optimal import ExactPosterior
 from syndistill.errors import SyndistillError
 from syndistill.sampling.exact_labels import ExactEnds, with_exact_labels
@@ -20,14 +19,14 @@ def labelled(rounds, basis="z", noise="si1000", shots=1_000, p=0.006):
     return experiment, with_exact_labels(simulate(experiment, shots, seed=5), experiment)
 
 
-@pytest.mark.parametrize(("noise", "basis"), [("si1000", "z"), ("si1000", "x"), ("uniform", "z"), ("si1000", "both")])
+@pytest.mark.parametrize(("noise", "basis"), [("si1000", "z"), ("si1000", "x"), ("uniform", "z"), ("uniform", "x"), ("si1000", "both")])
 def test_every_end_equals_the_table(noise, basis):
     """The joint distribution of t-round circuits from a transform over all their patterns."""
     rounds = 1 if basis == "both" else 2
     experiment, shots = labelled(rounds, basis, noise)
     for k in range(rounds):
-        circuit = replace(experiment, rounds=k + 1).circuit()
-        placement = place(circuit)
+        shorter = replace(experiment, rounds=k + 1)
+        circuit, placement = shorter.circuit(), place_experiment(shorter)
         slices_BTS = torch.cat([shots.events_BRS[:, : k + 1], shots.last_BKS[:, [k]]], 1).numpy()
         detectors_BN = slices_BTS[:, placement.slice_N, placement.stabiliser_N]
         packed = np.packbits(detectors_BN, axis=1, bitorder="little")
@@ -42,7 +41,7 @@ def test_long_experiments_equal_their_own_chain(basis):
     """The repeated block of short experiments is the one of a long one: 9 rounds, from their own error model."""
     experiment, shots = labelled(9, basis, shots=200)
     circuit = experiment.circuit()
-    placement = place(circuit)
+    placement = place_experiment(experiment)
     chain = slice_chain(circuit.detector_error_model(), placement.slice_N, placement.stabiliser_N, 8)
     slices_BTS = torch.cat([shots.events_BRS, shots.last_BKS[:, -1:]], 1).long()
     patterns_BT = (slices_BTS * (1 << torch.arange(8))).sum(-1).numpy()

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from syndistill.circuits.experiment import Experiment
-from syndistill.circuits.placement import place
+from syndistill.circuits.experiment import Experiment, place_experiment
 from syndistill.errors import SyndistillError
 from syndistill.sampling import revealed_labels
 from syndistill.sampling.exact_labels import with_exact_labels
@@ -47,7 +46,7 @@ def with_exact(rounds, basis, shots=10_000):
     of = experiment(rounds=rounds, basis=basis)
     drawn = revealed_shots(of, shots, seed=11)
     circuit = of.circuit()
-    placed = place(circuit)
+    placed = place_experiment(of)
     slices_BTS = torch.cat([drawn.events_BRS, drawn.last_BKS], 1).long()
     patterns_BT = (slices_BTS * (1 << torch.arange(8))).sum(-1).numpy()
     chain = slice_chain(circuit.detector_error_model(), placed.slice_N, placed.stabiliser_N, 8)
@@ -82,7 +81,7 @@ class AllPatterns:
 
     def __init__(self, of):
         circuit = of.circuit()
-        self.placed = place(circuit)
+        self.placed = place_experiment(of)
         self.on_D = self.placed.layout.on_basis_S(of.basis)[self.placed.stabiliser_N]
         self.bit_D = np.cumsum(self.on_D) - 1
         self.n = int(self.on_D.sum())
@@ -129,7 +128,7 @@ def test_unbiased_where_memory_is_short(monkeypatch):
     soft_B, _, exact_B = with_exact(3, "z")
     monkeypatch.setattr(revealed_labels, "MOST_OPEN", 5)
     of = experiment()
-    again_B, _ = soft_and_drawn(revealed_shots(of, 10_000, seed=11), place(of.circuit()).lines[0])
+    again_B, _ = soft_and_drawn(revealed_shots(of, 10_000, seed=11), place_experiment(of).lines[0])
     assert 0.05 < (again_B != soft_B).mean() < 0.5
     assert_mean_zero(again_B - exact_B)
     assert ((again_B - exact_B) ** 2).mean() > ((soft_B - exact_B) ** 2).mean()

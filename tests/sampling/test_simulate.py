@@ -8,9 +8,8 @@ import pymatching
 import pytest
 import torch
 
-from syndistill.circuits.experiment import Experiment
+from syndistill.circuits.experiment import Experiment, place_experiment
 from syndistill.circuits.layout import Layout
-from syndistill.circuits.placement import place
 from syndistill.errors import SyndistillError
 from syndistill.sampling.shots import concatenate, shots_from_detectors
 from syndistill.sampling.simulate import simulate
@@ -33,9 +32,10 @@ def simulated(noise, basis):
 
 def true_end(noise, basis, rounds):
     """(circuit, its placement, detectors_BN, observables_BO) of a circuit that has `rounds` rounds."""
-    circuit = Experiment(3, rounds, basis, noise, P).circuit()
+    experiment = Experiment(3, rounds, basis, noise, P)
+    circuit = experiment.circuit()
     detectors, observables = circuit.compile_detector_sampler(seed=7).sample(SHOTS, separate_observables=True)
-    return circuit, place(circuit), detectors, observables
+    return circuit, place_experiment(experiment), detectors, observables
 
 
 def sigmas_apart(one, other):
@@ -139,8 +139,8 @@ def test_same_arguments_same_shots():
 def test_a_plain_reshape_would_mix_rounds(noise, basis, distance):
     """N is S * R, so that a reshape runs; it is wrong in every round. Each detector must land in its own slice."""
     rounds = 3
-    circuit = Experiment(distance, rounds, basis, noise, P).circuit()
-    placement, n = place(circuit), circuit.num_detectors
+    placement = place_experiment(Experiment(distance, rounds, basis, noise, P))
+    n = len(placement.slice_N)
     n_stabilisers = distance**2 - 1
     assert n == rounds * n_stabilisers
     shots = shots_from_detectors(np.eye(n, dtype=bool), placement)  # shot i: detector i alone

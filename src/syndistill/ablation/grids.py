@@ -22,11 +22,12 @@ class Grid:
 
 def grids_of(table: Table, found: Sequence[Finding]) -> list[Grid]:
     """Those that have rows."""
-    made = [_contrasts(found), _power(table, found), _budgets(table), _measures(table), _savings(table), *_arms(table)]
-    return [grid for grid in [*made, _references(table)] if grid.rows]
+    made = [_contrasts(table, found), _power(table, found), _budgets(table), _measures(table), _savings(table)]
+    return [grid for grid in [*made, *_arms(table), _other_rates(table), _references(table)] if grid.rows]
 
 
-def _contrasts(found: Sequence[Finding]) -> Grid:
+def _contrasts(table: Table, found: Sequence[Finding]) -> Grid:
+    withdrawn = {question.name for question in table.plan.questions if question.withdrawn}
     rows = []
     for f in found:
         e = f.effect
@@ -36,6 +37,7 @@ def _contrasts(found: Sequence[Finding]) -> Grid:
         ]  # fmt: skip
         none = f"no effect within {100 * f.margin:g} %"
         verdict = {"effect": "effect", "none": none, "unknown": "not enough data"}[f.kind]
+        verdict += " (withdrawn)" if f.question in withdrawn else ""
         says = f"{f.says} (primary)" if f.primary else f.says
         rows.append([f.question, says, str(f.seeds), *numbers, verdict])
     about = (
@@ -91,6 +93,20 @@ def _arms(table: Table) -> list[Grid]:
             )
             grids.append(Grid(f"{student} at {budget:g}x", about, head, rows))
     return grids
+
+
+def _other_rates(table: Table) -> Grid:
+    """What was judged beside the primary error rate."""
+    rows = []
+    for student, arm, budget in [*table.judged, *(("reference", name, 0.0) for name in table.references)]:
+        for p, rounds in table.elsewhere:
+            found = table.elsewhere[p, rounds].get((student, arm, budget), {})
+            if found:
+                values: list[float | None] = [judged.ler for judged in found.values()]
+                said = [f"{budget:g}", f"{p:g}", str(rounds), str(len(found)), _said(values, "{:.5f}")]
+                rows.append([student, arm, *said])
+    about = "Means over seeds with 95 % t intervals; both bases together."
+    return Grid("At other error rates", about, ["Student", "arm", "budget", "p", "rounds", "seeds", "LER"], rows)
 
 
 def _arm_row(table: Table, student: str, arm: str, budget: float) -> list[str] | None:

@@ -13,7 +13,6 @@ from syndistill.distill.fuse import FUSION_FILE, FuseRun
 from syndistill.distill.fusion import FusionConfig
 from syndistill.distill.run import STUDENT_FILE, StudentRun
 from syndistill.distill.terms import Terms
-from syndistill.models.presets import preset
 from syndistill.recipes.roads import probe_training
 from syndistill.training.config import Strict, TrainingConfig
 
@@ -86,7 +85,7 @@ def fuse_run(plan: Plan, target: Target) -> FuseRun:
     probing = plan.probing
     return FuseRun(
         teacher=plan.teacher,
-        data=plan.base.data.simulated,
+        data=plan.base.data.simulated.model_copy(update={"labels": "sampled"}),
         fusion=FUSIONS[target],
         fit_shots=probing.fit_shots,
         report_shots=probing.report_shots,
@@ -98,8 +97,9 @@ def fusion_folder(out: Path, target: Target) -> Path:
     return out / "fuse" / target
 
 
-def cache_folder(out: Path, asked: str) -> Path:
-    return out / "cache" / asked
+def cache_folder(out: Path, asked: str, labels: str = "sampled") -> Path:
+    """labels: of the shots; those of another kind are other shots."""
+    return out / "cache" / (asked if labels == "sampled" else f"{asked}-{labels}")
 
 
 def targets_of(plan: Plan) -> list[Target]:
@@ -122,7 +122,8 @@ def _part(
     settings = plan.settings(job.arm)
     run = StudentRun(
         kind=kind,
-        network=preset(job.student, settings.data.simulated.distance),
+        network=plan.network(job.student),
+        teacher_precision=plan.teacher_precision if settings.asks == "teacher" else "fp32",
         teacher=plan.teacher if settings.asks == "teacher" else "oracle",
         data=settings.data,
         terms=terms,
@@ -157,6 +158,8 @@ def _training(settings: Settings, steps: int, seed: int, decay: int) -> Training
         batch_size=settings.batch_size,
         seed=seed,
         threads=1,
+        precision=settings.precision,
+        device=settings.device,
         log_every=max(1, min(100, steps // 4)),
         optimiser=optimiser,
     )

@@ -1,4 +1,6 @@
-"""Students and references on the judged shots, as rows. Axes: B shots."""
+"""Students and references on the judged shots, as rows: an error is a shot with any observable decided wrongly; NLL, KL
+and reliability are of each observable by itself. Axes: B shots, O observables.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +31,7 @@ from syndistill.models.tensors_file import load_tensors, save_tensors
 from syndistill.models.zoo import load_any
 from syndistill.recipes.road_scores import mean_divergence
 from syndistill.sampling.stored import StoredShots, evaluation_seed
+from syndistill.training.config import Precision
 
 RIVAL, OPTIMUM, TEACHER = "pymatching-correlated", "optimal", "teacher"
 _WARM_UP_SHOTS = 256
@@ -63,12 +66,12 @@ def judge_reference(
         decoder: Decoder = _network(plan.teacher, stored, name)
     else:
         decoder = build_decoder(name, stored.dem, stored.circuit)
-    p_B, seconds = _decoded(decoder, stored)
+    p_BO, seconds = _decoded(decoder, stored)
     if name == TEACHER:
         said = {"shots": stored.sha256, "teacher": teacher_key}
-        save_tensors(answers_file(out, experiment), {"p_B": torch.from_numpy(p_B)}, said)
+        save_tensors(answers_file(out, experiment), {"p_BO": torch.from_numpy(p_BO)}, said)
     who = _who(reference_run(name, teacher_key), Job(REFERENCE, name, 0.0, 0), 0, 0, 0.0)
-    return [_score(who, experiment, stored, decoder, p_B, seconds, None)]
+    return [_score(who, experiment, stored, decoder, p_BO, seconds, None)]
 
 
 def _network(name_or_path: str, stored: StoredShots, name: str) -> Decoder:
@@ -78,7 +81,7 @@ def _network(name_or_path: str, stored: StoredShots, name: str) -> Decoder:
 
 
 def answers_file(out: Path, experiment: Experiment) -> Path:
-    return out / "answers" / f"{experiment.basis}-r{experiment.rounds}.safetensors"
+    return out / "answers" / f"{experiment.basis}-r{experiment.rounds}-p{experiment.p:g}.safetensors"
 
 
 def has_answers(plan: Plan, experiment: Experiment, shots: int, out: Path, teacher_key: str) -> bool:
@@ -95,8 +98,8 @@ def judge_student(
 ) -> list[Score]:
     """A finished job's Student on every case, as compiled code (flat GRUs) or through PyTorch."""
     who = _who(part.hash, job, steps, shots_seen, seconds)
-    flat_gru = isinstance(part.run.network, FlatGruConfig)
-    engine = KernelEngine(part.student_file) if flat_gru else None
+    compiled = isinstance(part.run.network, FlatGruConfig) and plan.output == "two_channel"
+    engine = KernelEngine(part.student_file) if compiled else None
     found = []
     for experiment, shots in plan.experiments():
         stored = judged_shots(experiment, shots, plan.judging.seed)
@@ -107,11 +110,11 @@ def judge_student(
                 decoder: Decoder = on_circuit(engine, stored.circuit)
             else:
                 decoder = _network(str(part.student_file), stored, str(job))
-        p_B, decoding = _decoded(decoder, stored)
+        p_BO, decoding = _decoded(decoder, stored)
         tensors, said = load_tensors(answers_file(out, experiment))
         if said["teacher"] != teacher_key:
             raise SyndistillError(f"{answers_file(out, experiment)} are answers of another Teacher; delete it")
-        found.append(_score(who, experiment, stored, decoder, p_B, decoding, tensors["p_B"].numpy()))
+        found.append(_score(who, experiment, stored, decoder, p_BO, decoding, tensors["p_BO"].numpy()))
     return found
 
 
@@ -121,11 +124,11 @@ def _who(run: str, job: Job, steps: int, shots_seen: int, seconds: float) -> dic
 
 
 def _decoded(decoder: Decoder, stored: StoredShots) -> tuple[NDArray[np.float64], float]:
-    """Probabilities of the first observable (B,), and the seconds that they took."""
+    """Probabilities (B, O), and the seconds that they took."""
     decoder.decode(stored.take(0, min(_WARM_UP_SHOTS, stored.n_shots)))
     began = time.perf_counter()
-    p_B = decoder.decode(stored)[:, 0]
-    return p_B, time.perf_counter() - began
+    p_BO = decoder.decode(stored)
+    return p_BO, time.perf_counter() - began
 
 
 def _score(
@@ -133,22 +136,24 @@ def _score(
     experiment: Experiment,
     stored: StoredShots,
     decoder: Decoder,
-    p_B: NDArray[np.float64],
+    p_BO: NDArray[np.float64],
     seconds: float,
-    teacher_B: NDArray[np.float64] | None,
+    teacher_BO: NDArray[np.float64] | None,
 ) -> Score:
-    labels_B = stored.observables()[:, 0]
-    bins = reliability(p_B, labels_B) if decoder.gives_probabilities else None
+    labels_BO = stored.observables()
+    bins = reliability(p_BO, labels_BO) if decoder.gives_probabilities else None
     return Score(
         **who,
         experiment=str(experiment),
         rounds=experiment.rounds,
         shots=stored.n_shots,
         shots_sha256=stored.sha256,
-        errors=int((decisions(p_B) != labels_B).sum()),
-        nll=nll(p_B, labels_B) if decoder.gives_probabilities else None,
-        kl=None if teacher_B is None else mean_divergence(p_B[: len(teacher_B)], teacher_B),
-        kl_shots=0 if teacher_B is None else len(teacher_B),
+        errors=int((decisions(p_BO) != labels_BO).any(1).sum()),
+        nll=nll(p_BO, labels_BO) if decoder.gives_probabilities else None,
+        kl=None if teacher_BO is None else mean_divergence(
+            p_BO[: len(teacher_BO)].ravel(), teacher_BO.ravel()
+        ),
+        kl_shots=0 if teacher_BO is None else len(teacher_BO),
         reliability=None if bins is None else Reliability(
             counts=tuple(bins.counts_G.tolist()), predicted=tuple(bins.predicted_G.tolist()),
             observed=tuple(bins.observed_G.tolist()),
@@ -160,9 +165,9 @@ def _score(
 
 
 def teacher_of(plan: Plan) -> FrozenTeacher:
-    return _teacher(plan.teacher)
+    return _teacher(plan.teacher, plan.teacher_precision)
 
 
 @lru_cache(maxsize=2)
-def _teacher(name: str) -> FrozenTeacher:
-    return FrozenTeacher(load_any(name)[0])
+def _teacher(name: str, precision: Precision) -> FrozenTeacher:
+    return FrozenTeacher(load_any(name)[0], precision)

@@ -91,6 +91,7 @@ def _html(content: _Content) -> str:
     table, said, gaps, drawn, grids = content
     text = html.escape
     parts = [f"<h1>What each signal is worth: {text(table.plan.title)}</h1>"]
+    parts += [f'<p class="gap"><b>Correction.</b> {text(one)}</p>' for one in table.plan.corrections]
     parts += [f'<p class="gap">{text(gap)}</p>' for gap in gaps]
     parts.append("<dl>" + "".join(f"<dt>{text(q)}</dt><dd>{text(a)}</dd>" for q, a in said) + "</dl>")
     shown = [f"<figure>{svg}<figcaption>{text(caption)}</figcaption></figure>" for caption, svg in drawn.values()]
@@ -118,6 +119,7 @@ _STYLE = (
 def _markdown(content: _Content, folder: str) -> str:
     table, said, gaps, drawn, grids = content
     lines = [f"# What each signal is worth: {table.plan.title}", ""]
+    lines += [f"> **Correction.** {one}\n" for one in table.plan.corrections]
     lines += [f"> **Gap.** {gap}\n" for gap in gaps]
     for question, answer in said:
         lines += [f"- **{question}** {answer}"]

@@ -16,9 +16,19 @@ from syndistill.distill.fuse import FitShots, ReportShots
 from syndistill.distill.student_data import StudentData
 from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
 from syndistill.errors import SyndistillError
-from syndistill.models.presets import PRESETS
+from syndistill.models.contract import NetworkConfig, OutputForm
+from syndistill.models.presets import PRESETS, config_from, preset
 from syndistill.recipes.choose import changed, nearest
-from syndistill.training.config import BatchSize, Name, OptimiserConfig, Positive, Rounds, Seed, Strict
+from syndistill.training.config import (
+    BatchSize,
+    Name,
+    OptimiserConfig,
+    Positive,
+    Precision,
+    Rounds,
+    Seed,
+    Strict,
+)
 from syndistill.training.run import validated
 
 PlanSeed = Annotated[int, Field(ge=0, lt=1 << 61)]
@@ -47,6 +57,9 @@ class Settings(Strict):
     terms: Terms = Terms()
     data: StudentData
     batch_size: BatchSize = 256
+    precision: Precision = "fp32"
+    device: Name = "cpu"
+    """Where Students are trained; they are judged on the CPU."""
     optimiser: OptimiserConfig = OptimiserConfig()
     """Its warm-up and decay steps are made from the steps of a run: see `jobs`."""
 
@@ -83,6 +96,8 @@ class Question(Strict):
     primary: dict[str, ContrastWeight]
     others: dict[str, dict[str, ContrastWeight]] = Field(default_factory=dict)
     """By what they say."""
+    withdrawn: str = ""
+    """Why what the rows say to this question does not hold; it then stands in the place of the answer."""
 
     @property
     def contrasts(self) -> list[dict[str, float]]:
@@ -107,7 +122,7 @@ class Probing(Strict):
 
 
 class Judging(Strict):
-    """What everything is judged on: cases in both bases at one error rate."""
+    """What everything is judged on: cases in all bases, at each error rate."""
 
     cases: tuple[tuple[Rounds, Positive], ...] = Field(min_length=1)
     """(rounds, shots of each basis)."""
@@ -117,6 +132,8 @@ class Judging(Strict):
     """The Teacher answers the first so many shots of each case; Students' KL is of these."""
     optimum: bool
     """Whether the exact optimum is judged too (distance 3)."""
+    rates: tuple[Annotated[float, Field(gt=0, le=0.1)], ...] = ()
+    """Error rates judged; empty: the largest one that is trained on. Questions are of the last one."""
     seed: Seed = 27_182
 
     @model_validator(mode="after")
@@ -134,6 +151,11 @@ class Plan(Strict):
     title: str
     teacher: Name
     """A shipped network's name or a path."""
+    teacher_precision: Precision = "fp32"
+    output: OutputForm = "two_channel"
+    """Of the Teacher and all Students; joint4 learns from basis "both" alone."""
+    students: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Networks of one's own, for sweeps to name beside the presets: family and dials, without distance and output."""
     seeds: tuple[PlanSeed, ...]
     steps: int = Field(gt=7, le=1_000_000_000)
     """Of a run at budget 1."""
@@ -151,6 +173,8 @@ class Plan(Strict):
     margin: float = Field(default=0.03, gt=0, lt=1)
     """A ratio of LERs within 1 +- this is called no effect."""
     gate_shots: Positive = 10_000
+    corrections: tuple[str, ...] = ()
+    """What was found wrong, or left unsaid, after the rows were made: stands above everything in the report."""
 
     @field_validator("seeds")
     @classmethod
@@ -172,7 +196,8 @@ class Plan(Strict):
             self.settings(arm.name)
         for sweep in self.sweeps:
             _require_known(sweep.arms, names, "sweeps.arms")
-            _require_known([sweep.student], list(PRESETS), "sweeps.student")
+            _require_known([sweep.student], [*self.students, *PRESETS], "sweeps.student")
+            self.network(sweep.student)
         for question in self.questions:
             for contrast in question.contrasts:
                 _require_known(contrast, names, f"the question {question.name}")
@@ -181,18 +206,38 @@ class Plan(Strict):
         _require_known(self.saving, names, "saving")
         if len(set(self._simulated)) != 1:
             raise ValueError("all arms must learn from shots of one kind; data.simulated differs")
-        p_min, p_max = (getattr(self.base.data.simulated.curriculum, key) for key in ("p_min", "p_max"))
-        if p_min != p_max:
-            raise ValueError("the oracle and the judged shots need one error rate: p_min = p_max")
+        curriculum = self.base.data.simulated.curriculum
+        if self.oracle and curriculum.p_min != curriculum.p_max:
+            raise ValueError("the oracle needs one error rate, p_min = p_max; or leave arms out that ask it")
+        if self.output == "joint4" and set(self.base.data.simulated.bases) != {"both"}:
+            raise ValueError('output joint4 learns from two observables: set base.data.simulated.bases=["both"]')
         return self
 
     @property
     def _simulated(self) -> list[str]:
-        return [self.settings(arm.name).data.simulated.model_dump_json() for arm in self.arms]
+        """But for the labels."""
+        return [self.settings(arm.name).data.simulated.model_dump_json(exclude={"labels"}) for arm in self.arms]
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        return self.judging.rates or (self.base.data.simulated.curriculum.p_max,)
+
+    @property
+    def primary_rate(self) -> float:
+        return self.rates[-1]
+
+    def network(self, student: str) -> NetworkConfig:
+        """Whole, of a preset or of one of the plan's own."""
+        distance = self.base.data.simulated.distance
+        if student in self.students:
+            return config_from(self.students[student] | {"distance": distance, "output": self.output})
+        return preset(student, distance, self.output)
 
     @property
     def oracle(self) -> bool:
-        return any(self.settings(arm.name).asks == "oracle" for arm in self.arms)
+        """Whether an arm that is run asks it."""
+        run = {name for sweep in self.sweeps for name in sweep.arms or [arm.name for arm in self.arms]}
+        return any(self.settings(name).asks == "oracle" for name in run)
 
     def arm(self, name: str) -> Arm:
         return next(arm for arm in self.arms if arm.name == name)
@@ -213,11 +258,11 @@ class Plan(Strict):
     def experiments(self) -> list[tuple[Experiment, int]]:
         """(what is judged, shots), the costly ones first."""
         sim = self.base.data.simulated
-        p = sim.curriculum.p_max
         found = [
             (Experiment(sim.distance, rounds, basis, sim.noise, p), shots)
             for rounds, shots in self.judging.cases
             for basis in sim.bases
+            for p in self.rates
         ]
         return sorted(found, key=lambda case: -case[0].rounds * case[1])
 

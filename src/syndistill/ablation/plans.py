@@ -6,8 +6,9 @@ first weights and order of shots.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import runpy
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 from syndistill.ablation.plan import (
@@ -28,6 +29,7 @@ from syndistill.distill.terms import FeatureTerm, ReadoutTerm, SpatialTerm, Term
 from syndistill.errors import SyndistillError
 from syndistill.recipes.choose import nearest, with_change
 from syndistill.recipes.students import fixed_rounds
+from syndistill.safe_files import read_json
 from syndistill.training.config import OptimiserConfig
 
 ON = {signal: {f"terms.{signal}.weight": 1.0} for signal in ("spatial", "temporal", "readout")}
@@ -281,19 +283,45 @@ def ablation_tiny() -> Plan:
     return plan_from({**dict(d3), **changes}, "plan ablation-tiny")
 
 
-PLANS: dict[str, Callable[[], Plan]] = {
-    "ablation-d3": ablation_d3,
-    "ablation-d5": ablation_d5,
-    "ablation-tiny": ablation_tiny,
-}
+BUILT_IN = Path(__file__).parent / "built_in"
+"""A file to each plan that is built in: they are found and read as a user's are."""
+
+
+def built_in_plans() -> list[str]:
+    return sorted(path.stem.replace("_", "-") for path in BUILT_IN.glob("[a-z]*.py"))
 
 
 def chosen_plan(name: str, changes: list[str]) -> Plan:
-    """The plan of that name with "key.path=value" changes applied. SyndistillError for what is unknown or does not
-    fit."""
-    if name not in PLANS:
-        raise SyndistillError(f"plan {name!r} is unknown{nearest(name, PLANS)}; pick one of {', '.join(PLANS)}")
-    content: dict[str, Any] = PLANS[name]().model_dump(mode="json")
+    """The plan that `name` means, with "key.path=value" changes applied: a built-in one, or a file of one's own.
+
+    A plan file is JSON (a plan's content), or Python with a function `plan()` that gives a Plan. SyndistillError for
+    what is unknown, raises or does not fit.
+    """
+    path = Path(name)
+    if path.suffix not in (".py", ".json"):
+        if name not in (known := built_in_plans()):
+            raise SyndistillError(
+                f"plan {name!r} is unknown{nearest(name, known)}; pick one of {', '.join(known)}, or name a .py or "
+                ".json file"
+            )
+        path = BUILT_IN / f"{name.replace('-', '_')}.py"
+    content = _content(path)
     for change in changes:
         content = with_change(content, change)
     return plan_from(content, f"plan {name}")
+
+
+def _content(path: Path) -> dict[str, Any]:
+    if path.suffix == ".json":
+        return plan_from(read_json(path, "name a plan file"), str(path)).model_dump(mode="json")
+    try:
+        made = runpy.run_path(str(path)).get("plan")
+        plan = made() if callable(made) else None
+    except SyndistillError:
+        raise
+    except Exception as error:  # whatever a user's file does
+        said = " ".join(str(error).split()) or "no message"
+        raise SyndistillError(f"{path} cannot be read as a plan ({type(error).__name__}: {said}); mend it") from None
+    if not isinstance(plan, Plan):
+        raise SyndistillError(f"{path} has no function plan() that gives a Plan; see {BUILT_IN / 'ablation_d3.py'}")
+    return plan.model_dump(mode="json")

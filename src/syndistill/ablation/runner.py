@@ -13,7 +13,7 @@ from syndistill.ablation.backends import Backend
 from syndistill.ablation.jobs import jobs_of, parts_of
 from syndistill.ablation.plan import Plan
 from syndistill.ablation.rows import ROWS_FILE, PlanLine, Rows, Score
-from syndistill.ablation.work import Task, tasks_of, teacher_keys
+from syndistill.ablation.work import Task, check_tasks, tasks_of, teacher_keys
 from syndistill.errors import SyndistillError
 from syndistill.safe_files import locked_folder, remove_stale
 
@@ -49,6 +49,7 @@ def run_plan(
     with locked_folder(out, "folder of a sweep"):
         remove_stale(out)
         rows = Rows(rows_file or out / ROWS_FILE, mend=True)
+        check_tasks(plan, out, keys)
         runs = {str(job): parts_of(plan, job, out, keys)[-1].hash for job in jobs_of(plan)}
         line = PlanLine(plan=plan, teachers=keys, runs=runs)
         if rows.plan is None or (rows.plan.plan, rows.plan.teachers, rows.plan.runs) != (plan, keys, runs):

@@ -58,6 +58,8 @@ class Table:
         plan, teachers = line.plan, line.teachers
         self.plan = plan
         self.judged: dict[Group, dict[int, dict[int, Judged]]] = {}
+        self.elsewhere: dict[tuple[float, int], dict[Group, dict[int, Judged]]] = {}
+        """(error rate, rounds) -> group -> seed -> result, of the rates beside the primary one."""
         self.missing: dict[Job, str | None] = {}
         by_run: dict[str, list[Score]] = {}
         for score in rows.scores.values():
@@ -71,7 +73,9 @@ class Table:
             if found is None:
                 self.missing[job] = failed.get(run)
             else:
-                self.judged.setdefault((job.student, job.arm, job.budget), {})[job.seed] = found
+                group = (job.student, job.arm, job.budget)
+                self.judged.setdefault(group, {})[job.seed] = found
+                self._note_elsewhere(group, job.seed, by_run[run])
         self.references: dict[str, dict[int, Judged]] = {}
         for name in (TEACHER, RIVAL, OPTIMUM):
             run = reference_run(name, teachers["teacher"])
@@ -80,6 +84,7 @@ class Table:
             found = self._by_rounds(by_run.get(run, []), most)
             if found is not None:
                 self.references[name] = found
+                self._note_elsewhere(("reference", name, 0.0), 0, by_run[run])
         self.foreign = sum(len(scores) for run, scores in by_run.items() if run not in used)
         self._require_same_shots()
 
@@ -91,8 +96,19 @@ class Table:
             score = of_case.get((str(experiment), shots if most is None else min(shots, most)))
             if score is None:
                 return None
+            if experiment.p != self.plan.primary_rate:
+                continue
             found.setdefault(experiment.rounds, []).append(score)
         return {rounds: Judged(tuple(found[rounds])) for rounds in sorted(found)}
+
+    def _note_elsewhere(self, group: Group, seed: int, scores: list[Score]) -> None:
+        of_experiment = {score.experiment: score for score in scores}
+        parts: dict[tuple[float, int], list[Score]] = {}
+        for experiment, _ in self.plan.experiments():
+            if experiment.p != self.plan.primary_rate:
+                parts.setdefault((experiment.p, experiment.rounds), []).append(of_experiment[str(experiment)])
+        for case, found in sorted(parts.items()):
+            self.elsewhere.setdefault(case, {}).setdefault(group, {})[seed] = Judged(tuple(found))
 
     def _require_same_shots(self) -> None:
         hashes: dict[str, set[str]] = {}

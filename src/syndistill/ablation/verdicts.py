@@ -131,6 +131,9 @@ def answers(table: Table, found: list[Finding]) -> list[tuple[str, str]]:
     """(question, sentence) for a reader with one minute."""
     said = []
     for question in table.plan.questions:
+        if question.withdrawn:
+            said.append((question.text, f"Withdrawn: {question.withdrawn}"))
+            continue
         first = next(f for f in found if f.question == question.name and f.primary)
         sentence = f"{_capital(first.says)}: {first.verdict}"
         if first.effect is not None:

@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+from pydantic import ValidationError
 
 from syndistill.ablation.jobs import (
     Job,
@@ -36,14 +38,18 @@ from syndistill.ablation.judge import (
 from syndistill.ablation.plan import Plan, Target
 from syndistill.ablation.rows import REFERENCE, Failure, Rows, Score
 from syndistill.decoders.exact_teacher import ExactEveryEnd
-from syndistill.distill.fuse import FUSION_FILE, train_fusion
+from syndistill.distill.fuse import FUSION_FILE, check_fuse, train_fusion
 from syndistill.distill.one_pass import fill_cache
 from syndistill.distill.road import is_finished
-from syndistill.distill.run import STUDENT_FILE, student_hashes, train_student
+from syndistill.distill.run import STUDENT_FILE, StudentRun, check_fit, student_hashes, train_student
+from syndistill.distill.stage import check_student_signals
 from syndistill.distill.teacher import Teacher
+from syndistill.errors import SyndistillError
 from syndistill.recipes.gated import pass_gate
 from syndistill.safe_files import read_sealed, write_sealed
 from syndistill.training.config import Strict
+from syndistill.training.loop import make_optimiser
+from syndistill.training.run import fresh_network
 
 SECONDS_FILE = "seconds.json"
 
@@ -88,6 +94,43 @@ def tasks_of(plan: Plan, out: Path, rows: Rows, keys: Mapping[str, str], accept_
     return tasks
 
 
+def check_tasks(plan: Plan, out: Path, keys: Mapping[str, str]) -> None:
+    """All that a task would refuse before it begins to work: SyndistillError that names the arm."""
+    teachers = {asked: _asked(plan, asked) for asked in keys}
+    seen: set[tuple[str, str]] = set()
+    for target in targets_of(plan):
+        _refused_as(f"the target {target}", partial(check_fuse, fuse_run(plan, target), teachers["teacher"]))
+    for job in jobs_of(plan):
+        if (job.student, job.arm) not in seen:
+            seen.add((job.student, job.arm))
+            teacher = teachers[plan.settings(job.arm).asks]
+            for part in _refused_as(f"{job.student} {job.arm}", partial(parts_of, plan, job, out, keys)):
+                _refused_as(f"{job.student} {job.arm}", partial(_check_part, part.run, teacher))
+    for experiment, _ in plan.experiments():
+        _refused_as(f"judging {experiment}", experiment.circuit)
+
+
+def _check_part(run: StudentRun, teacher: Teacher) -> None:
+    check_fit(run.network, teacher, run.teacher)
+    teacher.require(run.terms.asked, run.kind)
+    check_student_signals(fresh_network(run.network, 0), run.terms)
+    make_optimiser([torch.nn.Parameter(torch.zeros(1, 1))], run.training.optimiser)
+    if run.training.device != "cpu" and not torch.cuda.is_available():
+        raise SyndistillError(f"device {run.training.device} is not here; set base.device=cpu")
+
+
+Found = TypeVar("Found")
+
+
+def _refused_as(what: str, check: Callable[[], Found]) -> Found:
+    try:
+        return check()
+    except SyndistillError as error:
+        raise SyndistillError(f"{what}: {error}") from None
+    except ValidationError as error:
+        raise SyndistillError(f"{what}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+
+
 def _other(name: str, needs: tuple[str, ...], work: Callable[[], list[Score]]) -> Task:
     return Task(name, needs, work, name, Job(REFERENCE, name, 0.0, 0))
 
@@ -108,17 +151,24 @@ def _prepare(plan: Plan, out: Path, jobs: list[Job]) -> list[Task]:
     targets = targets_of(plan)
     tasks = [_other(f"fuse-{target}", ("gate",), partial(do_fusion, plan, target, out)) for target in targets]
     needs = ("gate", *(task.name for task in tasks))
-    asked = {plan.settings(job.arm).asks for job in jobs}
-    tasks.append(_other("cache-teacher", needs, partial(do_cache, plan, "teacher", out)))
-    if "oracle" in asked:
-        tasks.append(_other("cache-oracle", ("gate",), partial(do_cache, plan, "oracle", out)))
+    kinds = {_cache_of(plan, job) for job in jobs} | {("teacher", plan.base.data.simulated.labels)}
+    for asked, labels in sorted(kinds):
+        name = cache_folder(Path(), asked, labels).name
+        work = partial(do_cache, plan, asked, labels, out)
+        tasks.append(_other(f"cache-{name}", needs if asked == "teacher" else ("gate",), work))
     return tasks
+
+
+def _cache_of(plan: Plan, job: Job) -> tuple[str, str]:
+    """(who is asked, labels) of the shots that a job reads."""
+    settings = plan.settings(job.arm)
+    return settings.asks, settings.data.simulated.labels
 
 
 def _students(plan: Plan, out: Path, left: list[tuple[Job, list[Part]]], answers: list[str]) -> list[Task]:
     tasks: dict[str, Task] = {}
     for job, parts in left:
-        cache = f"cache-{plan.settings(job.arm).asks}"
+        cache = f"cache-{cache_folder(Path(), *_cache_of(plan, job)).name}"
         *halves, last = parts
         for half in halves:
             name = f"half-{half.hash[:16]}"
@@ -144,16 +194,16 @@ def do_fusion(plan: Plan, target: Target, out: Path) -> list[Score]:
     return []
 
 
-def do_cache(plan: Plan, asked: str, out: Path) -> list[Score]:
+def do_cache(plan: Plan, asked: str, labels: str, out: Path) -> list[Score]:
     """One pass for everything that any arm of the plan reads."""
     torch.set_num_threads(1)
     arms = [plan.settings(name) for name in dict.fromkeys(job.arm for job in jobs_of(plan))]
-    arms = [arm for arm in arms if arm.asks == asked]
+    arms = [arm for arm in arms if (arm.asks, arm.data.simulated.labels) == (asked, labels)]
     cached = [arm for arm in arms if arm.data.cached_shots]
     terms = [arm.terms for arm in cached] + [plan.stage1 for arm in arms if arm.start == "stage1"][:1]
     fusions = [fusion_folder(out, target) / FUSION_FILE for target in targets_of(plan)] if asked == "teacher" else []
     if cached:
-        fill_cache(cached[0].data, _asked(plan, asked), cache_folder(out, asked), terms, fusions, None, _silent)
+        fill_cache(cached[0].data, _asked(plan, asked), cache_folder(out, asked, labels), terms, fusions, None, _silent)
     return []
 
 
@@ -184,7 +234,7 @@ def _train(plan: Plan, job: Job, out: Path, part: Part) -> None:
     if is_finished(part.folder, STUDENT_FILE, part.run, student_hashes(part.run, teacher), _silent):
         return
     began = time.monotonic()
-    train_student(part.run, part.folder, cache_folder(out, asked), teacher=teacher)
+    train_student(part.run, part.folder, cache_folder(out, *_cache_of(plan, job)), teacher=teacher)
     write_sealed(part.folder / SECONDS_FILE, {"training": time.monotonic() - began})
 
 
@@ -198,7 +248,7 @@ def _asked(plan: Plan, asked: str) -> Teacher:
     if asked == "teacher":
         return teacher_of(plan)
     simulated = plan.base.data.simulated
-    return ExactEveryEnd(simulated.noise, simulated.curriculum.p_max)
+    return ExactEveryEnd(simulated.noise, simulated.curriculum.p_max, plan.output)
 
 
 def _silent(_: str) -> None:

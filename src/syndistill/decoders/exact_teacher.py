@@ -57,28 +57,33 @@ def exact_teacher(experiment: Experiment) -> PosteriorTeacher:
 class ExactEveryEnd(Teacher):
     """The exact posterior of every line after every round, of shots at one error rate: offers "final" and "readout".
 
-    Distance 3, any number of rounds, memory bases. Shots must be simulated ones with all their ends; a line's label is
+    Distance 3, any number of rounds. Shots must be simulated ones with all their ends; a line's label is
     read only to tell the line from the experiment's, which the shot shows too (`sampling.exact_labels`).
     """
 
     offers = frozenset({"final", "readout"})
-    output: OutputForm = "two_channel"
 
-    def __init__(self, noise: str, p: float) -> None:
-        self.noise, self.p = noise, p
+    def __init__(self, noise: str, p: float, output: OutputForm = "two_channel") -> None:
+        self.noise, self.p, self.output = noise, p, output
         self.layout = Layout(3)
 
     def key(self) -> str:
-        circuits = [str(Experiment(3, 6, basis, self.noise, self.p).circuit()) for basis in ("x", "z")]
+        bases = ("both",) if self.output == "joint4" else ("x", "z")
+        circuits = [str(Experiment(3, 6, basis, self.noise, self.p).circuit()) for basis in bases]
         return hashlib.sha256("\n".join(["exact posterior of every end", *circuits]).encode()).hexdigest()
 
     @torch.no_grad()
     def answer(self, shots: Shots, want: Collection[str] = ()) -> Answer:
         self.require(want, "this question")
-        if shots.basis == "both":
-            raise SyndistillError("the exact Teacher of every end answers memory experiments; take basis x or z")
+        if (shots.basis == "both") != (self.output == "joint4"):
+            raise SyndistillError(
+                f"this exact Teacher of every end has output {self.output}, these shots are of basis {shots.basis}; "
+                "two_channel answers x and z, joint4 both"
+            )
         experiment = Experiment(3, shots.rounds, shots.basis, self.noise, self.p)
         posterior_BKLP = with_exact_labels(shots, experiment).posterior_BKLP
         assert posterior_BKLP is not None
         logs_BKLP = posterior_BKLP.double().clamp(min=LEAST).log()
+        if self.output == "joint4":  # I, X, Z, Y as patterns: bit 0 is the x line, flipped by Z and Y
+            return Answer(logs_BKLP[..., [0, 2, 1, 3]].float())
         return Answer((logs_BKLP[..., 1:] - logs_BKLP[..., :1]).float())

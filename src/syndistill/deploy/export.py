@@ -57,6 +57,8 @@ def _check(weights: Compilable, placement: Placement, name: str) -> None:
             f"{name} decodes distance {weights.distance}, the circuit has distance {placement.layout.distance}; "
             "take a network of that distance"
         )
+    if placement.n_observables == 0:
+        raise SyndistillError("the circuit has no OBSERVABLE_INCLUDE, so nothing to decode; add one")
     if placement.basis == "both" and not learned_both(weights.output, noise_in(weights.metadata)):
         raise SyndistillError(f"{name} knows one basis at a time, the circuit has both; export one for each basis")
     if isinstance(weights, LocalWeights) and weights.output == "joint4":

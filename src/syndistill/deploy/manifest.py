@@ -105,6 +105,7 @@ def _check(path: Path, content: dict[str, Any]) -> None:
         network, experiment = content["network"], content["experiment"]
         rounds, distance, basis = experiment["rounds"], experiment["distance"], experiment["basis"]
         placed = [np.array(experiment[key]) for key in ("slice_N", "stabiliser_N")]
+        holds_O2, turn_OS = (np.array(experiment[key]) for key in ("holds_O2", "turn_OS"))
         start_D = np.array(content["start_D"][basis], np.float32)
         n_stabilisers = Layout(distance).n_stabilisers
         fits = (
@@ -112,8 +113,8 @@ def _check(path: Path, content: dict[str, Any]) -> None:
             and sorted(content["files"]) == sorted(GRAPH_FILES)
             and all(array.ndim == 1 and array.dtype == np.int64 and array.min() >= 0 for array in placed)
             and len(placed[0]) == len(placed[1]) and placed[0].max() <= rounds and placed[1].max() < n_stabilisers
-            and np.array(experiment["holds_O2"], bool).shape[1:] == (2,)
-            and np.array(experiment["turn_OS"], np.uint8).shape == (len(experiment["holds_O2"]), n_stabilisers)
+            and holds_O2.shape[1:] == (2,) and turn_OS.shape == (len(holds_O2), n_stabilisers)
+            and holds_O2.dtype == bool and bool(np.isin(turn_OS, (0, 1)).all())
             and (content["training_noise"] is None or TrainingNoise.from_json(content["training_noise"]) is not None)
             and start_D.ndim == 1 and bool(np.isfinite(start_D).all())
             and all(isinstance(network[key], int) for key in ("parameters", "width"))

@@ -87,8 +87,8 @@ class CachedSignal:
 def feature_signal(name: str, statistics: TargetStatistics) -> CachedSignal:
     signal = statistics.spec.signal
 
-    def encode(_: Shots, answer: Answer) -> torch.Tensor:
-        return statistics.encode(statistics.target(answer.signals[signal]))
+    def encode(shots: Shots, answer: Answer) -> torch.Tensor:
+        return statistics.encode(statistics.target(answer.signals[signal], shots.basis))
 
     return CachedSignal(
         name, statistics.sha256, frozenset({signal}), encode, statistics.spec.every_rounds, statistics

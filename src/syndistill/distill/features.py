@@ -5,7 +5,9 @@ Axes: B shots, Q rounds compared, S stabilisers, D the Student's width, P compon
 
 from __future__ import annotations
 
+import copy
 import zlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,16 +17,23 @@ from torch import nn
 from syndistill.distill.statistics import TargetStatistics
 from syndistill.distill.terms import FeatureTerm
 from syndistill.errors import SyndistillError
+from syndistill.models.contract import DecoderNetwork, TurnableNetwork
+
+EVERY_BASIS = "every"
+"""Name of the map of an adapter that has one for all bases."""
 
 
 class Adapter(nn.Module):
-    """A linear map from the Student's inside to the target's components; exists in training only.
+    """Linear maps from the Student's inside to the target's components; they exist in training only.
 
-    From a state per stabiliser to a target per stabiliser it is one map, shared by all stabilisers; where either side
-    is flat it sees, or fills, all stabilisers at once.
+    From a state per stabiliser to a target per stabiliser a map is shared by all stabilisers; where either side is flat
+    it sees, or fills, all stabilisers at once. bases: where a state means another thing in each basis, there is a map
+    for each of them, and all begin alike. No bias: both sides are centred.
     """
 
-    def __init__(self, student_shape: tuple[int, ...], target_shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, student_shape: tuple[int, ...], target_shape: tuple[int, ...], bases: Sequence[str] = (EVERY_BASIS,)
+    ) -> None:
         super().__init__()
         self.student_shape, self.target_shape = student_shape, target_shape
         self.shared = len(student_shape) == len(target_shape)
@@ -35,19 +44,24 @@ class Adapter(nn.Module):
             )
         n_in = student_shape[-1] if self.shared else _count(student_shape)
         n_out = target_shape[-1] if self.shared else _count(target_shape)
-        self.map = nn.Linear(n_in, n_out)
+        first = nn.Linear(n_in, n_out, bias=False)
+        self.maps = nn.ModuleDict({basis: copy.deepcopy(first) for basis in bases})
 
-    def forward(self, x_BQx: torch.Tensor) -> torch.Tensor:
-        """(B, Q, *student_shape) to (B, Q, *target_shape)."""
+    def forward(self, x_BQx: torch.Tensor, basis: str) -> torch.Tensor:
+        """(B, Q, *student_shape) of shots of this basis to (B, Q, *target_shape)."""
         if tuple(x_BQx.shape[2:]) != self.student_shape:
             raise SyndistillError(
                 f"this adapter takes states of shape {self.student_shape}, these are {tuple(x_BQx.shape[2:])}; it "
                 "belongs to another Student"
             )
+        name = EVERY_BASIS if EVERY_BASIS in self.maps else basis
+        if name not in self.maps:
+            raise SyndistillError(f"this adapter has maps for {', '.join(self.maps)}, these shots are of {basis}")
         if self.shared:
-            mapped: torch.Tensor = self.map(x_BQx)
+            mapped: torch.Tensor = self.maps[name](x_BQx)
             return mapped
-        return self.map(x_BQx.flatten(2)).unflatten(-1, self.target_shape)
+        filled: torch.Tensor = self.maps[name](x_BQx.flatten(2)).unflatten(-1, self.target_shape)
+        return filled
 
 
 def _count(shape: tuple[int, ...]) -> int:
@@ -55,33 +69,64 @@ def _count(shape: tuple[int, ...]) -> int:
 
 
 def seeded_adapter(
-    name: str, seed: int, student_shape: tuple[int, ...], target_shape: tuple[int, ...]
+    name: str,
+    seed: int,
+    student_shape: tuple[int, ...],
+    target_shape: tuple[int, ...],
+    bases: Sequence[str] = (EVERY_BASIS,),
 ) -> Adapter:
     """Initial weights as a function of its own name and the run's seed: no other term can change them."""
     with torch.random.fork_rng(devices=[]):
         own = np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1, np.uint64)[0]
         torch.manual_seed(int(own) >> 1)
-        return Adapter(student_shape, target_shape)
+        return Adapter(student_shape, target_shape, bases)
 
 
 class FeatureLoss:
-    """One feature term's loss. source: which of the Student's signals it reads; adapter: what it needs, or None."""
+    """One feature term's loss. source: which of the Student's signals it reads; adapter: what it needs, or None.
+
+    orders: by basis, the order in which a flat Student sees the stabilisers, where it is not the layout's. What depends
+    on no shot is taken from both sides: of a batch, which is of one basis, the mean over its shots in each round, at
+    each stabiliser, of each component.
+    """
 
     def __init__(
-        self, term: FeatureTerm, source: str, statistics: TargetStatistics, adapter: Adapter | None
+        self,
+        term: FeatureTerm,
+        source: str,
+        statistics: TargetStatistics,
+        adapter: Adapter | None,
+        orders: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         self.loss, self.source, self.statistics, self.adapter = term.loss, source, statistics, adapter
+        self.orders = orders or {}
 
-    def __call__(self, student_BRx: torch.Tensor, target_BQx: torch.Tensor) -> torch.Tensor:
+    def __call__(self, student_BRx: torch.Tensor, target_BQx: torch.Tensor, basis: str) -> torch.Tensor:
         """student: the whole signal, (B, R, S, D) or flat (B, R, D); target as `TargetStatistics.target` gives it."""
         x = student_BRx[:, :: self.statistics.spec.every_rounds]
         if self.adapter is not None:
-            x = self.adapter(x)
+            x = self.adapter(x, basis)
+        if basis in self.orders:
+            target_BQx = target_BQx[:, :, self.orders[basis]]
+        x, target = centred(x.float()), centred(target_BQx)
         if self.loss == "gram":
-            return gram(x, target_BQx)
+            return gram(x, target)
         if self.loss == "cosine":
-            return cosine(x, target_BQx)
-        return normalised_mse(x, target_BQx, self.statistics.variance_P)
+            return cosine(x, target)
+        return normalised_mse(x, target, self.statistics.variance_P)
+
+
+def centred(x_Bx: torch.Tensor) -> torch.Tensor:
+    """Without the mean over the batch."""
+    return x_Bx - x_Bx.mean(0)
+
+
+def state_orders(network: DecoderNetwork, bases: Sequence[str]) -> dict[str, torch.Tensor]:
+    """By basis, the order in which a network sees the stabilisers inside, where it is not the layout's."""
+    if not isinstance(network, TurnableNetwork):
+        return {}
+    turned_S = torch.from_numpy(network.layout.turned_S)
+    return {basis: turned_S for basis in bases if network.frame(basis) != basis}
 
 
 def needs_adapter(loss: str, student_shape: tuple[int, ...], target_shape: tuple[int, ...]) -> bool:

@@ -5,6 +5,7 @@ Axes: B shots, K ends, L lines, C logit channels, O observables, P paths.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field, model_validator
 
-from syndistill.distill.fuse_report import best_temperature, fuse_report, mean_interval, nll_B
+from syndistill.distill.fuse_report import FUSED, SAME, best_temperature, fuse_report, mean_interval, nll_B, verdict_of
 from syndistill.distill.fusion import Fusion, FusionConfig, fit_weights, save_fusion
 from syndistill.distill.probes import PROBES, ProbeObjective, probe_width
 from syndistill.distill.student_data import Say, longest_rounds, require_sampled_labels, statistics_shots
@@ -20,10 +21,10 @@ from syndistill.distill.teacher import FrozenTeacher, Teacher
 from syndistill.errors import SyndistillError
 from syndistill.models.device import usable_device
 from syndistill.models.zoo import load_any
-from syndistill.safe_files import write_json
+from syndistill.safe_files import read_sealed, write_json, write_sealed
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import SimulatedSource
-from syndistill.training.config import DataConfig, Name, Strict, TrainingConfig
+from syndistill.training.config import DataConfig, Name, OptimiserConfig, Strict, TrainingConfig
 from syndistill.training.distributed import join_world
 from syndistill.training.loop import Progress, Trainer
 from syndistill.training.run_folder import open_run
@@ -32,6 +33,11 @@ FitShots = Annotated[int, Field(ge=1, le=10_000_000)]
 ReportShots = Annotated[int, Field(ge=2, le=10_000_000)]
 FUSION_FILE = "fusion.safetensors"
 REPORT_FILE = "fuse_report.json"
+LOOKS_FILE = "probes.json"
+LOOKS = 10
+PATIENCE, LEAST_GAIN = 3, 2e-3
+Look = dict[str, Any]
+"""{"step", "loss"}: of the averaged probes on shots held out."""
 
 
 class FuseRun(Strict):
@@ -46,7 +52,11 @@ class FuseRun(Strict):
     """On which weights and the calibration temperature are fitted; the probes have not seen them."""
     report_shots: ReportShots = 16384
     """On which z_fuse is judged; nothing was fitted to them."""
+    check_shots: int = Field(default=1024, gt=0)
+    """On which it is seen whether the probes still improve; nothing else is done with them."""
     training: TrainingConfig
+    """Of the probes; `steps` is the most that they take: a tenth of it is the time between two looks, and after three
+    without a gain the rate falls to 0 over the last tenth."""
 
     @model_validator(mode="after")
     def _sampled_labels(self) -> FuseRun:
@@ -83,23 +93,29 @@ def train_fusion(
 def _train(run: FuseRun, folder: Path, progress: Progress | None, say: Say, teacher: Teacher) -> Path:
     seed = run.training.seed
     fusion = _fresh_fusion(run, teacher)
-    if fusion.probes:
-        _train_probes(run, fusion, teacher, folder, progress)
+    looks = train_probes(run, fusion, teacher, folder, progress) if fusion.probes else []
+    if looks and not stopped_improving(looks):
+        say(f"the probes still improve after {run.training.steps:,} steps, all they may take: raise training.steps")
     say(f"fitting z_fuse on {run.fit_shots:,} shots, judging it on {run.report_shots:,} others")
     fit = _Measured.of(fusion, teacher, statistics_shots(run.data, seed + 1, run.fit_shots, "probe"))
     if run.fusion.mode == "nll":
-        fusion.weights_P.copy_(fit.fitted_weights())
+        fusion.weights_P.copy_(fit_weights(fit.logits_PBKLC, fit.labels_BKLO, run.fusion.negative))
     judged = _Measured.of(fusion, teacher, statistics_shots(run.data, seed + 2, run.report_shots, "probe"))
     report = judged.report(fusion, best_temperature(fit.final_BC(), fit.labels_BO()))
     # Weights are fitted over all ends and lines; held against a temperature of the last end alone they lost by that.
     every = judged.every_end(fusion, fit)
     report |= {"better_at_last_end": report["better"], "every_end_and_line": every, "better": every["better"]}
-    report |= {"rounds": longest_rounds(run.data), "mode": run.fusion.mode}
-    if not report["better"]:
+    verdict = verdict_of(every["better"], report["paths"][FUSED]["agreement_with_final"])
+    report |= {"rounds": longest_rounds(run.data), "mode": run.fusion.mode, "verdict": verdict, "probes": looks}
+    if verdict == SAME:
+        agreement = report["paths"][FUSED]["agreement_with_final"]
+        say(f"WARNING: z_fuse is the same target as the Teacher's final logit: they agree on {agreement:.2%} of shots")
+    elif not report["better"]:
         say("WARNING: z_fuse is not better in NLL than the Teacher's calibrated final logit")
     write_json(folder / REPORT_FILE, report)
     path = folder / FUSION_FILE
-    said = {key: report[key] for key in ("better", "better_at_last_end", "every_end_and_line", "shots", "weights")}
+    kept = ("better", "verdict", "better_at_last_end", "every_end_and_line", "shots", "weights")
+    said = {key: report[key] for key in kept}
     save_fusion(path, fusion, teacher, said)
     return path
 
@@ -115,15 +131,54 @@ def _fresh_fusion(run: FuseRun, teacher: Teacher) -> Fusion:
         return Fusion(run.fusion, teacher.layout, teacher.output, widths)
 
 
-def _train_probes(run: FuseRun, fusion: Fusion, teacher: Teacher, folder: Path, progress: Progress | None) -> None:
-    data, training = run.data, run.training
+def train_probes(
+    run: FuseRun, fusion: Fusion, teacher: Teacher, folder: Path, progress: Progress | None
+) -> list[Look]:
+    """Until they stop improving on shots held out, or for training.steps: at a constant rate, then falling to 0.
+
+    The fusion ends with the averaged weights. Killed, it goes on from the folder: the looks are kept there.
+    """
+    data, training, file = run.data, run.training, folder / LOOKS_FILE
     source = SimulatedSource(
         data.distance, data.noise, data.bases, data.curriculum, training.batch_size, training.seed, role="probe"
     )
-    trainer = Trainer(fusion, ProbeObjective(teacher), source, training, folder)  # type: ignore[arg-type]
-    trainer.run(progress)
+    held_out = statistics_shots(data, training.seed + 3, run.check_shots, "probe")
+    objective = ProbeObjective(teacher)
+    trainer = Trainer(fusion, objective, source, training, folder)  # type: ignore[arg-type]
+    apart = max(1, training.steps // LOOKS)
+    constant = training.optimiser.model_copy(update={"decay_steps": 0})
+
+    def train_to(step: int, optimiser: OptimiserConfig) -> None:
+        trainer.config = training.model_copy(update={"steps": step, "optimiser": optimiser})
+        trainer.run(None if progress is None else lambda done, _, latest: progress(done, training.steps, latest))
+
+    looks: list[Look] = read_sealed(file, "start in a fresh folder", dict[str, list[Look]])["looks"] if file.is_file() else []
+    while not stopped_improving(looks) and (step := apart * (len(looks) + 1)) + apart <= training.steps:
+        train_to(step, constant)
+        looks.append({"step": step, "loss": _held_out_loss(trainer, objective, held_out)})
+        write_sealed(file, {"looks": looks})
+    end = apart * (len(looks) + 1)
+    train_to(end, constant.model_copy(update={"decay_steps": apart}))
     fusion.load_state_dict(trainer.ema_state())
     fusion.cpu()
+    return looks
+
+
+def stopped_improving(looks: Sequence[Look]) -> bool:
+    """Whether the last few looks are all no better than the best before by a share of LEAST_GAIN."""
+    if len(looks) <= PATIENCE:
+        return False
+    losses = [look["loss"] for look in looks]
+    return min(losses[-PATIENCE:]) > (1 - LEAST_GAIN) * min(losses[:-PATIENCE])
+
+
+@torch.no_grad()
+def _held_out_loss(trainer: Trainer, objective: ProbeObjective, held_out: Sequence[Shots]) -> float:
+    """Of the averaged weights."""
+    averaged = copy.deepcopy(trainer.model)
+    averaged.load_state_dict(trainer.ema_state())
+    losses = [objective(averaged.eval(), shots.to(trainer.device))[0] for shots in held_out]
+    return float(torch.stack(losses).mean())
 
 
 class _Measured:
@@ -145,9 +200,6 @@ class _Measured:
             assert shots.labels_BKLO is not None
             labels.append(shots.labels_BKLO)
         return cls(logits, finals, labels)
-
-    def fitted_weights(self) -> torch.Tensor:
-        return fit_weights(self.logits_PBKLC, self.labels_BKLO)
 
     def final_BC(self) -> torch.Tensor:
         return self.final_BKLC[:, -1, 0]

@@ -24,6 +24,9 @@ BINS = 15
 TWO_SIDED_95 = 1.959964
 CALIBRATED = "calibrated final"
 FUSED = "z_fuse"
+SAME = "the same target"
+SAME_TARGET = 0.999
+"""Where z_fuse decides as the final logit on more than this share of shots, it is no other target."""
 
 
 class Interval(NamedTuple):
@@ -32,6 +35,13 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
+
+
+def verdict_of(better: bool, agreement: float) -> str:
+    """agreement: of z_fuse's decisions with the final logit's, as a share of shots."""
+    if agreement > SAME_TARGET:
+        return SAME
+    return "better" if better else "not better"
 
 
 def best_temperature(logits_BC: torch.Tensor, labels_BO: torch.Tensor) -> float:

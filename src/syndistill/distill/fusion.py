@@ -43,6 +43,8 @@ class FusionConfig(Strict):
     mode: Literal["mean", "fixed", "nll"] = "nll"
     """Weights of the paths: equal; `weights`; or those of the least NLL on shots of their own."""
     weights: tuple[Annotated[float, Field(ge=-100, le=100)], ...] = ()
+    negative: bool = False
+    """Whether fitted weights may be below 0."""
 
     @model_validator(mode="after")
     def _consistent(self) -> FusionConfig:
@@ -100,8 +102,11 @@ class Fusion(nn.Module):
         return digest.hexdigest()
 
 
-def fit_weights(logits_PBKLC: torch.Tensor, labels_BKLO: torch.Tensor) -> torch.Tensor:
-    """The weights of the least mean NLL over shots, ends and lines: a convex problem, from equal weights on."""
+def fit_weights(logits_PBKLC: torch.Tensor, labels_BKLO: torch.Tensor, negative: bool = False) -> torch.Tensor:
+    """The weights of the least mean NLL over shots, ends and lines: a convex problem, from equal weights on.
+
+    negative: whether they may be below 0; a path that only contradicts the others is else left out.
+    """
     logits = logits_PBKLC.double()
     n = len(logits)
 
@@ -111,7 +116,8 @@ def fit_weights(logits_PBKLC: torch.Tensor, labels_BKLO: torch.Tensor) -> torch.
         (gradient_P,) = torch.autograd.grad(loss, w_P)
         return float(loss.detach()), gradient_P.numpy()
 
-    found = minimize(nll, [1 / n] * n, jac=True, method="L-BFGS-B")
+    bounds = None if negative else [(0.0, None)] * n
+    found = minimize(nll, [1 / n] * n, jac=True, method="L-BFGS-B", bounds=bounds)
     if not found.success:
         raise SyndistillError(f"the weights of the fusion cannot be fitted ({found.message}); use mode mean")
     return torch.tensor(found.x, dtype=torch.float32)
@@ -156,5 +162,3 @@ def load_fusion(path: Path, teacher: Teacher) -> tuple[Fusion, dict[str, Any]]:
         raise SyndistillError(f"{path}: weights and config do not fit each other; get a fresh copy") from None
     said: dict[str, Any] = header["said"]  # type: ignore[assignment]
     return fusion.eval().requires_grad_(False), said
-
-

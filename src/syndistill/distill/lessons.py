@@ -5,7 +5,7 @@ Axes: B shots, Q rounds compared, K ends, S stabilisers, L lines, C logit channe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -51,40 +51,42 @@ class Lessons:
         if teacher is not None:
             teacher.require(terms.asked, "a term of this run")
 
-    def of(self, taught: TaughtShots) -> Lesson:
-        answered = self._read(taught)
-        lesson = answered if answered is not None else self._asked(taught)
-        for name in self.shuffled:  # shots lie in a drawn order, so the next one is any other
+    def of(self, taught: TaughtShots, terms: Collection[str] | None = None) -> Lesson:
+        """terms: whose features are looked at; None: those of all."""
+        wanted = {name: s for name, s in self.statistics.items() if terms is None or name in terms}
+        answered = self._read(taught, wanted)
+        lesson = answered if answered is not None else self._asked(taught, wanted)
+        for name in lesson.features.keys() & set(self.shuffled):
+            # shots lie in a drawn order, so the next one is any other
             lesson.features[name] = lesson.features[name].roll(1, 0)
         return lesson
 
-    def _read(self, taught: TaughtShots) -> Lesson | None:
+    def _read(self, taught: TaughtShots, statistics: Mapping[str, TargetStatistics]) -> Lesson | None:
         """From the cache; None when the batch holds nothing of what is needed."""
-        needed = {*self.statistics, *([FUSED] if self.needs_fused else [])}
+        needed = {*statistics, *([FUSED] if self.needs_fused else [])}
         held = needed & taught.signals.keys()
         if not held and (taught.teacher_BKLC is None or not self.needs_logits) and (needed or self.needs_logits):
             return None
         if missing := sorted(needed - held) + (["final"] if self.needs_logits and taught.teacher_BKLC is None else []):
             raise SyndistillError(f"the cache holds no {', '.join(missing)}; write one for this run's terms")
         features = {
-            name: statistics.to(taught.signals[name].device).decode(taught.signals[name])
-            for name, statistics in self.statistics.items()
+            name: one.to(taught.signals[name].device).decode(taught.signals[name]) for name, one in statistics.items()
         }
         fused = taught.signals[FUSED].float() if self.needs_fused else None
         return Lesson(taught.teacher_BKLC if self.needs_logits else None, fused, features)
 
-    def _asked(self, taught: TaughtShots) -> Lesson:
+    def _asked(self, taught: TaughtShots, statistics: Mapping[str, TargetStatistics]) -> Lesson:
         if self.teacher is None:
             raise SyndistillError("no Teacher and no cached Teacher logits; give one of them")
-        wanted = {s.spec.signal for s in self.statistics.values()}
+        wanted = {one.spec.signal for one in statistics.values()}
         if self.needs_fused:
             assert self.fusion is not None
             wanted |= self.fusion.wants
         answer = self.teacher.answer(taught.shots, wanted)
         device = answer.logits_BKLC.device
         features = {
-            name: statistics.to(device).target(answer.signals[statistics.spec.signal])
-            for name, statistics in self.statistics.items()
+            name: one.to(device).target(answer.signals[one.spec.signal], taught.shots.basis)
+            for name, one in statistics.items()
         }
         fused = None
         if self.needs_fused:

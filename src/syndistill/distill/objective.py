@@ -5,7 +5,8 @@ Axes: B shots, K ends, L lines, C logit channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,13 +19,17 @@ from syndistill.distill.teacher import Teacher
 from syndistill.distill.terms import FinalTerm, LabelTerm, Terms, Where
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork, Outputs
-from syndistill.training.objective import Values, coin_loss, label_loss, wrong_at_last_end
+from syndistill.training.distributed import mean_over_processes
+from syndistill.training.objective import Values, coin_loss, label_loss, posterior_loss, wrong_at_last_end
 
 __all__ = ["FinalTerm", "LabelTerm", "StudentObjective", "Terms", "gradient_shares"]
 
 MAIN = ("labels", "final", "fused")
 """The terms that say what the decision should be; feature terms are weighed against them."""
 SHARES_EVERY = 500  # steps between two measurements of the gradient shares that are logged
+HELD_EVERY = 50  # and between those that a held share follows
+PULL = 0.25
+"""How far a held scale goes towards each measurement, in log: half of a change is followed within 120 steps."""
 
 Loss = Callable[[Outputs, TaughtShots, Lesson], torch.Tensor]
 
@@ -42,12 +47,35 @@ class Term:
         return self.weight * max(0.0, 1 - step / self.fade_steps) if self.fade_steps else self.weight
 
 
+class HeldScales(torch.nn.Module):
+    """Scales of feature terms that keep their shares while gradients change; saved and resumed with the train-only
+    modules. shares: by the term's name; scales: those measured at the start of the stage."""
+
+    def __init__(self, shares: Mapping[str, float], scales: Mapping[str, float]) -> None:
+        super().__init__()
+        self.names, self.shares = frozenset(shares), dict(shares)
+        for name in shares:
+            self.register_buffer(name, torch.tensor(math.log(scales[name]), dtype=torch.float64))
+
+    def scale(self, name: str) -> float:
+        return math.exp(float(self.get_buffer(name)))
+
+    def follow(self, measured: Mapping[str, float]) -> None:
+        """measured: the shares that these terms have now, at scale 1; the mean over the processes of a run counts."""
+        for name in sorted(self.names & measured.keys()):
+            log_scale = self.get_buffer(name)
+            share = mean_over_processes(measured[name], log_scale.device)
+            if share > 0:
+                log_scale += PULL * (math.log(self.shares[name] / share) - log_scale)
+
+
 class StudentObjective:
     """Weighted sum of the terms; logs each unweighted, and now and then the gradient shares.
 
     lessons: where targets come from (default: the Teacher's logits, live or in the batch). features: the losses of the
     feature terms that are on. scales: what makes a feature term's weight 1 its share (`weighting`), 1 where not given.
-    gate: weight of each end in the readout term, by the number of rounds.
+    gate: weight of each end in the readout term, by the number of rounds. steps: of the stage, for terms that fade
+    over a share of them. held: the scales of terms whose share is held, in place of `scales`.
     """
 
     def __init__(
@@ -58,36 +86,55 @@ class StudentObjective:
         features: Mapping[str, FeatureLoss] | None = None,
         scales: Mapping[str, float] | None = None,
         gate: Mapping[int, float] | None = None,
+        steps: int = 0,
+        held: HeldScales | None = None,
     ) -> None:
         self.lessons = lessons or Lessons(terms, teacher)
+        self.held = held
         self.needs_teacher = terms.needs_teacher
         features = features or {}
-        self.terms = _terms(terms, features, scales or {}, gate)
-        self.wanted = sorted({features[name].source for name in terms.features})
+        self.terms = _terms(terms, features, scales or {}, gate, steps)
+        self.sources = {name: features[name].source for name in terms.features}
         if not self.terms:
             raise SyndistillError("every term has weight 0; a Student needs something to learn from")
+        if all(0 < term.fade_steps < steps for term in self.terms):
+            raise SyndistillError("every term fades before the last step; give one that stays a weight")
         self._shares: Values = {}
 
     def __call__(self, model: DecoderNetwork, taught: TaughtShots) -> tuple[torch.Tensor, Values]:
-        outputs, losses = self.losses(model, taught)
+        now = [term for term in self.terms if term.weight_at(taught.number) > 0]
+        outputs, losses = self.losses(model, taught, now)
+        if self.held is not None and taught.number and taught.number % HELD_EVERY == 0:
+            self.held.follow(gradient_shares(model, {t.name: self._own_weight(t) * losses[t.name] for t in now}))
         values: Values = {"ler_last": wrong_at_last_end(outputs, taught.shots)}
         loss = torch.zeros((), device=outputs.logits_BKLC.device)
-        for term in self.terms:
+        for term in now:
             values[term.name] = losses[term.name].detach()
-            loss = loss + term.weight_at(taught.number) * losses[term.name]
+            loss = loss + self._weight(term, taught.number) * losses[term.name]
         if len(self.terms) > 1 and (taught.number % SHARES_EVERY == 0 or not self._shares):
-            self._shares = self._gradient_shares(model, losses, taught.number)
+            weighted = {term.name: self._weight(term, taught.number) * losses[term.name] for term in now}
+            shares = gradient_shares(model, weighted)
+            self._shares = {f"share.{name}": torch.tensor(share) for name, share in shares.items()}
         return loss, values | self._shares
 
-    def losses(self, model: DecoderNetwork, taught: TaughtShots) -> tuple[Outputs, dict[str, torch.Tensor]]:
-        """Each term's unweighted loss."""
-        outputs: Outputs = model(taught.shots, self.wanted) if self.wanted else model(taught.shots)
-        lesson = self.lessons.of(taught) if self.needs_teacher else Lesson()
-        return outputs, {term.name: term.loss(outputs, taught, lesson) for term in self.terms}
+    def losses(
+        self, model: DecoderNetwork, taught: TaughtShots, terms: Sequence[Term] | None = None
+    ) -> tuple[Outputs, dict[str, torch.Tensor]]:
+        """The unweighted loss of each of these terms (None: of all); nothing is asked for others."""
+        terms = self.terms if terms is None else terms
+        names = [term.name for term in terms]
+        wanted = sorted({source for name, source in self.sources.items() if name in names})
+        outputs: Outputs = model(taught.shots, wanted) if wanted else model(taught.shots)
+        lesson = self.lessons.of(taught, names) if self.needs_teacher else Lesson()
+        return outputs, {term.name: term.loss(outputs, taught, lesson) for term in terms}
 
-    def _gradient_shares(self, model: DecoderNetwork, losses: dict[str, torch.Tensor], step: int) -> Values:
-        weighted = {term.name: term.weight_at(step) * losses[term.name] for term in self.terms}
-        return {f"share.{name}": torch.tensor(share) for name, share in gradient_shares(model, weighted).items()}
+    def _own_weight(self, term: Term) -> float:
+        """Of a main term its weight; of a held one 1, without its scale."""
+        return 1.0 if self.held is not None and term.name in self.held.names else term.weight
+
+    def _weight(self, term: Term, step: int) -> float:
+        scale = self.held.scale(term.name) if self.held is not None and term.name in self.held.names else 1.0
+        return scale * term.weight_at(step)
 
 
 def gradient_shares(model: torch.nn.Module, weighted: Mapping[str, torch.Tensor]) -> dict[str, float]:
@@ -116,7 +163,11 @@ def _norm(tensors: list[torch.Tensor]) -> float:
 
 
 def _terms(
-    terms: Terms, features: Mapping[str, FeatureLoss], scales: Mapping[str, float], gate: Mapping[int, float] | None
+    terms: Terms,
+    features: Mapping[str, FeatureLoss],
+    scales: Mapping[str, float],
+    gate: Mapping[int, float] | None,
+    steps: int,
 ) -> list[Term]:
     found = []
     if terms.labels.weight:
@@ -131,7 +182,7 @@ def _terms(
         if name not in features:
             raise SyndistillError(f"the {name} term has no adapter and statistics; prepare them first")
         weight = term.weight * scales.get(name, 1.0)
-        found.append(Term(name, weight, _feature(name, features[name]), term.fade_steps))
+        found.append(Term(name, weight, _feature(name, features[name]), term.fades_over(steps)))
     if terms.fused.weight:
         found.append(Term("fused", terms.fused.weight, _fused(terms.fused.temperature)))
     return found
@@ -142,7 +193,11 @@ def _labels(where: Where, smoothing: float) -> Loss:
         labels = taught.shots.labels_BKLO
         if labels is None:
             raise SyndistillError("these shots carry no labels; set labels.weight=0 or use shots that do")
-        loss_BKL = label_loss(outputs.logits_BKLC, labels)
+        posterior = taught.shots.posterior_BKLP
+        if posterior is None:
+            loss_BKL = label_loss(outputs.logits_BKLC, labels)
+        else:
+            loss_BKL = posterior_loss(outputs.logits_BKLC, posterior)
         if smoothing:
             loss_BKL = (1 - smoothing) * loss_BKL + smoothing * coin_loss(outputs.logits_BKLC)
         return loss_BKL.mean() if where == "every" else loss_BKL[:, -1, 0].mean()
@@ -182,7 +237,7 @@ def _fused(temperature: float) -> Loss:
 
 
 def _feature(name: str, feature_loss: FeatureLoss) -> Loss:
-    def loss(outputs: Outputs, _: TaughtShots, lesson: Lesson) -> torch.Tensor:
-        return feature_loss(outputs.signals[feature_loss.source], lesson.features[name])
+    def loss(outputs: Outputs, taught: TaughtShots, lesson: Lesson) -> torch.Tensor:
+        return feature_loss(outputs.signals[feature_loss.source], lesson.features[name], taught.shots.basis)
 
     return loss

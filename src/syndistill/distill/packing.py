@@ -13,10 +13,11 @@ from syndistill.sampling.shots import Shots
 
 
 def pack_shots(shots: Shots) -> dict[str, torch.Tensor]:
-    """uint8 tensors "events", "last" and "labels" of shots with all their ends."""
+    """uint8 tensors "events", "last" and "labels" of shots with all ends; float16 "posterior" where they have it."""
     assert shots.labels_BKLO is not None
     bits = {"events": shots.events_BRS, "last": shots.last_BKS, "labels": shots.labels_BKLO}
-    return {k: torch.from_numpy(np.packbits(v.flatten(1).numpy(), axis=1)) for k, v in bits.items()}
+    packed = {k: torch.from_numpy(np.packbits(v.flatten(1).numpy(), axis=1)) for k, v in bits.items()}
+    return packed if shots.posterior_BKLP is None else packed | {"posterior": shots.posterior_BKLP.half()}
 
 
 def unpack_shots(
@@ -35,6 +36,7 @@ def unpack_shots(
         return torch.from_numpy(flat).view(-1, rounds, *shape)
 
     first = 0 if every_end else rounds - 1
+    posterior = tensors["posterior"][:, first:rounds][rows].float() if "posterior" in tensors else None
     return Shots(
         layout,
         basis,
@@ -42,6 +44,7 @@ def unpack_shots(
         bits("last", s)[:, first:],
         bits("labels", n_lines, observables)[:, first:],
         tuple(range(first + 1, rounds + 1)),
+        posterior,
     )
 
 

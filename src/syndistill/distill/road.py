@@ -146,7 +146,7 @@ class RoadRun(Strict):
     def fuse_run(self) -> FuseRun:
         return FuseRun(
             teacher=self.teacher,
-            data=self.data.simulated,
+            data=self.data.simulated.model_copy(update={"labels": "sampled"}),
             fusion=self.fuse.fusion,
             fit_shots=self.fuse.fit_shots,
             report_shots=self.fuse.report_shots,

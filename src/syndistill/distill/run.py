@@ -10,6 +10,7 @@ from pydantic import model_validator
 
 from syndistill.circuits.training_noise import NOISE_KEY
 from syndistill.distill.cache_signals import CachedSignal, feature_signal, fused_signal
+from syndistill.distill.fuse_report import SAME
 from syndistill.distill.fusion import Fusion, load_fusion
 from syndistill.distill.one_pass import cached_statistics
 from syndistill.distill.stage import check_student_signals, prepare_stage, stage_statistics
@@ -118,22 +119,21 @@ def _train(
     cache_progress: Count | None,
     say: Say,
 ) -> Path:
-    if said is not None and not said.get("better"):
+    if said is not None and (said.get("verdict") == SAME or not said.get("better")):
+        found = f"{SAME} as" if said.get("verdict") == SAME else "not better in NLL than"
         say(
-            "WARNING: z_fuse is not better in NLL than the Teacher's calibrated final logit (see fuse_report.json); "
+            f"WARNING: z_fuse is {found} the Teacher's calibrated final logit (see fuse_report.json); "
             f"{run.kind} learns from it all the same"
         )
-    device = torch.device(run.training.device)
     measured = bool(run.terms.features) or run.terms.readout.gated
     shots = statistics_shots(run.data.simulated, run.data.cache_seed) if measured else []
     known = cached_statistics(run.terms, run.data, teacher, cache)
     statistics = stage_statistics(run.terms, teacher, shots, folder, known)
     source = _source(run, teacher, statistics, fusion, cache, cache_progress, say)
     stage = prepare_stage(
-        run.terms, network, teacher, statistics, fusion, source, shots, folder, run.training.seed, device,
-        {"fusion": said},
+        run.terms, network, teacher, statistics, fusion, source, shots, folder, run.training, {"fusion": said},
     )  # fmt: skip
-    trainer = Trainer(network, stage.objective, source, run.training, folder, stage.adapters)
+    trainer = Trainer(network, stage.objective, source, run.training, folder, stage.extra)
     trainer.run(progress)
     path = folder / STUDENT_FILE
     if trainer.world.is_first:
@@ -224,7 +224,7 @@ def _source(
 ) -> BatchSource[TaughtShots]:
     every_end = run.terms.needs_every_end
     if not run.data.cached_shots:
-        fresh = simulated(run.data, run.training.batch_size, run.training.seed)
+        fresh = simulated(run.data, run.training.batch_size, run.training.seed, only_last=not every_end)
         return LiveSource(fresh, run.data.cut_rounds, every_end, run.data.ends if every_end else 0)
     signals: list[CachedSignal] = [feature_signal(name, s) for name, s in statistics.items()]
     if fusion is not None:

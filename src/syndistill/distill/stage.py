@@ -13,10 +13,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from syndistill.distill.features import Adapter, FeatureLoss, needs_adapter, seeded_adapter
+from syndistill.distill.features import (
+    EVERY_BASIS,
+    Adapter,
+    FeatureLoss,
+    needs_adapter,
+    seeded_adapter,
+    state_orders,
+)
 from syndistill.distill.fusion import Fusion
 from syndistill.distill.lessons import Lessons
-from syndistill.distill.objective import StudentObjective
+from syndistill.distill.objective import HeldScales, StudentObjective
 from syndistill.distill.statistics import TargetSpec, TargetStatistics, measure_targets, target_specs
 from syndistill.distill.targets import TaughtShots
 from syndistill.distill.teacher import Teacher
@@ -27,8 +34,10 @@ from syndistill.models.contract import DecoderNetwork
 from syndistill.models.tensors_file import save_tensors
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import BatchSource
+from syndistill.training.config import TrainingConfig
 
 ADAPTERS_FILE = "adapters.safetensors"
+HELD = "held"  # beside the adapters, which have the names of terms
 
 
 def stage_statistics(
@@ -64,17 +73,25 @@ def _said(spec: TargetSpec) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """A stage that is ready to be trained. adapters: train-only modules, None where no term has any."""
+    """A stage that is ready to be trained. adapters: by the term's name, for those that have one."""
 
     objective: StudentObjective
-    adapters: nn.ModuleDict | None
+    adapters: dict[str, Adapter]
     sources: dict[str, str]
     """Which of the Student's signals each feature term reads."""
 
+    @property
+    def extra(self) -> nn.ModuleDict | None:
+        """All that exists in training only and is saved with its state; None where nothing is."""
+        held = {} if self.objective.held is None else {HELD: self.objective.held}
+        modules: dict[str, nn.Module] = {**self.adapters, **held}
+        return nn.ModuleDict(modules) if modules else None
+
     def save_adapters(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
-        """In a file of their own: no Student ships with them."""
-        if self.adapters is not None:
-            save_tensors(folder / ADAPTERS_FILE, weights, {"what": "syndistill adapters", "sources": self.sources})
+        """In a file of their own: no Student ships with them. weights: averaged ones of `extra`."""
+        kept = {name: x for name, x in weights.items() if name.partition(".")[0] in self.adapters}
+        if kept:
+            save_tensors(folder / ADAPTERS_FILE, kept, {"what": "syndistill adapters", "sources": self.sources})
 
 
 def prepare_stage(
@@ -86,22 +103,25 @@ def prepare_stage(
     source: BatchSource[TaughtShots],
     shots: Sequence[Shots],
     folder: Path,
-    seed: int,
-    device: torch.device,
+    training: TrainingConfig,
     said: dict[str, Any],
 ) -> Stage:
     """network: as the stage starts it. source: of the stage's batches, the first of which weigh the feature terms.
 
     said: what else to keep in weights.json, which is written where anything was measured.
     """
+    device = torch.device(training.device)
     network.to(device)
     sources = {name: student_signal(network, terms, name) for name in terms.features}
-    adapters = _adapters(terms, network, teacher, statistics, sources, shots, seed)
-    extra = nn.ModuleDict(adapters).to(device) if adapters else None
+    adapters = _adapters(terms, network, teacher, statistics, sources, shots, training.seed)
+    orders = {basis: x.to(device) for basis, x in state_orders(network, _bases(shots)).items()}
     features = {
-        name: FeatureLoss(term, sources[name], statistics[name].to(device), adapters.get(name))
+        name: FeatureLoss(
+            term, sources[name], statistics[name].to(device), adapters[name].to(device) if name in adapters else None,
+            orders if name in adapters and not adapters[name].shared else None,
+        )
         for name, term in terms.features.items()
-    }
+    }  # fmt: skip
     lessons = Lessons(terms, teacher, statistics, fusion)
     weighting = Weighting({}, None)
     if features or terms.readout.weight or terms.fused.weight:
@@ -114,8 +134,13 @@ def prepare_stage(
             scales = measure_scales(terms, network, lessons, features, gate, batches)
             weighting = Weighting(scales, gate)
             weighting.save(path, {"student_signals": sources, **said})
-    objective = StudentObjective(terms, teacher, lessons, features, weighting.scales, weighting.gate)
-    return Stage(objective, extra, sources)
+    shares = {name: term.share for name, term in terms.features.items() if term.held and term.share is not None}
+    fixed = {name: scale for name, scale in weighting.scales.items() if name not in shares}
+    objective = StudentObjective(
+        terms, teacher, lessons, features, fixed, weighting.gate, training.steps,
+        HeldScales(shares, weighting.scales) if shares else None,
+    )  # fmt: skip
+    return Stage(objective, adapters, sources)
 
 
 def check_student_signals(network: DecoderNetwork, terms: Terms) -> None:
@@ -159,5 +184,12 @@ def _adapters(
         whole = answer.signals[statistics[name].spec.signal]
         target = (*whole.shape[2:-1], len(statistics[name].range_P))
         if needs_adapter(terms.features[name].loss, student, target):
-            found[name] = seeded_adapter(name, seed, student, target)
+            # A state that is flat, or turned in some bases, means another thing in each of them.
+            by_basis = len(student) < 2 or bool(state_orders(network, _bases(shots)))
+            maps = _bases(shots) if by_basis else (EVERY_BASIS,)
+            found[name] = seeded_adapter(name, seed, student, target, maps)
     return found
+
+
+def _bases(shots: Sequence[Shots]) -> tuple[str, ...]:
+    return tuple(sorted({batch.basis for batch in shots}))

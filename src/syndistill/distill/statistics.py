@@ -1,6 +1,8 @@
-"""What a Teacher's feature is made into before a Student is held against it: standardised, reduced, bounded.
+"""What a Teacher's feature is made into before a Student is held against it: centred, standardised, reduced, bounded.
 
-The statistics are measured once, on shots that neither training nor reports use, and then fixed.
+What a feature has in common over shots of one basis, in one round, at one stabiliser, says nothing of a shot (about
+half of the variance of `teacher-d3`'s), and is taken away first; all variances below are of what is left. The
+statistics are measured once, on shots that neither training nor reports use, and then fixed.
 Axes: B shots, R rounds, Q rounds compared, S stabilisers, D width, P components; * any leading axes.
 """
 
@@ -21,6 +23,9 @@ from syndistill.models.tensors_file import load_tensors, save_tensors
 from syndistill.sampling.shots import Shots
 
 HELD_VARIANCE = 0.95
+LEAST_STD = 1e-3
+"""Of a channel's root mean square: what depends less than this on the shot is not blown up."""
+WHAT = "syndistill centred target statistics"
 HEADROOM = 1.25  # beyond the largest magnitude that was measured; what lies further is clipped
 CODES = 127
 
@@ -43,28 +48,36 @@ def target_specs(terms: Terms) -> dict[str, TargetSpec]:
 
 @dataclass(frozen=True, eq=False)
 class TargetStatistics:
-    """Target of a feature x: ((x - mean_D) / std_D) @ directions_DP, clipped to +-range_P.
+    """Target of a feature x: (x / std_D) @ directions_DP - centres[basis], clipped to +-range_P.
 
-    variance_P: of the target's components over shots, rounds and stabilisers; in falling order. A cache keeps int8
-    codes of step range_P / 127, so live and cached targets differ by half a step at most.
+    centres: by basis, the mean of the first part over shots, (Q, S, P) or, of a flat feature, (Q, P). variance_P: of
+    the target's components over shots; in falling order. A cache keeps int8 codes of step range_P / 127, so live and
+    cached targets differ by half a step at most.
     """
 
     spec: TargetSpec
-    mean_D: torch.Tensor
     std_D: torch.Tensor
     directions_DP: torch.Tensor
     variance_P: torch.Tensor
     range_P: torch.Tensor
+    centres: dict[str, torch.Tensor]
 
-    def target(self, x_BRxD: torch.Tensor) -> torch.Tensor:
-        """(B, Q, S, P) of a whole signal (B, R, S, D); a flat one (B, R, D) gives (B, Q, P)."""
+    def target(self, x_BRxD: torch.Tensor, basis: str) -> torch.Tensor:
+        """(B, Q, S, P) of a whole signal (B, R, S, D) of shots of this basis; a flat one (B, R, D) gives (B, Q, P)."""
         x = x_BRxD[:, :: self.spec.every_rounds]
-        if x.shape[-1] != len(self.mean_D):
+        if x.shape[-1] != len(self.std_D):
             raise SyndistillError(
-                f"the signal {self.spec.signal} is {x.shape[-1]} wide, its statistics are of {len(self.mean_D)}; "
+                f"the signal {self.spec.signal} is {x.shape[-1]} wide, its statistics are of {len(self.std_D)}; "
                 "they belong to another Teacher"
             )
-        target = ((x - self.mean_D) / self.std_D) @ self.directions_DP
+        measured = self.centres.get(basis)
+        if measured is None or len(measured) < x.shape[1]:
+            raise SyndistillError(
+                f"the statistics of {self.spec.signal} are of {', '.join(self.centres)} with "
+                f"{len(next(iter(self.centres.values())))} rounds compared, these shots of {basis} with {x.shape[1]}; "
+                "measure them on shots like these"
+            )
+        target = (x / self.std_D) @ self.directions_DP - measured[: x.shape[1]]
         return target.clamp(-self.range_P, self.range_P)
 
     def encode(self, target_xP: torch.Tensor) -> torch.Tensor:
@@ -80,11 +93,11 @@ class TargetStatistics:
 
     @property
     def held(self) -> float:
-        """Share of the standardised feature's variance that the components hold."""
-        return float(self.variance_P.sum() / len(self.mean_D))
+        """Share of the standardised feature's variance over shots that the components hold."""
+        return float(self.variance_P.sum() / len(self.std_D))
 
     def to(self, device: torch.device | str) -> TargetStatistics:
-        return TargetStatistics(self.spec, **{name: x.to(device) for name, x in self._tensors().items()})
+        return self._of(self.spec, {name: x.to(device) for name, x in self._tensors().items()})
 
     @property
     def sha256(self) -> str:
@@ -94,19 +107,32 @@ class TargetStatistics:
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
-        save_tensors(path, self._tensors(), {"what": "syndistill target statistics", "spec": list(self.spec)})
+        save_tensors(path, self._tensors(), {"what": WHAT, "spec": list(self.spec)})
 
     @classmethod
     def load(cls, path: Path) -> TargetStatistics:
         tensors, metadata = load_tensors(path)
         spec = metadata.get("spec")
-        if metadata.get("what") != "syndistill target statistics" or not isinstance(spec, list):
+        if metadata.get("what") == "syndistill target statistics":
+            raise SyndistillError(
+                f"{path} is of an earlier version, whose targets were not centred by basis, round and stabiliser; "
+                "delete its folder (in a cache the logits beside it stay), it is then made anew"
+            )
+        if metadata.get("what") != WHAT or not isinstance(spec, list):
             raise SyndistillError(f"{path} holds no target statistics; delete it, they are then measured again")
-        return cls(TargetSpec(*spec), **tensors)
+        return cls._of(TargetSpec(*spec), tensors)
+
+    @classmethod
+    def _of(cls, spec: TargetSpec, tensors: Mapping[str, torch.Tensor]) -> TargetStatistics:
+        centres = {name.removeprefix(_CENTRE): x for name, x in tensors.items() if name.startswith(_CENTRE)}
+        return cls(spec, **{name: tensors[name] for name in _NAMES}, centres=centres)
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        names = ("mean_D", "std_D", "directions_DP", "variance_P", "range_P")
-        return {name: getattr(self, name) for name in names}
+        of_basis = {_CENTRE + basis: centre for basis, centre in self.centres.items()}
+        return {name: getattr(self, name) for name in _NAMES} | of_basis
+
+
+_NAMES, _CENTRE = ("std_D", "directions_DP", "variance_P", "range_P"), "centre."
 
 
 def measure_targets(
@@ -118,13 +144,13 @@ def measure_targets(
     for batch in shots:
         answer = teacher.answer(batch, wanted)
         for name, spec in specs.items():
-            sums[name].add(answer.signals[spec.signal][:, :: spec.every_rounds])
+            sums[name].add(answer.signals[spec.signal][:, :: spec.every_rounds], batch.basis)
     found = {name: sums[name].reduce(spec) for name, spec in specs.items()}
     reach = {name: torch.zeros_like(statistics.range_P) for name, statistics in found.items()}
     for batch in shots:
         answer = teacher.answer(batch, wanted)
         for name, statistics in found.items():
-            target = statistics.target(answer.signals[statistics.spec.signal])
+            target = statistics.target(answer.signals[statistics.spec.signal], batch.basis)
             reach[name] = torch.maximum(reach[name], target.abs().flatten(0, -2).amax(0))
     return {
         name: TargetStatistics(**{**vars(statistics), "range_P": (HEADROOM * reach[name]).clamp(min=1e-6)})
@@ -133,35 +159,49 @@ def measure_targets(
 
 
 class _Sums:
-    """Sums of a feature and of its products, float64."""
+    """Sums of a feature by basis and round, and of its products, float64."""
 
     def __init__(self) -> None:
-        self.count, self.sum_D, self.products_DD = 0, torch.zeros(()), torch.zeros(())
+        self.products_DD = torch.zeros(())
+        self.of_group: dict[str, dict[int, tuple[int, torch.Tensor]]] = {}
 
-    def add(self, x_xD: torch.Tensor) -> None:
-        flat = x_xD.flatten(0, -2).double().cpu()
-        self.count += len(flat)
-        self.sum_D = self.sum_D + flat.sum(0)
+    def add(self, x_BQxD: torch.Tensor, basis: str) -> None:
+        x_BQxD = x_BQxD.double().cpu()
+        flat = x_BQxD.flatten(0, -2)
         self.products_DD = self.products_DD + flat.T @ flat
+        groups = self.of_group.setdefault(basis, {})
+        for q, sum_xD in enumerate(x_BQxD.sum(0)):
+            n, before_xD = groups.get(q, (0, torch.zeros(())))
+            groups[q] = (n + len(x_BQxD), before_xD + sum_xD)
 
     def reduce(self, spec: TargetSpec) -> TargetStatistics:
-        mean_D = self.sum_D / self.count
-        covariance_DD = self.products_DD / self.count - torch.outer(mean_D, mean_D)
-        # A channel that never moves has no target: it becomes 0, not noise blown up.
-        std_D = covariance_DD.diagonal().clamp(min=1e-12).sqrt()
+        sizes = [(n, sum_xD / n) for groups in self.of_group.values() for n, sum_xD in groups.values()]
+        count = sum(n * mean_xD[..., 0].numel() for n, mean_xD in sizes)
+        products_DD = self.products_DD
+        for n, mean_xD in sizes:
+            flat = mean_xD.reshape(-1, mean_xD.shape[-1])
+            products_DD = products_DD - n * flat.T @ flat
+        covariance_DD = products_DD / count
+        # A channel that no shot moves has no target: it becomes 0, not noise blown up.
+        least_D = (LEAST_STD**2 * self.products_DD.diagonal() / count).clamp(min=1e-12)
+        std_D = covariance_DD.diagonal().maximum(least_D).sqrt()
         variance_D, directions_DD = torch.linalg.eigh(covariance_DD / torch.outer(std_D, std_D))
         variance_D, directions_DD = variance_D.flip(0).clamp(min=0), directions_DD.flip(1)
         # The sign of an eigenvector is anyone's choice: its largest entry is made positive.
         largest = directions_DD.gather(0, directions_DD.abs().argmax(0, keepdim=True))
         directions_DD = directions_DD * largest.sign()
         n = spec.components or _components_that_hold(variance_D, HELD_VARIANCE)
-        if n > len(mean_D):
+        if n > len(std_D):
             raise SyndistillError(
-                f"{n} components asked of the signal {spec.signal}, which is {len(mean_D)} wide; ask for fewer, or 0"
+                f"{n} components asked of the signal {spec.signal}, which is {len(std_D)} wide; ask for fewer, or 0"
             )
-        unbounded = torch.full((n,), torch.inf)
+        directions_DP, unbounded = directions_DD[:, :n], torch.full((n,), torch.inf)
+        centres = {
+            basis: torch.stack([(sum_xD / m / std_D) @ directions_DP for m, sum_xD in groups.values()]).float()
+            for basis, groups in self.of_group.items()
+        }
         return TargetStatistics(
-            spec, mean_D.float(), std_D.float(), directions_DD[:, :n].float(), variance_D[:n].float(), unbounded
+            spec, std_D.float(), directions_DP.float(), variance_D[:n].float(), unbounded, centres
         )
 
 

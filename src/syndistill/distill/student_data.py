@@ -59,7 +59,10 @@ class StudentData(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> StudentData:
-        require_sampled_labels(self.simulated)
+        if self.simulated.labels == "revealed" and "both" in self.simulated.bases:
+            raise ValueError("revealed labels are of bases x and z; take sampled ones for both")
+        if self.simulated.labels == "exact" and self.simulated.distance != 3:
+            raise ValueError("exact labels exist for distance 3; take sampled or revealed ones")
         if not self.cached_shots and (self.unsure or self.cached_ends == "last"):
             raise ValueError("unsure and cached_ends are about cached shots; set cached_shots above 0")
         if self.cut_rounds and self.cached_ends == "last":
@@ -95,9 +98,13 @@ class LiveSource:
         return [draw_ends(t, self.ends, self.source.seed) for t in taught] if self.ends else taught
 
 
-def simulated(data: StudentData, batch_size: int, seed: int) -> SimulatedSource:
+def simulated(data: StudentData, batch_size: int, seed: int, only_last: bool = False) -> SimulatedSource:
+    """only_last: of revealed labels, which cost as much as their ends do, the last one alone."""
     sim = data.simulated
-    return SimulatedSource(sim.distance, sim.noise, sim.bases, sim.curriculum, batch_size, seed)
+    ends = 1 if only_last and sim.labels == "revealed" and not data.cut_rounds else 0
+    return SimulatedSource(
+        sim.distance, sim.noise, sim.bases, sim.curriculum, batch_size, seed, labels=sim.labels, ends=ends
+    )
 
 
 def longest_rounds(data: DataConfig) -> int:

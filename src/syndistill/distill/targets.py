@@ -52,9 +52,11 @@ def cut(taught: TaughtShots, rounds: int, every_end: bool = False) -> TaughtShot
     k = shots.ends.index(rounds)
     kept = slice(0 if every_end else k, k + 1)
     labels = None if shots.labels_BKLO is None else shots.labels_BKLO[:, kept]
+    posterior = None if shots.posterior_BKLP is None else shots.posterior_BKLP[:, kept]
     shorter = Shots(
-        shots.layout, shots.basis, shots.events_BRS[:, :rounds], shots.last_BKS[:, kept], labels, shots.ends[kept]
-    )
+        shots.layout, shots.basis, shots.events_BRS[:, :rounds], shots.last_BKS[:, kept], labels, shots.ends[kept],
+        posterior,
+    )  # fmt: skip
     teacher_BKLC = None if taught.teacher_BKLC is None else taught.teacher_BKLC[:, kept]
     return replace(taught, shots=shorter, teacher_BKLC=teacher_BKLC)
 

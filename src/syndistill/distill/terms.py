@@ -5,9 +5,9 @@ Axes: B shots, R rounds, K ends, S stabilisers, L lines.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from syndistill.training.config import Number, Rounds, Share, Strict, Temperature, Weight
 
@@ -57,18 +57,35 @@ class FeatureTerm(Strict):
 
     weight: Weight = 0.0
     share: float | None = Field(default=0.2, gt=0, le=1000)
-    """Gradient norm that weight 1 has at the start of the stage, as a share of the main terms' norm over the same
-    weights; measured once, then fixed. None: weight 1 is the plain loss."""
+    """Gradient norm that weight 1 has, as a share of the main terms' norm over the same weights; measured at the start
+    of the stage, then fixed, or `held`. None: weight 1 is the plain loss."""
+    held: bool = False
+    """Whether the share is measured again every 50 steps, smoothed, and held: the main terms' gradient falls as they
+    are learned, so that a weight that is fixed grows in share."""
     loss: FeatureLossName = "normalised_mse"
     components: int = Field(default=8, ge=0, le=4096)
     """Principal directions of the target; 0: as many as hold 95 % of its variance."""
     every_rounds: Rounds = 2
     """Rounds 1, 1 + every_rounds, ... are compared."""
     fade_steps: Number = 0
-    """The weight falls linearly to 0 over so many steps; 0: it stays."""
+    """The weight falls linearly to 0 over so many steps; 0: it stays. Afterwards the term costs nothing."""
+    fade: float = Field(default=0.0, ge=0, le=1)
+    """The same as a share of the stage's steps; 0: it stays."""
     placebo: Placebo = "none"
     """Targets without knowledge, for a control: those of another shot of the batch, or those of a Teacher with fresh
     weights."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.held and self.share is None:
+            raise ValueError("held keeps a share; give one, or leave held out")
+        if self.fade and self.fade_steps:
+            raise ValueError("fade and fade_steps say the same; give one of them")
+        return self
+
+    def fades_over(self, steps: int) -> int:
+        """In a stage of so many steps; 0: not at all."""
+        return max(1, round(self.fade * steps)) if self.fade else self.fade_steps
 
 
 class SpatialTerm(FeatureTerm):

@@ -30,7 +30,7 @@ class Bars:
 
         def report(step: int, steps: int, latest: dict[str, float]) -> None:
             speed = next(one.speed for one in self._bars.tasks if one.id == task)
-            numbers = f"loss {latest['loss']:.4f}"
+            numbers = f"loss {latest['loss']:.4f}" if "loss" in latest else ""
             if "ler_last" in latest:
                 numbers += f"  LER {latest['ler_last']:.4f}"
             if speed:

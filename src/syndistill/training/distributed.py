@@ -70,6 +70,15 @@ def share(batch: Any, world: World) -> Any:
     return batch.take(share_of(len(batch), world))
 
 
+def mean_over_processes(value: float, device: torch.device) -> float:
+    """The mean of what each process has; they must all ask, and on their training's device."""
+    if not dist.is_initialized():
+        return value
+    total = torch.tensor(value, dtype=torch.float64, device=device)
+    dist.all_reduce(total)
+    return float(total) / dist.get_world_size()
+
+
 def wait_for_all(world: World) -> None:
     if world.size > 1:
         dist.barrier()

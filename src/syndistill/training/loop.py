@@ -196,7 +196,8 @@ class _Log:
     """metrics.jsonl: means over `log_every` steps, one line each; a resumed run cuts what it will write again."""
 
     def __init__(self, folder: Path, config: TrainingConfig, step: int) -> None:
-        self.every, self.latest = config.log_every, {"loss": float("nan")}
+        self.every = config.log_every
+        self.latest: dict[str, float] = {}  # nothing is known before the first line
         self.path = folder / METRICS
         _cut(self.path, step)
         self.writer = _tensorboard(folder) if config.tensorboard else None
