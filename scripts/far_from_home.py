@@ -16,7 +16,8 @@ from collections.abc import Iterator
 import numpy as np
 import stim
 
-from syndistill.circuits.placement import far_from, place
+from syndistill.circuits.placed import far_from
+from syndistill.circuits.placement import place
 from syndistill.circuits.si1000 import si1000_memory
 from syndistill.decoders.contract import decisions
 from syndistill.decoders.registry import build_decoder

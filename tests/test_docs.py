@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = ["sinter.md", "streaming.md", "export.md"]
+PAGES = ["circuits.md", "sinter.md", "streaming.md", "export.md"]
 BLOCK = re.compile(r"^```(python|sh test)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 EXAMPLES = [
     pytest.param(kind, body, id=f"{page}-{number}")

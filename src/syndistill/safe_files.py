@@ -16,12 +16,14 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
-from pydantic import TypeAdapter, ValidationError
 
 from syndistill.errors import SyndistillError
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 LOCK_FILE = ".lock"
 SEAL = "sha256"
@@ -87,6 +89,8 @@ def read_sealed(path: Path, remedy: str, kind: Any = dict[str, Any]) -> Any:
     Files of earlier versions have no hash and are taken as they are. SyndistillError, ending in `remedy`, for one that
     can't be read, was changed, or holds something else.
     """
+    from pydantic import TypeAdapter, ValidationError  # here: networks run without it
+
     content = read_json(path, remedy)
     try:
         return TypeAdapter(kind).validate_python(unsealed(content))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from syndistill.circuits.si1000 import si1000_memory, si1000_places
 from syndistill.errors import SyndistillError
 
 from . import foreign
+from .checks import check_observables, quietly, same
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 Move = Callable[[float, float], tuple[float, float]]
@@ -34,38 +34,6 @@ MOVES: dict[str, Move] = {
     "thirds": lambda x, y: (x / 3 + 100 / 3, y / 3),
     "square roots": lambda x, y: (2**0.5 * x, 2**0.5 * y),
 }
-
-
-def same(a: Placement, b: Placement) -> bool:
-    return (
-        (a.layout, a.rounds, a.basis) == (b.layout, b.rounds, b.basis)
-        and np.array_equal(a.slice_N, b.slice_N)
-        and np.array_equal(a.stabiliser_N, b.stabiliser_N)
-        and np.array_equal(a.turn_OS, b.turn_OS)
-        and np.array_equal(a.holds_O2, b.holds_O2)
-    )
-
-
-def quietly(source: stim.Circuit | stim.DetectorErrorModel) -> Placement:
-    """Placed without a word against its coordinates."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", CoordinatesContradicted)
-        return place(source)
-
-
-def check_observables(circuit: stim.Circuit, placement: Placement) -> None:
-    """By sampling errors: each observable is what the placement says, line 0 being that of the first one that is."""
-    sampler = circuit.detector_error_model(approximate_disjoint_errors=True).compile_sampler(seed=3)
-    events, flips, _ = sampler.sample(2000)
-    slices = np.zeros((2000, placement.rounds + 1, placement.layout.n_stabilisers), int)
-    slices[:, placement.slice_N, placement.stabiliser_N] = events
-    untouched = (flips + slices.sum(1) @ placement.turn_OS.T) % 2
-    for kind in ((True, False), (False, True)):
-        members = [o for o in range(len(placement.turn_OS)) if tuple(placement.holds_O2[o].tolist()) == kind]
-        assert all((untouched[:, o] == untouched[:, members[0]]).all() for o in members)
-        assert all(untouched[:, o].any() for o in members)
-    nothing = [o for o in range(len(placement.turn_OS)) if not placement.holds_O2[o].any()]
-    assert not untouched[:, nothing].any()
 
 
 @pytest.mark.parametrize("noise", ["si1000", "uniform"])
@@ -252,73 +220,6 @@ def test_empty_detectors_where_a_slice_has_none(basis: str) -> None:
     assert sorted(found.slice_N[:8].tolist()) == [0] * 4 + [3] * 4
 
 
-# Coordinates that are wrong: errors are believed, and it is said.
-
-
-def exchanged(circuit: stim.Circuit, a: list[float], b: list[float], times: list[float] | None = None) -> stim.Circuit:
-    """Detectors at place a say b, and the other way round; at some times alone."""
-
-    def other(_: int, c: list[float]) -> list[float]:
-        if times is not None and c[2] not in times:
-            return c
-        return [*(b if c[:2] == a else a if c[:2] == b else c[:2]), *c[2:]]
-
-    return foreign.recoordinated(circuit, other)
-
-
-@pytest.mark.parametrize("d", [3, 5])
-@pytest.mark.parametrize("basis", ["x", "z"])
-def test_any_two_exchanged_places_are_put_right(basis: str, d: int) -> None:
-    circuit = foreign.generated(basis, d, 4)
-    plain = quietly(circuit)
-    places = sorted({tuple(c[:2]) for c in circuit.get_detector_coordinates().values()})
-    pairs = list(itertools.combinations(places, 2))
-    for a, b in pairs if d == 3 else pairs[::13]:
-        changed = exchanged(circuit, list(a), list(b))
-        with pytest.warns(CoordinatesContradicted):
-            assert same(place(changed), plain), (a, b)
-
-
-def test_exchanged_and_reversed_times_are_put_right() -> None:
-    circuit = foreign.generated("z", 3, 5)
-    plain = quietly(circuit)
-    for a, b in ((1, 3), (0, 2), (2, 5), (0, 5)):
-        swap = {a: b, b: a}
-        changed = foreign.recoordinated(circuit, lambda _, c, swap=swap: [*c[:2], swap.get(int(c[2]), c[2])])
-        if 0 in (a, b) or 5 in (a, b):  # ends lack the off-basis detectors: such times can't be those of any memory
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", CoordinatesContradicted)
-                try:
-                    found = place(changed)
-                except SyndistillError:
-                    continue
-                assert same(found, plain), (a, b)
-        else:
-            with pytest.warns(CoordinatesContradicted, match="order the slices"):
-                assert same(place(changed), plain)
-
-
-def test_two_detectors_exchanged_in_one_round_are_refused() -> None:
-    circuit = foreign.generated("z", 5, 4)
-    changed = exchanged(circuit, [2.0, 2.0], [6.0, 6.0], times=[2.0])
-    with pytest.raises(SyndistillError, match=r"the errors that set off detector D\d+ at \((2, 2|6, 6), 2\) are not"):
-        place(changed)
-
-
-def test_detectors_turned_against_the_qubits() -> None:
-    """Nothing but the observable's qubits would tell; the errors that flip it do."""
-    circuit = foreign.generated("z", 3, 4)
-    turned = foreign.recoordinated(circuit, lambda _, c: [6 - c[0], 6 - c[1], *c[2:]])
-    plain, found = quietly(circuit), quietly(turned)
-    assert np.array_equal(found.stabiliser_N, plain.stabiliser_N)
-    assert np.array_equal(found.turn_OS, plain.turn_OS)
-
-
-def test_qubits_in_another_frame_than_the_detectors() -> None:
-    circuit = foreign.generated("z", 3, 4)
-    assert same(quietly(foreign.recoordinated(circuit, lambda _, c: c, lambda x, y: (-y, 7 * x))), quietly(circuit))
-
-
 # Observables as the errors see them.
 
 
@@ -374,83 +275,6 @@ def test_an_observable_that_is_no_logical_operator_is_refused() -> None:
             place(changed)
         says.append("observable L0 is" in str(caught.value) or "non-deterministic observables" in str(caught.value))
     assert all(says)
-
-
-# What is no memory of a rotated code is refused in one line that names a detector.
-
-
-def refused(source: stim.Circuit | stim.DetectorErrorModel, *says: str) -> None:
-    with pytest.raises(SyndistillError) as caught:
-        place(source)
-    message = str(caught.value)
-    assert "\n" not in message
-    for words in says:
-        assert words in message
-
-
-def test_other_codes_are_refused() -> None:
-    make = stim.Circuit.generated
-    noise = {"after_clifford_depolarization": 0.01, "before_measure_flip_probability": 0.01}
-    refused(make("surface_code:unrotated_memory_z", distance=3, rounds=3, **noise), "12 places", "D")
-    refused(make("surface_code:unrotated_memory_z", distance=5, rounds=1, **noise), "places", "D")
-    refused(make("repetition_code:memory", distance=5, rounds=3, **noise), "D0 lacks coordinates (x, y, t)")
-    refused(make("color_code:memory_xyz", distance=5, rounds=3, after_clifford_depolarization=0.01), "9 places", "D")
-    refused(make("surface_code:rotated_memory_z", distance=4, rounds=3, **noise), "15 places", "D")
-    refused(stim.Circuit("M 0"), "no detectors")
-    refused(stim.Circuit("DETECTOR(0, 0, 0)"), "at one time")
-
-
-def edited(circuit: stim.Circuit, which: int, coords: list[float] | None) -> stim.Circuit:
-    """The circuit with other coordinates on its detector number `which`, or without it."""
-    result, seen = stim.Circuit(), -1
-    for i in circuit.flattened():
-        seen += i.name == "DETECTOR"
-        if i.name == "DETECTOR" and seen == which:
-            if coords is not None:
-                result.append("DETECTOR", i.targets_copy(), coords)
-        else:
-            result.append(i)
-    return result
-
-
-@pytest.mark.parametrize("which", [0, 6, 13, 20])
-def test_one_bad_detector_is_named(which: int) -> None:
-    circuit = si1000_memory(3, 3, "z", 0.004)
-    x, y, *rest = circuit.get_detector_coordinates()[which]
-    refused(edited(circuit, which, []), f"D{which} lacks coordinates (x, y, t)")
-    refused(edited(circuit, which, [x, y]), f"D{which} lacks coordinates (x, y, t)")
-    for dx, dy in ((0.25, 0), (0.5, 0.5), (40, 0), (0.001, 0)):
-        refused(edited(circuit, which, [x + dx, y + dy, *rest]), f"D{which} at ({x + dx:g}, {y + dy:g}, {rest[0]:g}")
-
-
-def test_a_stabiliser_that_is_off_the_lattice_is_placed_by_its_errors() -> None:
-    circuit = si1000_memory(5, 3, "z", 0.004)
-    coords = circuit.get_detector_coordinates()
-    off = foreign.recoordinated(circuit, lambda n, c: [1.75, *c[1:]] if c[:2] == [1.5, 1.5] else c)
-    member = next(n for n, c in coords.items() if c[:2] == [1.5, 1.5])
-    with pytest.warns(CoordinatesContradicted, match=rf"D{member} at \(1.75, 1.5, "):
-        assert same(place(off), quietly(circuit))
-    silent = foreign.recoordinated(
-        si1000_memory(5, 3, "z", 0.0), lambda n, c: [1.75, *c[1:]] if c[:2] == [1.5, 1.5] else c
-    )
-    refused(silent, "not those of a rotated surface code of distance 5")
-
-
-def test_duplicate_and_missing_detectors() -> None:
-    circuit = si1000_memory(3, 3, "z", 0.004)
-    coords = circuit.get_detector_coordinates()
-    assert coords[5][2] == coords[6][2] == 1
-    refused(edited(circuit, 6, coords[5]), "detectors where others have", "D")
-    refused(edited(circuit, 13, None), "detectors where others have", "D")
-    refused(edited(circuit, 0, None), "detectors", "D")
-
-
-def test_a_circuit_without_noise_is_placed_by_its_coordinates() -> None:
-    placement = place(si1000_memory(3, 3, "z", 0.0))
-    slices, stabilisers = si1000_places(3, 3, "z")
-    assert np.array_equal(placement.slice_N, slices)
-    assert np.array_equal(placement.stabiliser_N, stabilisers)
-    assert placement.fit is None
 
 
 def test_lines_without_a_circuit() -> None:

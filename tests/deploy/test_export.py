@@ -192,7 +192,7 @@ def test_a_corrupt_graph_whose_hash_fits(damaged, folder):
 def test_refused_exports_write_nothing(network_file, folder, tmp_path):
     three, five = (Experiment(d, 2, "z", "si1000", 0.01).circuit() for d in (3, 5))
     two = Experiment(3, 2, "both", "si1000", 0.01).circuit()
-    for network, circuit, place, said in [
+    for network, circuit, where, said in [
         (network_file(), five, "new", "decodes distance 3, the circuit has distance 5"),
         (network_file("conv_gru"), three, "new", "of family conv_gru"),
         (network_file(output="joint4"), three, "new", "joint4"),
@@ -203,7 +203,7 @@ def test_refused_exports_write_nothing(network_file, folder, tmp_path):
         (tmp_path / "taken").mkdir(exist_ok=True)
         (tmp_path / "file").write_text("mine")
         with pytest.raises(SyndistillError, match=said):
-            export_onnx(network, circuit, "t", tmp_path / place)
+            export_onnx(network, circuit, "t", tmp_path / where)
         assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "taken"]
 
 

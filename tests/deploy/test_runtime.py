@@ -38,7 +38,8 @@ detectors, _ = circuit.compile_detector_sampler(seed=1).sample(20, separate_obse
 compiled = runtime.load("student-d3")
 folder = export.export_onnx("student-d3", circuit, "test", sys.argv[2])
 answers = [runtime.on_circuit(engine, circuit).probabilities(detectors) for engine in (compiled, runtime.load(folder))]
-answers.append(runtime.on_circuit(compiled, circuit.detector_error_model(decompose_errors=True)).probabilities(detectors))
+dem = circuit.detector_error_model(decompose_errors=True)
+answers.append(runtime.on_circuit(compiled, dem).probabilities(detectors))
 needless = {"matplotlib", "pydantic", "pymatching", "pytorch_optimizer", "rich", "sinter", "typer"} & set(sys.modules)
 assert not needless, needless
 stream = streaming.StreamingDecoder(compiled, placement.Placement.of_lines(compiled.layout, "z"), batch=20)

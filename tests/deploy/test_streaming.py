@@ -56,10 +56,11 @@ def whole_history(name, network_file, circuit, shots):
 @pytest.mark.parametrize("name", ENGINES)
 def test_rounds_one_by_one_give_the_whole_history(engines, network_file, experiment_shots, name, basis):
     circuit, shots = experiment_shots(basis, R, B)
-    slices = slices_of(shots.detectors_packed, place(circuit))
     expected = whole_history(name, network_file, circuit, shots)
     engine = engines(name, basis)
-    stream = StreamingDecoder(engine, place(circuit), batch=B)
+    placement = place(circuit, engine.home)
+    slices = slices_of(shots.detectors_packed, placement)
+    stream = StreamingDecoder(engine, placement, batch=B)
     for events in slices[:-1]:
         stream.push(events)
         before = stream.posterior()
@@ -67,7 +68,7 @@ def test_rounds_one_by_one_give_the_whole_history(engines, network_file, experim
     assert stream.rounds_done == R
     np.testing.assert_allclose(stream.finish(slices[-1].astype(bool)), expected, atol=1e-5, rtol=0)
     np.testing.assert_allclose(
-        EngineDecoder(engine, place(circuit)).decode(shots), expected, atol=1e-5, rtol=0
+        EngineDecoder(engine, placement).decode(shots), expected, atol=1e-5, rtol=0
     )
     stream.restart()
     stream.push_rounds(slices[:-1])

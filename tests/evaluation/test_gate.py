@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from syndistill.circuits.experiment import Experiment
 from syndistill.decoders.optimal import OptimalDecoder
 from syndistill.errors import SyndistillError
 from syndistill.evaluation import gate
@@ -13,6 +14,7 @@ from syndistill.evaluation.calibration import calibrated, log_odds
 from syndistill.evaluation.gate import GateReport, GateResult, judge_teacher
 from syndistill.models.presets import build
 from syndistill.models.saving import weights_hash
+from syndistill.sampling.stored import dem_of_circuit
 
 GOOD = GateResult(
     experiment="e", shots=1000, teacher_ler=0.04, matching_ler=0.05, only_teacher_wrong=10, only_matching_wrong=30,
@@ -39,7 +41,8 @@ class Sharpened(OptimalDecoder):
 
 def judged_as(monkeypatch, network, factor):
     """The gate's report of a network that answers with the (sharpened) optimum; 2 rounds, so that it is quick."""
-    monkeypatch.setattr(gate, "network_decoder", lambda _, dem, *__: Sharpened(dem, factor))
+    dem = dem_of_circuit(Experiment(3, 2, "z", "si1000", 0.006).circuit())
+    monkeypatch.setattr(gate, "NetworkDecoder", lambda *_: Sharpened(dem, factor))
     return judge_teacher(network, p=0.006, rounds=(2,), bases=("z",), shots=20_000)
 
 

@@ -19,7 +19,9 @@ def labelled(rounds, basis="z", noise="si1000", shots=1_000, p=0.006):
     return experiment, with_exact_labels(simulate(experiment, shots, seed=5), experiment)
 
 
-@pytest.mark.parametrize(("noise", "basis"), [("si1000", "z"), ("si1000", "x"), ("uniform", "z"), ("uniform", "x"), ("si1000", "both")])
+@pytest.mark.parametrize(("noise", "basis"), [
+    ("si1000", "z"), ("si1000", "x"), ("uniform", "z"), ("uniform", "x"), ("si1000", "both"),
+])  # fmt: skip
 def test_every_end_equals_the_table(noise, basis):
     """The joint distribution of t-round circuits from a transform over all their patterns."""
     rounds = 1 if basis == "both" else 2

@@ -139,8 +139,9 @@ def test_same_arguments_same_shots():
 def test_a_plain_reshape_would_mix_rounds(noise, basis, distance):
     """N is S * R, so that a reshape runs; it is wrong in every round. Each detector must land in its own slice."""
     rounds = 3
-    placement = place_experiment(Experiment(distance, rounds, basis, noise, P))
-    n = len(placement.slice_N)
+    experiment = Experiment(distance, rounds, basis, noise, P)
+    circuit, placement = experiment.circuit(), place_experiment(experiment)
+    n = circuit.num_detectors
     n_stabilisers = distance**2 - 1
     assert n == rounds * n_stabilisers
     shots = shots_from_detectors(np.eye(n, dtype=bool), placement)  # shot i: detector i alone

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 
+import numpy as np
 import stim
 
 from syndistill.circuits.files import MAX_DETECTORS
 from syndistill.circuits.layout import BASES, Layout
 from syndistill.circuits.placement import Placement, place
 from syndistill.circuits.si1000 import si1000_memory, si1000_places
-from syndistill.circuits.training_noise import ROUNDS, SOME_RATE, TrainingNoise, training_noise
+from syndistill.circuits.training_noise import ROUNDS, SOME_RATE, Placed, TrainingNoise, training_noise
 from syndistill.circuits.two_observable import two_observable_memory
 from syndistill.circuits.uniform import uniform_memory, uniform_places
 from syndistill.errors import SyndistillError
@@ -91,20 +92,16 @@ def noise_of(
     noise: str, distance: int, bases: Collection[str], p_range: tuple[float, float], rounds: int
 ) -> TrainingNoise:
     """The signature of training shots of a named noise model: p in `p_range`, at most so many rounds."""
-    models = {
-        basis: [
-            (MEMORIES[noise](distance, r, basis, SOME_RATE).detector_error_model(), *PLACES[noise](distance, r, basis))
-            for r in ROUNDS
-        ]
-        for basis in (("x", "z") if "both" in bases else sorted(bases))
-    }
-    found = training_noise(models, noise, distance, SOME_RATE, p_range, rounds)
-    if "both" not in bases:
-        return found
-    both = found.pattern("both")
-    assert both is not None
-    own = {basis: pattern for basis, pattern in found.patterns.items() if basis in bases}
-    return replace(found, patterns={**own, "both": both})
+    models = {basis: [_placed(noise, distance, r, basis) for r in ROUNDS] for basis in sorted(bases)}
+    return training_noise(models, noise, distance, SOME_RATE, p_range, rounds)
+
+
+def _placed(noise: str, distance: int, rounds: int, basis: str) -> Placed:
+    dem = Experiment(distance, rounds, basis, noise, SOME_RATE).circuit().detector_error_model()
+    if basis == "both":  # every stabiliser in every slice, in the layout's order
+        n = distance**2 - 1
+        return dem, np.repeat(np.arange(rounds + 1), n), np.tile(np.arange(n), rounds + 1)
+    return dem, *PLACES[noise](distance, rounds, basis)
 
 
 def place_experiment(experiment: Experiment) -> Placement:

@@ -20,7 +20,7 @@ MOST_DETECTORS = 6
 """Of one mechanism. Circuit noise of a surface code sets off four at most; a longer one has no shape here."""
 
 PARTS = ("first", "bulk", "last", "only")
-"""Where in time a mechanism is: it touches the first slice, neither end, the last slice, or both ends at once."""
+"""Where in time a mechanism is: it touches the first slice, neither end, the last slice; or there is but one round."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,15 +73,20 @@ def mechanisms_of(dem: stim.DetectorErrorModel) -> Mechanisms:
             p.append(chance)
             rows.append((sorted(detectors) + nothing)[:MOST_DETECTORS])
             patterns.append(observables)
-    p_M = np.array(p, np.float64)
     flips_MO = np.array([[row >> o & 1 for o in range(dem.num_observables)] for row in patterns], bool)
-    return Mechanisms(
-        dem.num_detectors,
-        p_M,
-        np.array(rows, np.int64).reshape(len(p), MOST_DETECTORS),
-        flips_MO.reshape(len(p), dem.num_observables),
-        long / max(p_M.sum() + long, 1e-300),
+    rows_MX = np.column_stack(
+        [
+            np.array(rows, np.int64).reshape(len(p), MOST_DETECTORS),
+            flips_MO.reshape(len(p), dem.num_observables).astype(np.int64),
+        ]
     )
+    # A decomposed model has lines of one mechanism, split in several ways: an odd number of them is what shows.
+    unique_MX, which_M = np.unique(rows_MX, axis=0, return_inverse=True)
+    keeps_M = np.ones(len(unique_MX))
+    np.multiply.at(keeps_M, which_M.reshape(-1), 1 - 2 * np.array(p, np.float64))
+    p_M = (1 - keeps_M) / 2
+    detectors_MK, seen_MO = np.split(unique_MX, [MOST_DETECTORS], axis=1)
+    return Mechanisms(dem.num_detectors, p_M, detectors_MK, seen_MO.astype(bool), long / max(p_M.sum() + long, 1e-300))
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +139,7 @@ def shapes_of(
     last_M = np.where(there_MK, slice_MK, -1).max(1, initial=-1)
     codes_MK = np.where(there_MK, (slice_MK - first_M[:, None]) * n_places + place_N[mechanisms.detectors_MK], -1)
     part_M = np.select(
-        [(first_M == 0) & (last_M == rounds), first_M == 0, last_M == rounds],
+        [np.full(len(first_M), rounds == 1), first_M == 0, last_M == rounds],
         [PARTS.index("only"), PARTS.index("first"), PARTS.index("last")],
         PARTS.index("bulk"),
     )

@@ -12,7 +12,6 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import quadratic_assignment
 
 from syndistill.circuits.layout import Layout
 from syndistill.circuits.mechanisms import MOST_DETECTORS, Mechanisms
@@ -119,6 +118,8 @@ def in_space(
     """
     if stabiliser_P is not None:
         return _exchanged(coupled_PP, expected_SS, stabiliser_P)
+    from scipy.optimize import quadratic_assignment  # takes half a second to load, and is hardly ever wanted
+
     best_P: NDArray[np.int64] = np.arange(len(coupled_PP))
     best = -1.0
     for seed in range(_TRIES):
@@ -133,6 +134,8 @@ def in_space(
 
 def _exchanged(coupled_PP: Couplings, expected_SS: Couplings, stabiliser_P: NDArray[np.int64]) -> NDArray[np.int64]:
     """Two places exchanged as long as that agrees better (2-opt)."""
+    from scipy.optimize import quadratic_assignment
+
     start = np.column_stack([np.arange(len(stabiliser_P)), stabiliser_P])
     options = {"maximize": True, "partial_guess": start, "rng": np.random.default_rng(0)}
     return np.asarray(quadratic_assignment(coupled_PP, expected_SS, method="2opt", options=options).col_ind)

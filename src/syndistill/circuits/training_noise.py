@@ -42,6 +42,11 @@ class Pattern:
         """The numbers of all shapes, in increasing order, in whatever part."""
         return np.unique(self.keys_U[self.keys_U >= 0])
 
+    def part(self, name: str) -> Pattern:
+        """What of it is in this part of time."""
+        in_U = self.part_U == PARTS.index(name)
+        return Pattern(self.keys_U[in_U], self.part_U[in_U], self.rate_U[in_U])
+
     def codes(self, n_stabilisers: int) -> NDArray[np.int64]:
         """What `mechanisms.shape_keys` made the numbers of, (U, K)."""
         base = 2 * n_stabilisers + 1
@@ -72,8 +77,9 @@ class Pattern:
         """Nats a shot by which errors of these probabilities differ from this noise at `p`: the sum of
         q log(q / e) + (1 - q) log((1 - q) / (1 - e)) over mechanisms, with e the expected probability of each (at least
         LEAST) and q = 0 for those that are expected and not there."""
-        expected_M = np.clip(p * self._rates(keys_U, shapes.part_U)[shapes.shape_M], LEAST, 0.5)
-        q_M = np.clip(p_M, 1e-12, 1 - 1e-12)
+        known_M = np.isin(shapes.part_U, self.part_U)[shapes.shape_M]  # of the ends nothing may be known
+        expected_M = np.clip(p * self._rates(keys_U, shapes.part_U)[shapes.shape_M], LEAST, 0.5)[known_M]
+        q_M = np.clip(p_M[known_M], 1e-12, 1 - 1e-12)
         there = (q_M * np.log(q_M / expected_M) + (1 - q_M) * np.log((1 - q_M) / (1 - expected_M))).sum()
         present = set(zip(shapes.part_U.tolist(), keys_U.tolist(), strict=True))
         base = 2 * shapes.n_places + 1
@@ -120,10 +126,13 @@ class TrainingNoise:
         return f"{self.noise}, p {self.p_min:g} to {self.p_max:g}, up to {self.rounds} rounds"
 
     def pattern(self, basis: str) -> Pattern | None:
-        """Of a basis; None where the network never saw it. For "both" without one of its own, x and z together."""
+        """Of a basis; None where the network never saw it. For "both" without one of its own the middle of x and z,
+        which is the same: their ends are not those of an experiment of two observables."""
         if basis == "both" and basis not in self.patterns and {"x", "z"} <= set(self.patterns):
-            x, z = self.patterns["x"], self.patterns["z"]
-            return Pattern(*(np.concatenate([getattr(x, f), getattr(z, f)]) for f in ("keys_U", "part_U", "rate_U")))
+            x, z = (self.patterns[b].part("bulk") for b in ("x", "z"))
+            new_U = ~np.isin(z.keys_U, x.keys_U)
+            joined = [np.concatenate([getattr(x, f), getattr(z, f)[new_U]]) for f in ("keys_U", "part_U", "rate_U")]
+            return Pattern(*joined)
         return self.patterns.get(basis)
 
     @cached_property

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from syndistill.circuits.placement import Placement
+from syndistill.circuits.placed import Placement
 from syndistill.decoders.answers import Answers
 from syndistill.decoders.contract import Decoder, warn_of_more_rounds, warn_of_other_noise
 from syndistill.deploy.engines import Bits, Engine, packed_bits, require_engine

@@ -152,7 +152,9 @@ def train_probes(
         trainer.config = training.model_copy(update={"steps": step, "optimiser": optimiser})
         trainer.run(None if progress is None else lambda done, _, latest: progress(done, training.steps, latest))
 
-    looks: list[Look] = read_sealed(file, "start in a fresh folder", dict[str, list[Look]])["looks"] if file.is_file() else []
+    looks: list[Look] = []
+    if file.is_file():
+        looks = read_sealed(file, "start in a fresh folder", dict[str, list[Look]])["looks"]
     while not stopped_improving(looks) and (step := apart * (len(looks) + 1)) + apart <= training.steps:
         train_to(step, constant)
         looks.append({"step": step, "loss": _held_out_loss(trainer, objective, held_out)})
