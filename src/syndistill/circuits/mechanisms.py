@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 MOST_DETECTORS = 6
 """Of one mechanism. Circuit noise of a surface code sets off four at most; a longer one has no shape here."""
 
-PARTS = ("first", "bulk", "last", "only")
-"""Where in time a mechanism is: it touches the first slice, neither end, the last slice; or there is but one round."""
+PARTS = ("first", "bulk", "last", "only", "only first", "only last")
+"""Where in time a mechanism is: it touches the first slice, neither end, the last slice. Of one round: both slices, the
+first alone, the last alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +95,8 @@ class Shapes:
     """The different shapes of a circuit's mechanisms on labelled places.
 
     codes_UK: int64, (slice less the mechanism's first) * n_places + place, -1 where there are fewer; part_U: the index
-    in PARTS; total_U: their probabilities' sum over time; shape_M: of which shape each mechanism is.
+    in PARTS; total_U: their probabilities' sum over time; shape_M: of which shape each mechanism is, whose detectors
+    (in increasing order of rows) are detectors_MK.
     """
 
     n_places: int
@@ -103,6 +105,7 @@ class Shapes:
     part_U: NDArray[np.int64]
     total_U: NDArray[np.float64]
     shape_M: NDArray[np.int64]
+    detectors_MK: NDArray[np.int64]
 
     def mean_U(self) -> NDArray[np.float64]:
         """Mean probability over the times at which the shape could happen: it does not grow with the rounds."""
@@ -138,13 +141,13 @@ def shapes_of(
     first_M = np.where(there_MK, slice_MK, rounds + 1).min(1, initial=rounds + 1)
     last_M = np.where(there_MK, slice_MK, -1).max(1, initial=-1)
     codes_MK = np.where(there_MK, (slice_MK - first_M[:, None]) * n_places + place_N[mechanisms.detectors_MK], -1)
-    part_M = np.select(
-        [np.full(len(first_M), rounds == 1), first_M == 0, last_M == rounds],
-        [PARTS.index("only"), PARTS.index("first"), PARTS.index("last")],
-        PARTS.index("bulk"),
-    )
+    starts_M, ends_M = first_M == 0, last_M == rounds
+    if rounds == 1:
+        part_M = np.where(starts_M & ends_M, PARTS.index("only"), PARTS.index("only first") + ~starts_M)
+    else:
+        part_M = np.select([starts_M, ends_M], [PARTS.index("first"), PARTS.index("last")], PARTS.index("bulk"))
     rows_MX = np.column_stack([np.sort(codes_MK, axis=1), part_M])
     unique_UX, shape_M = np.unique(rows_MX, axis=0, return_inverse=True)
     shape_M = shape_M.reshape(-1)
     total_U = np.bincount(shape_M, mechanisms.p_M, minlength=len(unique_UX)).astype(np.float64)
-    return Shapes(n_places, rounds, unique_UX[:, :-1], unique_UX[:, -1], total_U, shape_M)
+    return Shapes(n_places, rounds, unique_UX[:, :-1], unique_UX[:, -1], total_U, shape_M, mechanisms.detectors_MK)

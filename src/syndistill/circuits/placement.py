@@ -210,7 +210,7 @@ class _Placing:
         pattern, shapes, p_M = self._pattern(basis), self._shapes(), self.mechanisms.p_M
         keys_U = shapes.keys_U(stabiliser_P, self.layout.n_stabilisers)
         p = pattern.rate_of(keys_U, shapes)
-        return Fit(ways[0][1], p, pattern.divergence(keys_U, shapes, p_M, p) / p_M.sum(), ways)
+        return Fit(ways[0][1], p, pattern.divergence(keys_U, shapes, p_M, p) / float(p_M.sum()), ways)
 
     def _best(self, start_P: NDArray[np.int64]) -> tuple[str, NDArray[np.int64], Ways]:
         """Basis and stabilisers of the way round whose errors are most like the training noise's, and all shares."""

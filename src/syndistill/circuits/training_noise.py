@@ -77,8 +77,11 @@ class Pattern:
         """Nats a shot by which errors of these probabilities differ from this noise at `p`: the sum of
         q log(q / e) + (1 - q) log((1 - q) / (1 - e)) over mechanisms, with e the expected probability of each (at least
         LEAST) and q = 0 for those that are expected and not there."""
-        known_M = np.isin(shapes.part_U, self.part_U)[shapes.shape_M]  # of the ends nothing may be known
-        expected_M = np.clip(p * self._rates(keys_U, shapes.part_U)[shapes.shape_M], LEAST, 0.5)[known_M]
+        # A shape may have two mechanisms of the same detectors, one of which flips the observable: here they are one.
+        first_M = np.flatnonzero(np.append(True, np.diff(shapes.detectors_MK, axis=0).any(1)))
+        p_M, shape_M = np.add.reduceat(p_M, first_M), shapes.shape_M[first_M]
+        known_M = np.isin(shapes.part_U, self.part_U)[shape_M]  # of the ends nothing may be known
+        expected_M = np.clip(p * self._rates(keys_U, shapes.part_U)[shape_M], LEAST, 0.5)[known_M]
         q_M = np.clip(p_M[known_M], 1e-12, 1 - 1e-12)
         there = (q_M * np.log(q_M / expected_M) + (1 - q_M) * np.log((1 - q_M) / (1 - expected_M))).sum()
         present = set(zip(shapes.part_U.tolist(), keys_U.tolist(), strict=True))
