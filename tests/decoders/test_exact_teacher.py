@@ -66,7 +66,7 @@ def test_of_every_end_it_is_the_exact_posterior_of_every_line(basis):
 
 
 def test_of_every_end_it_answers_memories_alone():
-    with pytest.raises(SyndistillError, match="take basis x or z"):
+    with pytest.raises(SyndistillError, match="two_channel answers x and z"):
         ExactEveryEnd("uniform", 0.01).answer(simulate(Experiment(3, 1, "both", "uniform", 0.01), 4, 0))
     with pytest.raises(SyndistillError, match="needs the signal spatial"):
         ExactEveryEnd("uniform", 0.01).answer(simulate(Experiment(3, 1, "z", "uniform", 0.01), 4, 0), {"spatial"})

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from syndistill.ablation.plan import Plan, plan_from
-from syndistill.ablation.plans import PLANS
+from syndistill.ablation.plans import chosen_plan
 from syndistill.cli import run_app
 from syndistill.distill.fuse import FuseRun
 from syndistill.distill.road import RoadRun
@@ -32,7 +32,7 @@ RUNS = {
     "joint student": (StudentRun, recipe("baseline-d3-joint")),
     "fuse": (FuseRun, recipe("road-d3").fuse_run()),
     "road": (RoadRun, recipe("road-d3")),
-    "ablation": (Plan, PLANS["ablation-d3"]()),
+    "ablation": (Plan, chosen_plan("ablation-d3", [])),
 }
 NEVER = (float("nan"), float("inf"), -float("inf"), 10**30, -(10**30), "x y", [None], {"a": 1})
 """For no number."""
@@ -148,7 +148,7 @@ def test_numbers_that_are_not_read():
         with pytest.raises(SyndistillError, match=r"training\.steps"):
             validated(TeacherRun, with_change(content, f"training.steps={text}"), "t")
     with pytest.raises(SyndistillError, match="margin"):
-        plan_from(PLANS["ablation-d3"]().model_dump(mode="json") | {"margin": float("nan")}, "t")
+        plan_from(chosen_plan("ablation-d3", []).model_dump(mode="json") | {"margin": float("nan")}, "t")
 
 
 @pytest.fixture

@@ -74,11 +74,12 @@ def mechanisms_of(dem: stim.DetectorErrorModel) -> Mechanisms:
             p.append(chance)
             rows.append((sorted(detectors) + nothing)[:MOST_DETECTORS])
             patterns.append(observables)
-    flips_MO = np.array([[row >> o & 1 for o in range(dem.num_observables)] for row in patterns], bool)
+    n_observables = dem.num_observables  # which Stim counts anew at every call
+    flips_MO = np.array([[row >> o & 1 for o in range(n_observables)] for row in patterns], bool)
     rows_MX = np.column_stack(
         [
             np.array(rows, np.int64).reshape(len(p), MOST_DETECTORS),
-            flips_MO.reshape(len(p), dem.num_observables).astype(np.int64),
+            flips_MO.reshape(len(p), n_observables).astype(np.int64),
         ]
     )
     # A decomposed model has lines of one mechanism, split in several ways: an odd number of them is what shows.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import stim
@@ -42,6 +42,8 @@ from syndistill.circuits.rearrange import (
 )
 from syndistill.circuits.training_noise import Pattern, TrainingNoise, si1000_noise
 from syndistill.errors import SyndistillError
+
+_SAME_SHARE = 5e-4
 
 _AGREES = 0.8
 """Cosine of couplings from which places found without coordinates are believed; by chance it is below .6."""
@@ -207,7 +209,7 @@ class _Placing:
     def _fit(self, basis: str, stabiliser_P: NDArray[np.int64], ways: Ways) -> Fit | None:
         if self.silent:
             return None
-        pattern, shapes, p_M = self._pattern(basis), self._shapes(), self.mechanisms.p_M
+        pattern, shapes, p_M = self._pattern(basis), self._shapes, self.mechanisms.p_M
         keys_U = shapes.keys_U(stabiliser_P, self.layout.n_stabilisers)
         p = pattern.rate_of(keys_U, shapes)
         return Fit(ways[0][1], p, pattern.divergence(keys_U, shapes, p_M, p) / float(p_M.sum()), ways)
@@ -215,22 +217,27 @@ class _Placing:
     def _best(self, start_P: NDArray[np.int64]) -> tuple[str, NDArray[np.int64], Ways]:
         """Basis and stabilisers of the way round whose errors are most like the training noise's, and all shares."""
         mechanisms, places, n_stabilisers = self.mechanisms, self.places, self.layout.n_stabilisers
-        shapes = self._shapes()
+        shapes = self._shapes
         found = []
         for basis in [b for b in self.bases if self.home.pattern(b) is not None] or self.bases:
-            pattern = self._pattern(basis)
             for stabiliser_P in self._ways(basis, start_P):
                 keys_U = shapes.keys_U(stabiliser_P, n_stabilisers)
-                share = pattern.share(keys_U, shapes.total_U) * (1 - mechanisms.too_long)
-                found.append((share, pattern.likeness(keys_U, shapes), basis, stabiliser_P))
+                share = self._pattern(basis).share(keys_U, shapes.total_U) * (1 - mechanisms.too_long)
+                found.append((share, basis, stabiliser_P, keys_U))
         if not found:
             raise SyndistillError(
                 f"the detectors of the first slice, from {places.names[0]} on, are not the stabilisers of one type; "
                 "add the missing"
             )
-        # Two ways of one share (of one round all are) differ in how likely their mechanisms are.
-        found.sort(key=lambda way: (round(way[0], 3), round(way[1], 6)), reverse=True)
-        return *found[0][2:], tuple((basis, share) for share, _, basis, _ in found)
+        found.sort(key=lambda way: -way[0])
+        # Ways of one share (of one round all are) differ in how likely their mechanisms are.
+        alike = [way for way in found if way[0] > found[0][0] - _SAME_SHARE]
+        if len(alike) > 1:
+            likeness = [round(self._pattern(way[1]).likeness(way[3], shapes), 6) for way in alike]
+            best = likeness.index(max(likeness))
+            found.insert(0, found.pop(best))
+        _, basis, stabiliser_P, _ = found[0]
+        return basis, stabiliser_P, tuple((basis, share) for share, basis, _, _ in found)
 
     def _ways(self, basis: str, start_P: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """All ways round that put on-basis places where they belong: quarter turns carry the layout onto itself and
@@ -290,11 +297,13 @@ class _Placing:
         return found_P
 
     def _strangers(self, stabiliser_P: NDArray[np.int64]) -> NDArray[np.int64]:
-        shapes = self._shapes()
+        shapes = self._shapes
         keys_U = shapes.keys_U(stabiliser_P, self.layout.n_stabilisers)
         return strangers(self.mechanisms, np.isin(keys_U, self.home.any_way)[shapes.shape_M])
 
+    @cached_property
     def _shapes(self) -> Shapes:
+        """After `_order_slices`."""
         places = self.places
         return shapes_of(self.mechanisms, self.slice_N, places.place_N, places.n_places, self.rounds)
 
