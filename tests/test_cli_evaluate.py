@@ -95,7 +95,7 @@ def recording(tmp_path):
     """Of 60 shots, the last of which has an event that no error of its p_ij model explains."""
     folder = tmp_path / "recording"
     folder.mkdir()
-    circuit = Experiment(3, 2, "z", "si1000", 0.01).circuit()
+    circuit = Experiment(3, 2, "z", "si1000", 0.005).circuit()
     events, flips = circuit.compile_detector_sampler(seed=1).sample(60, separate_observables=True)
     events[:, 0], events[-1, 0] = False, True
     (folder / "circuit_noisy.stim").write_text(str(circuit))

@@ -25,7 +25,7 @@ ORDER = [
     {"recipes"},
     {"ablation"},
     {"cli_parts"},
-    {"cli_ablation"},
+    {"cli_ablation", "cli_show"},
     {"sinter_plugin", "cli"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}

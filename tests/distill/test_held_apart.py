@@ -111,7 +111,7 @@ def test_probes_stop_when_they_improve_no_more_and_at_the_cap(fused, tmp_path, m
     assert stopped_improving(still)
     assert not stopped_improving(still[:-1])
     run, folder, teacher = fused
-    looks = json.loads((folder / "probes.json").read_text())
+    looks = json.loads((folder / "probes.json").read_text())["looks"]
     assert [look["step"] for look in looks] == list(range(1, len(looks) + 1))
     assert PATIENCE < len(looks) < 12
     monkeypatch.setattr("syndistill.distill.fuse._held_out_loss", lambda *_: 0.5)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from syndistill.distill.fuse_report import SAME
 from syndistill.distill.road import STAGES, RoadRun, Stage1, walk_road
 from syndistill.distill.run import StudentRun, train_student
 from syndistill.distill.terms import Terms
@@ -43,7 +44,8 @@ def test_the_road_of_every_family_and_output(tmp_path, road, family, output):
     report = json.loads(Path(result["fuse_report"]).read_text())
     warned = any("WARNING" in line for line in said)
     metadata = load_network(Path(result["stages"]["stage2"]))[1]
-    assert warned == (not report["better"]) == (not metadata["fused_better_than_calibrated_final"])
+    assert report["better"] == metadata["fused_better_than_calibrated_final"]
+    assert warned == (report["verdict"] == SAME or not report["better"])
     assert json.loads((tmp_path / "road/stage2/weights.json").read_text())["fusion"]["better"] == report["better"]
     # one cache, no second one anywhere
     assert [p.parent.name for p in (tmp_path / "road").rglob("begun.json")] == []
@@ -225,5 +227,5 @@ def test_an_adapter_of_another_width_is_refused(tmp_path, stage1_run):
     kept.write_bytes(own)
     state = tmp_path / "run/state.safetensors"
     state.write_bytes((tmp_path / "other/state.safetensors").read_bytes())  # adapters of another width
-    with pytest.raises(SyndistillError, match="is of another network than this run's"):
+    with pytest.raises(SyndistillError, match="is of another run than this folder's"):
         train_student(run, tmp_path / "run", tmp_path / "cache")

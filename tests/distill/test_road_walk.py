@@ -99,3 +99,14 @@ def test_stage_2_may_go_on_from_the_baseline(tmp_path, road):
     changed = run.model_copy(update={"stage2": stage2})
     assert changed.student_run("stage2", tmp_path).start_from == str(tmp_path / "baseline/student.safetensors")
     assert (run.earlier("stage2"), changed.earlier("stage2")) == (("stage1", "fuse"), ("baseline", "fuse"))
+
+
+def test_a_finished_stage_whose_result_is_damaged_is_refused(tmp_path, road):
+    walk_road(road("flat_gru", "two_channel"), tmp_path / "road")
+    (tmp_path / "road/road.json").unlink()
+    student = tmp_path / "road/baseline/student.safetensors"
+    whole = student.read_bytes()
+    for damaged in (b"", whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1])):
+        student.write_bytes(damaged)
+        with pytest.raises(SyndistillError, match=r"baseline/student.safetensors"):
+            walk_road(road("flat_gru", "two_channel"), tmp_path / "road")

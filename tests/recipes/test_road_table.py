@@ -168,8 +168,8 @@ def test_wrong_input_is_one_line_and_writes_nothing(tmp_path, monkeypatch, comma
 def test_damaged_rows_are_refused(tmp_path):
     path = tmp_path / "rows.jsonl"
     good = score().model_dump_json() + "\n"
-    for text, said in [(good + good[:40], "line 2 is damaged"), (good + good, "line 2 repeats"),
-                       (good + score(seed=2, teacher="other").model_dump_json(), "2 Teachers")]:  # fmt: skip
+    for text, said in [(good[:40] + "\n" + good, "line 1 is damaged"), (good + good, "line 2 repeats"),
+                       (good + score(seed=2, teacher="other").model_dump_json() + "\n", "2 Teachers")]:  # fmt: skip
         path.write_text(text)
         with pytest.raises(SyndistillError, match=said):
             ScoresFile(path)

@@ -78,7 +78,7 @@ def test_a_road_is_gated_walked_and_repeated_by_its_run_json(capsys, tmp_path, s
     code, out, err = run(capsys, *command)
     assert (code, out) == (2, "")
     assert "error: the gate refuses the Teacher" in err
-    assert sorted(p.name for p in first.iterdir()) == ["gate.json", "run.json"]
+    assert sorted(p.name for p in first.iterdir() if p.name != ".lock") == ["gate.json", "run.json"]
     code, out, _ = run(capsys, *command, *GO)
     assert (code, out) == (0, f"{first / 'road.json'}\n")
     listed = json.loads((first / "road.json").read_text())

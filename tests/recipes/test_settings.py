@@ -40,13 +40,13 @@ NEGATIVE_IS_FINE = {"tilt", "center", "primary", "others", "weights"}
 ZERO_IS_FINE = NEGATIVE_IS_FINE | {
     "from_shots", "noise_weight", "weight_decay", "warmup_steps", "decay_steps", "betas", "ema_decay", "seed", "seeds",
     "threads", "checkpoint_minutes", "ends", "end_spacing", "gradient_rounds", "next_event_weight", "weight",
-    "smoothing", "components", "fade_steps", "layer", "student_layer", "cached_shots", "cache_seed", "others",
+    "smoothing", "components", "fade_steps", "fade", "layer", "student_layer", "cached_shots", "cache_seed", "others",
     "seed_shift", "embedder_layers", "bias_layers", "readout_layers",
 }  # fmt: skip
 BELOW_ONE = {"betas", "ema_decay", "smoothing", "p_min", "p_max", "margin"}
 """Shares: 1 is too much."""
-FREE_TEXT = {"teacher", "start_from", "fusion", "folder", "network", "title", "text", "says"}
-EMPTY_IS_FINE = {"cut_rounds", "weights", "arms", "seeds", "others", "change", "questions"}
+FREE_TEXT = {"withdrawn", "teacher", "start_from", "fusion", "folder", "network", "title", "text", "says"}
+EMPTY_IS_FINE = {"rates", "corrections", "cut_rounds", "weights", "arms", "seeds", "others", "change", "questions"}
 HOW_THE_PLAN_HANGS_TOGETHER = {"name", "title", "text", "says", "change", "saving", "primary", "others", "differs_from"}
 
 
@@ -59,7 +59,7 @@ def bad_values(key, value):
         found += [0.5] * isinstance(value, int) * (key not in ("center",)) + [1, 2] * (key in BELOW_ONE)
         return found if key != "share" else [v for v in found if v is not None]
     if isinstance(value, str):
-        return [3, None, ["x"]] + ["nonsense"] * (key not in FREE_TEXT) + [""] * (key not in ("title", "text", "says"))
+        return [3, None, ["x"]] + ["nonsense"] * (key not in FREE_TEXT) + [""] * (key not in ("title", "text", "says", "withdrawn"))
     if value is None:
         return [-1, float("nan"), 10**30, [3], ""]
     if isinstance(value, list):

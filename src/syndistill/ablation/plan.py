@@ -20,6 +20,7 @@ from syndistill.models.contract import NetworkConfig, OutputForm
 from syndistill.models.presets import PRESETS, config_from, preset
 from syndistill.recipes.choose import changed, nearest
 from syndistill.training.config import (
+    DEVICES,
     BatchSize,
     Name,
     OptimiserConfig,
@@ -58,7 +59,7 @@ class Settings(Strict):
     data: StudentData
     batch_size: BatchSize = 256
     precision: Precision = "fp32"
-    device: Name = "cpu"
+    device: str = Field(default="cpu", pattern=DEVICES)
     """Where Students are trained; they are judged on the CPU."""
     optimiser: OptimiserConfig = OptimiserConfig()
     """Its warm-up and decay steps are made from the steps of a run: see `jobs`."""

@@ -87,8 +87,9 @@ class Score(_OfRun):
         numbers = [self.nll, self.kl, self.us_per_shot, self.train_seconds]
         if self.errors > self.shots or not all(np.isfinite(x) for x in numbers if x is not None):
             raise ValueError("impossible counts, or a number that is not finite")
-        if self.reliability is not None and sum(self.reliability.counts) != self.shots:
-            raise ValueError(f"{self.shots} shots, but {sum(self.reliability.counts)} in the bins")
+        counted = self.shots if self.reliability is None else sum(self.reliability.counts)
+        if counted not in (self.shots, 2 * self.shots):  # of one observable or of two
+            raise ValueError(f"{self.shots} shots, but {counted} in the bins")
         return self
 
     @property

@@ -94,7 +94,7 @@ def _draw_lattice(axes: Axes, placement: Placement, coords: dict[int, list[float
 
     layout = placement.layout
     d = layout.distance
-    label = _coordinate_labels(placement, coords)
+    places = _coordinate_labels(placement, coords)
     for s, (row, col) in enumerate(layout.cells_S2.tolist()):
         basis = "x" if layout.is_x_S[s] else "z"
         corners = [(j, i) for i, j in ((row - 1, col - 1), (row - 1, col), (row, col), (row, col - 1))]
@@ -102,20 +102,22 @@ def _draw_lattice(axes: Axes, placement: Placement, coords: dict[int, list[float
         if len(inside) == 2:  # a check at the boundary: a triangle that points outwards
             inside.append((np.clip(col - 0.5, -0.7, d - 0.3), np.clip(row - 0.5, -0.7, d - 0.3)))
         axes.add_patch(Polygon(inside, closed=True, facecolor=_TYPES[basis][1], edgecolor="white", alpha=0.55))
-        x, y = np.mean(inside, axis=0)
-        axes.text(x, y, label.get(s, ""), ha="center", va="center", fontsize=7 if d <= 5 else 5)
+        (x, y), side = np.mean(inside, axis=0), "center"
+        if col in (0, d):  # beside the data qubits, not over the next check's coordinates
+            x, side = (-0.1, "right") if col == 0 else (d - 0.9, "left")
+        axes.text(x, y, places.get(s, ""), ha=side, va="center", fontsize=7 if d <= 5 else 5)
     rows, columns = np.divmod(np.arange(d * d), d)
     axes.scatter(columns, rows, s=18, c="#333333", zorder=3)
     for b, basis in enumerate(("x", "z")):
         axes.scatter([], [], s=60, marker="s", c=_TYPES[basis][1], alpha=0.55, label=_TYPES[basis][0])
-        holders = [o for o in range(placement.n_observables) if placement.holds_O2[o, b]]
-        if not holders:
-            continue
-        line = placement.lines[holders[0]] or 0
-        ends = ((-0.3, line), (d - 0.7, line)) if basis == "x" else ((line, -0.3), (line, d - 0.7))
-        name = ", ".join(f"L{o}" for o in holders)
-        axes.plot(*zip(*ends, strict=True), color=_LINE, lw=3, alpha=0.7, ls="-" if basis == "x" else "--",
-                  label=f"{name}: {observable(placement, holders[0])}")  # fmt: skip
+        holders: dict[int, list[int]] = {}
+        for o in np.flatnonzero(placement.holds_O2[:, b]).tolist():
+            holders.setdefault(placement.lines[o] or 0, []).append(o)
+        for line, members in sorted(holders.items()):
+            ends = ((-0.3, line), (d - 0.7, line)) if basis == "x" else ((line, -0.3), (line, d - 0.7))
+            label = f"{', '.join(f'L{o}' for o in members)}: {observable(placement, members[0])}"
+            style: dict[str, Any] = {"color": _LINE, "lw": 3, "alpha": 0.7, "ls": "-" if basis == "x" else "--"}
+            axes.plot(*zip(*ends, strict=True), label=label, **style)
     axes.set(xlim=(-1, d), ylim=(d, -1), aspect="equal", xticks=range(d), yticks=range(d))
     axes.set_xlabel("column", fontsize=8)
     axes.set_ylabel("row", fontsize=8)

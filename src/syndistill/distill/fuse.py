@@ -24,7 +24,7 @@ from syndistill.models.zoo import load_any
 from syndistill.safe_files import read_sealed, write_json, write_sealed
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import SimulatedSource
-from syndistill.training.config import DataConfig, Name, OptimiserConfig, Strict, TrainingConfig
+from syndistill.training.config import DataConfig, Name, OptimiserConfig, Positive, Strict, TrainingConfig
 from syndistill.training.distributed import join_world
 from syndistill.training.loop import Progress, Trainer
 from syndistill.training.run_folder import open_run
@@ -52,7 +52,7 @@ class FuseRun(Strict):
     """On which weights and the calibration temperature are fitted; the probes have not seen them."""
     report_shots: ReportShots = 16384
     """On which z_fuse is judged; nothing was fitted to them."""
-    check_shots: int = Field(default=1024, gt=0)
+    check_shots: Positive = 1024
     """On which it is seen whether the probes still improve; nothing else is done with them."""
     training: TrainingConfig
     """Of the probes; `steps` is the most that they take: a tenth of it is the time between two looks, and after three

@@ -25,6 +25,7 @@ from syndistill.distill.student_data import Count, Say, StudentData
 from syndistill.distill.teacher import FrozenTeacher, Teacher
 from syndistill.distill.terms import FeatureTerm, FinalTerm, FusedTerm, LabelTerm, ReadoutTerm, SpatialTerm, Terms
 from syndistill.errors import SyndistillError
+from syndistill.files.tensors import read_sealed
 from syndistill.models.device import usable_device
 from syndistill.models.zoo import load_any
 from syndistill.safe_files import write_json
@@ -248,9 +249,10 @@ class _Walk:
 
 
 def is_finished(folder: Path, result: str, wanted: Strict, hashes: dict[str, str], say: Say) -> bool:
-    """Whether the folder holds this very stage, done. SyndistillError when it holds another one."""
+    """Whether the folder holds this very stage, done. SyndistillError for another one and for a damaged result."""
     if not (folder / result).exists():
         return False
+    read_sealed(folder / result)
     found = read_run(folder / "run.json")
     if found["config"] != wanted.model_dump(mode="json") or found["hashes"] != hashes:
         raise SyndistillError(

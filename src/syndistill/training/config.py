@@ -34,6 +34,7 @@ Number = Annotated[int, Field(ge=0, le=1_000_000_000)]
 """Of shots or steps."""
 Positive = Annotated[int, Field(ge=1, le=1_000_000_000)]
 BatchSize = Annotated[int, Field(ge=1, le=1 << 17)]
+DEVICES = r"^(cpu|cuda|cuda:\d{1,3}|mps|xpu)$"
 Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0, le=1e6)]
@@ -134,7 +135,7 @@ class TrainingConfig(Strict):
     optimiser: OptimiserConfig = OptimiserConfig()
     precision: Precision = "fp32"
     compile: bool = False
-    device: str = Field(default="cpu", pattern=r"^(cpu|cuda|cuda:\d{1,3}|mps|xpu)$")
+    device: str = Field(default="cpu", pattern=DEVICES)
     threads: int = Field(default=0, ge=0, le=1024)
     """CPU threads; 0 leaves PyTorch's default. Exact resume holds for equal numbers."""
     checkpoint_minutes: float = Field(default=5.0, ge=0, le=1e6)
