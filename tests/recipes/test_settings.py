@@ -59,7 +59,8 @@ def bad_values(key, value):
         found += [0.5] * isinstance(value, int) * (key not in ("center",)) + [1, 2] * (key in BELOW_ONE)
         return found if key != "share" else [v for v in found if v is not None]
     if isinstance(value, str):
-        return [3, None, ["x"]] + ["nonsense"] * (key not in FREE_TEXT) + [""] * (key not in ("title", "text", "says", "withdrawn"))
+        may_be_empty = key in ("title", "text", "says", "withdrawn")
+        return [3, None, ["x"]] + ["nonsense"] * (key not in FREE_TEXT) + [""] * (not may_be_empty)
     if value is None:
         return [-1, float("nan"), 10**30, [3], ""]
     if isinstance(value, list):
