@@ -184,6 +184,8 @@ def evaluate(
     with resumable(how), progress_bars() as bars:
         bar = bars.counting("shots")
         found = subject.compare(decoders, shots, seed or 0, batch=batch, rows_file=rows, progress=bar, say=bars.say)
+    for line in subject.understood([row.decoder for row in found.rows]):
+        print(line)
     _show(found, subject.label)
     if json is not None:
         from syndistill.safe_files import write_json

@@ -14,10 +14,14 @@ import stim
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.files import load_circuit
+from syndistill.circuits.placement import place
+from syndistill.circuits.shown import summary
+from syndistill.circuits.training_noise import noise_in, si1000_noise
 from syndistill.decoders.contract import Decoder
 from syndistill.decoders.registry import build_decoder, decoder_names
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import DEFAULT_BATCH, Comparison, LeftOut, Progress, Say, compare, compare_recorded
+from syndistill.files.network_file import network_path, read_header
 from syndistill.sampling.recorded import Recording
 from syndistill.sampling.stored import StoredShots, dem_of_circuit
 
@@ -84,6 +88,19 @@ class Subject:
         if at and network_lookup(plain) is not None:
             raise SyndistillError(f"decoder {name!r}: a network takes no error model; write {plain!r}")
         raise SyndistillError(_unknown(plain if at else name))
+
+    def understood(self, names: Sequence[str]) -> list[str]:
+        """How the first network among the decoders reads the circuit, line by line; nothing where none of them is one,
+        or can't read it."""
+        network = next((name for name in names if name not in decoder_names() and network_path(name)), None)
+        if network is None:
+            return []
+        try:
+            home = noise_in(read_header(network).metadata)
+            placement = place(self.circuit, home)
+        except SyndistillError:
+            return []
+        return summary(self.circuit, placement, home or si1000_noise(placement.layout.distance))
 
     def _decoders(self, names: Sequence[str], left_out: LeftOut) -> list[Decoder]:
         """Those that can serve the circuit."""
