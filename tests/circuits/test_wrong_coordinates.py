@@ -104,6 +104,7 @@ def test_other_codes_are_refused() -> None:
     refused(make("color_code:memory_xyz", distance=5, rounds=3, after_clifford_depolarization=0.01), "9 places", "D")
     refused(make("surface_code:rotated_memory_z", distance=4, rounds=3, **noise), "15 places", "D")
     refused(stim.Circuit("M 0"), "no detectors")
+    refused(make("surface_code:rotated_memory_z", distance=27, rounds=2, **noise), "distance 27", "up to 25")
     refused(stim.Circuit("DETECTOR(0, 0, 0)"), "at one time")
 
 

@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 MOST_DETECTORS = 6
 """Of one mechanism. Circuit noise of a surface code sets off four at most; a longer one has no shape here."""
 
+MOST_DISTANCE = 25
+"""Up to here the number of a shape (`shape_keys`) stays below 2^63."""
+
 PARTS = ("first", "bulk", "last", "only", "only first", "only last")
 """Where in time a mechanism is: it touches the first slice, neither end, the last slice. Of one round: both slices, the
 first alone, the last alone."""
@@ -126,7 +129,7 @@ class Shapes:
 
 def shape_keys(codes_UK: NDArray[np.int64], n_stabilisers: int) -> NDArray[np.int64]:
     """One number for each row of increasing codes (slice * n_stabilisers + stabiliser, -1 for none)."""
-    base = 2 * n_stabilisers + 1  # base^6 is below 2^63 up to d=29
+    base = 2 * n_stabilisers + 1
     keys_U = np.zeros(len(codes_UK), np.int64)
     for column in codes_UK.T:
         keys_U = keys_U * base + column + 1

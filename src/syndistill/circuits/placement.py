@@ -27,7 +27,7 @@ from syndistill.circuits.lattice import (
     places_by_measurements,
 )
 from syndistill.circuits.layout import Layout
-from syndistill.circuits.mechanisms import Mechanisms, Shapes, mechanisms_of, shapes_of
+from syndistill.circuits.mechanisms import MOST_DISTANCE, Mechanisms, Shapes, mechanisms_of, shapes_of
 from syndistill.circuits.observables import observables_of
 from syndistill.circuits.placed import Fit, Placement, Ways
 from syndistill.circuits.rearrange import (
@@ -130,6 +130,8 @@ class _Placing:
             raise SyndistillError(
                 f"detectors sit at {n} places, where a rotated surface code of odd distance d has {expected}{odd}"
             )
+        if distance > MOST_DISTANCE:
+            raise SyndistillError(f"the code has distance {distance}; circuits up to {MOST_DISTANCE} can be placed")
         return Layout(distance), half
 
     def _half_fits(self, n_places: int) -> bool:
@@ -216,13 +218,11 @@ class _Placing:
 
     def _best(self, start_P: NDArray[np.int64]) -> tuple[str, NDArray[np.int64], Ways]:
         """Basis and stabilisers of the way round whose errors are most like the training noise's, and all shares."""
-        mechanisms, places, n_stabilisers = self.mechanisms, self.places, self.layout.n_stabilisers
-        shapes = self._shapes
-        found = []
+        places, n_stabilisers, shapes, found = self.places, self.layout.n_stabilisers, self._shapes, []
         for basis in [b for b in self.bases if self.home.pattern(b) is not None] or self.bases:
             for stabiliser_P in self._ways(basis, start_P):
                 keys_U = shapes.keys_U(stabiliser_P, n_stabilisers)
-                share = self._pattern(basis).share(keys_U, shapes.total_U) * (1 - mechanisms.too_long)
+                share = self._pattern(basis).share(keys_U, shapes.total_U) * (1 - self.mechanisms.too_long)
                 found.append((share, basis, stabiliser_P, keys_U))
         if not found:
             raise SyndistillError(
