@@ -18,11 +18,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from syndistill.errors import SyndistillError
 
 if TYPE_CHECKING:
+    from filelock import FileLock
     from pydantic import ValidationError
 
 LOCK_FILE = ".lock"
@@ -147,11 +146,13 @@ def locked(lock: Path, what: str, wait: float = 0, say: Say | None = None) -> It
     The process that holds it may take it once more. say: told once when there is something to wait for.
     SyndistillError where another process keeps the lock, or where the file can't be made.
     """
+    from filelock import FileLock  # here: a decoder that only reads need not load it
+
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         held = FileLock(lock.absolute(), is_singleton=True)
         _acquire(held, what, wait, say)
-    except Timeout:
+    except TimeoutError:  # which filelock's Timeout is
         raise SyndistillError(f"another process uses {what}; wait for it or choose another place") from None
     except OSError as error:
         raise SyndistillError(f"cannot use {what}: {reason(error)}; choose another place") from None
@@ -164,7 +165,7 @@ def locked(lock: Path, what: str, wait: float = 0, say: Say | None = None) -> It
 def _acquire(held: FileLock, what: str, wait: float, say: Say | None) -> None:
     try:
         held.acquire(timeout=0)
-    except Timeout:
+    except TimeoutError:
         if not wait:
             raise
         if say is not None:

@@ -21,11 +21,10 @@ import stim
 from numpy.typing import NDArray
 
 from syndistill.decoders.contract import decisions
-from syndistill.deploy.decoding import EngineDecoder
+from syndistill.deploy.decoding import EngineDecoder, on_circuit
 from syndistill.deploy.engines import Engine, packed_bits
 from syndistill.deploy.flat_weights import runs_compiled
 from syndistill.deploy.machine import PRECISIONS
-from syndistill.deploy.runtime import on_circuit
 from syndistill.errors import SyndistillError
 from syndistill.files.network_file import network_path, read_header, shipped_names
 

@@ -6,9 +6,11 @@ Axes: B shots, N detectors, O observables.
 from __future__ import annotations
 
 import numpy as np
+import stim
 from numpy.typing import NDArray
 
 from syndistill.circuits.placed import Placement
+from syndistill.circuits.placement import place
 from syndistill.decoders.answers import Answers
 from syndistill.decoders.contract import Decoder, warn_of_more_rounds, warn_of_other_noise
 from syndistill.deploy.engines import Bits, Engine, packed_bits, require_engine
@@ -47,3 +49,8 @@ class EngineDecoder(Decoder):
 
     def _probabilities(self, shots: StoredShots) -> NDArray[np.float64]:
         return self.probabilities(shots.detectors_packed)
+
+
+def on_circuit(engine: Engine, source: stim.Circuit | stim.DetectorErrorModel) -> EngineDecoder:
+    """A decoder of a circuit's shots, or an error model's. SyndistillError for what the network cannot decode."""
+    return EngineDecoder(engine, place(source, engine.home))

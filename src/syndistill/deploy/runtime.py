@@ -12,13 +12,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import stim
-
-from syndistill.circuits.placement import place
-from syndistill.deploy.decoding import EngineDecoder
+from syndistill.deploy.decoding import on_circuit
 from syndistill.deploy.engines import Engine
 from syndistill.deploy.kernel_engine import KernelEngine
 from syndistill.deploy.onnx_engine import OnnxEngine
+
+__all__ = ["load", "on_circuit"]
 
 
 def load(name_or_path: str | Path, precision: str = "float32") -> Engine:
@@ -27,8 +26,3 @@ def load(name_or_path: str | Path, precision: str = "float32") -> Engine:
     if isinstance(name_or_path, str | Path) and os.path.isdir(name_or_path):
         return OnnxEngine(name_or_path)
     return KernelEngine(name_or_path, precision)
-
-
-def on_circuit(engine: Engine, source: stim.Circuit | stim.DetectorErrorModel) -> EngineDecoder:
-    """A decoder of a circuit's shots, or an error model's. SyndistillError for what the network cannot decode."""
-    return EngineDecoder(engine, place(source, engine.home))
