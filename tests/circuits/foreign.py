@@ -7,20 +7,14 @@ from collections.abc import Callable
 import numpy as np
 import stim
 
+from syndistill.circuits.uniform import uniform_memory
+
 Coordinates = list[float]
 
 
 def generated(basis: str, distance: int, rounds: int, p: float = 0.004) -> stim.Circuit:
     """Stim's own, uniform noise."""
-    return stim.Circuit.generated(
-        f"surface_code:rotated_memory_{basis}",
-        distance=distance,
-        rounds=rounds,
-        after_clifford_depolarization=p,
-        before_round_data_depolarization=p,
-        before_measure_flip_probability=p,
-        after_reset_flip_probability=p,
-    )
+    return uniform_memory(distance, rounds, basis, p)
 
 
 def recoordinated(
@@ -89,7 +83,7 @@ def with_empty_detectors(circuit: stim.Circuit) -> stim.Circuit:
     for t in (first, last):
         for place in off:
             result.append("DETECTOR", [], [*place, t])
-    return recoordinated(circuit, lambda _, c: c)[:0] + result + recoordinated(circuit, lambda _, c: c)
+    return result + recoordinated(circuit, lambda _, c: c)
 
 
 def without_coordinates(circuit: stim.Circuit, qubits_too: bool) -> stim.Circuit:

@@ -21,7 +21,7 @@ from syndistill.decoders.contract import Decoder
 from syndistill.decoders.registry import build_decoder, decoder_names
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import DEFAULT_BATCH, Comparison, LeftOut, Progress, Say, compare, compare_recorded
-from syndistill.files.network_file import network_path, read_header
+from syndistill.files.network_file import network_path, read_header, shipped_names
 from syndistill.sampling.recorded import Recording
 from syndistill.sampling.stored import StoredShots, dem_of_circuit
 
@@ -162,8 +162,6 @@ def _named(decoder: Decoder, name: str) -> Decoder:
 
 
 def _unknown(name: str) -> str:
-    from syndistill.models.zoo import shipped_names
-
     known = [*decoder_names(), *shipped_names()]
     close = get_close_matches(name, known, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
