@@ -8,8 +8,8 @@ import stim
 from syndistill.decoders.contract import decisions
 from syndistill.decoders.matching import MatchingDecoder
 from syndistill.errors import SyndistillError
-from syndistill.evaluation.intervals import mcnemar
 from syndistill.sampling.stored import StoredShots
+from syndistill.statistics.rates import mcnemar
 
 P = 0.008
 

@@ -12,8 +12,8 @@ from syndistill.decoders import optimal
 from syndistill.decoders.matching import MatchingDecoder
 from syndistill.decoders.optimal import ExactPosterior, OptimalDecoder, posterior_table
 from syndistill.errors import SyndistillError
-from syndistill.evaluation.calibration import nll
 from syndistill.sampling.stored import StoredShots, dem_of_circuit
+from syndistill.statistics.calibration import nll
 
 
 def enumerate_joint(mechanisms, n_detectors, n_observables):

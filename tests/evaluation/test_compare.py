@@ -9,10 +9,10 @@ import stim
 from syndistill.decoders.contract import Decoder
 from syndistill.decoders.registry import build_decoder
 from syndistill.errors import SyndistillError
-from syndistill.evaluation.calibration import ece, nll
 from syndistill.evaluation.compare import circuit_sha256, compare, compare_recorded
-from syndistill.evaluation.intervals import mcnemar, wilson
 from syndistill.sampling.stored import StoredShots, dem_of_circuit, evaluation_seed
+from syndistill.statistics.calibration import ece, nll
+from syndistill.statistics.rates import mcnemar, wilson
 
 ROW_KEYS = {"decoder", "shots", "errors", "ler", "low", "high", "us_per_shot", "parameters"}
 PAIR_KEYS = {"a", "b", "only_a_wrong", "only_b_wrong", "p_value"}

@@ -5,16 +5,17 @@ import json
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.decoders.optimal import OptimalDecoder
 from syndistill.errors import SyndistillError
 from syndistill.evaluation import gate
-from syndistill.evaluation.calibration import calibrated, log_odds
 from syndistill.evaluation.gate import GateReport, GateResult, judge_teacher
 from syndistill.models.presets import build
 from syndistill.models.saving import weights_hash
 from syndistill.sampling.stored import dem_of_circuit
+from syndistill.statistics.calibration import log_odds
 
 GOOD = GateResult(
     experiment="e", shots=1000, teacher_ler=0.04, matching_ler=0.05, only_teacher_wrong=10, only_matching_wrong=30,
@@ -36,7 +37,7 @@ class Sharpened(OptimalDecoder):
         self.factor = factor
 
     def _probabilities(self, shots):
-        return np.asarray(calibrated(log_odds(super()._probabilities(shots)), 1 / self.factor))
+        return np.asarray(expit(log_odds(super()._probabilities(shots)) * self.factor))
 
 
 def judged_as(monkeypatch, network, factor):

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from syndistill.errors import SyndistillError
-from syndistill.evaluation.calibration import CalibrationSums, nll
-from syndistill.evaluation.intervals import mcnemar, wilson
 from syndistill.evaluation.rows import Pair, Row, combine, pair_key, row_key
 from syndistill.evaluation.rows_file import RowsFile
 from syndistill.safe_lines import TornLine
+from syndistill.statistics.calibration import CalibrationSums, nll
+from syndistill.statistics.rates import mcnemar, wilson
 
 RNG = np.random.default_rng(0)
 PROBABILITIES = RNG.random((300, 2)) * 0.4 + RNG.choice([0, 0.6], (300, 2))  # none near a tie

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from syndistill.ablation.statistics import LEVEL, POWER, differences, effect_of, log_margin, mean_and_half
 from syndistill.ablation.table import Judged, Table
 from syndistill.ablation.verdicts import Finding, contrast_words, percent, savings
+from syndistill.statistics.paired_seeds import LEVEL, POWER, differences, effect_of, log_margin, mean_and_half
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,12 @@ from syndistill.deploy.kernel_engine import KernelEngine
 from syndistill.deploy.runtime import on_circuit
 from syndistill.distill.teacher import FrozenTeacher
 from syndistill.errors import SyndistillError
-from syndistill.evaluation.calibration import nll, reliability
 from syndistill.models.flat_gru import FlatGruConfig
 from syndistill.models.tensors_file import load_tensors, save_tensors
 from syndistill.models.zoo import load_any
 from syndistill.recipes.road_scores import mean_divergence
 from syndistill.sampling.stored import StoredShots, evaluation_seed
+from syndistill.statistics.calibration import nll, reliability
 from syndistill.training.config import Precision
 
 RIVAL, OPTIMUM, TEACHER = "pymatching-correlated", "optimal", "teacher"

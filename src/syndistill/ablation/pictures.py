@@ -12,9 +12,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from syndistill.ablation.judge import OPTIMUM, RIVAL, TEACHER
-from syndistill.ablation.statistics import mean_and_half
 from syndistill.ablation.table import Judged, Table
 from syndistill.ablation.verdicts import Finding, percent
+from syndistill.statistics.paired_seeds import mean_and_half
 
 COLOURS = ("#1b6ca8", "#c8553d", "#3a7d44", "#7b4b94", "#c98a00", "#4a4e69", "#2a9d8f", "#8d5524")
 KINDS = {"effect": "#1b6ca8", "none": "#3a7d44", "unknown": "#9a9a9a"}

@@ -9,8 +9,17 @@ from dataclasses import dataclass
 from syndistill.ablation.plan import LEAST_SEEDS, Question
 from syndistill.ablation.plans import ON
 from syndistill.ablation.plans import effect as effect_in_cells
-from syndistill.ablation.statistics import LEVEL, Effect, Saving, differences, effect_of, holm, log_margin, saving_of
 from syndistill.ablation.table import Judged, Table
+from syndistill.statistics.paired_seeds import (
+    LEVEL,
+    Effect,
+    Saving,
+    differences,
+    effect_of,
+    holm,
+    log_margin,
+    saving_of,
+)
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
 
 from syndistill.distill.fusion import exact_label_loss
 from syndistill.errors import SyndistillError
+from syndistill.statistics.calibration import fitted_temperature
 from syndistill.training.objective import joint_class
 
 BINS = 15
@@ -46,11 +46,7 @@ def verdict_of(better: bool, agreement: float) -> str:
 
 def best_temperature(logits_BC: torch.Tensor, labels_BO: torch.Tensor) -> float:
     """The T of the least NLL of logits / T; 1 for a calibrated posterior."""
-
-    def nll(log_t: float) -> float:
-        return float(nll_B(logits_BC / math.exp(log_t), labels_BO).mean())
-
-    return math.exp(minimize_scalar(nll, bounds=(math.log(0.05), math.log(20.0)), method="bounded").x)
+    return fitted_temperature(lambda t: float(nll_B(logits_BC / t, labels_BO).mean()))
 
 
 def nll_B(logits_BC: torch.Tensor, labels_BO: torch.Tensor) -> torch.Tensor:

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from syndistill.decoders.contract import Decoder, decisions
 from syndistill.errors import SyndistillError
-from syndistill.evaluation.calibration import CalibrationSums
 from syndistill.evaluation.rows import Pair, Row, combine, pair_key, row_key
 from syndistill.evaluation.rows_file import RowsFile
 from syndistill.sampling.stored import StoredShots, dem_of_circuit, evaluation_seed
+from syndistill.statistics.calibration import CalibrationSums
 
 Progress = Callable[[int, int], None]
 """Called with (done, total), in shots times decoders."""

@@ -15,8 +15,8 @@ from functools import reduce
 from typing import Any, TypeVar
 
 from syndistill.errors import SyndistillError
-from syndistill.evaluation.calibration import CalibrationSums
-from syndistill.evaluation.intervals import Ratio, ler_ratio, mcnemar, wilson
+from syndistill.statistics.calibration import CalibrationSums
+from syndistill.statistics.rates import Ratio, ler_ratio, mcnemar, wilson
 
 _ROW_REPORT = (
     *("decoder", "shots", "errors", "ler", "low", "high", "us_per_shot", "parameters"),

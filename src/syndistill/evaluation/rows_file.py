@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from syndistill.errors import SyndistillError
-from syndistill.evaluation.calibration import CalibrationSums
 from syndistill.evaluation.rows import Pair, Row, row_key
 from syndistill.safe_lines import SealedLines
+from syndistill.statistics.calibration import CalibrationSums
 
 FORMAT = 1
 # A network's logits at a tie may fall to either side on another machine: a pair decoded there, not its rows.

@@ -16,11 +16,10 @@ from typing import Any
 from syndistill.decoders.contract import Decoder
 from syndistill.decoders.matching_gap import MatchingGapDecoder
 from syndistill.errors import SyndistillError
-from syndistill.evaluation.calibration import best_temperature, ece, log_odds, reliability
-from syndistill.evaluation.confidence import Kept, kept_curve
 from syndistill.evaluation.subject import Subject
 from syndistill.safe_files import replacing, write_json
 from syndistill.sampling.stored import StoredShots, evaluation_seed
+from syndistill.statistics.calibration import Kept, best_temperature, ece, kept_curve, log_odds, reliability
 
 EXPERIMENT = "d=3,rounds=3,basis=z,noise=si1000,p=0.004"
 DECODERS = ("matching-gap", "student-d3", "optimal")

@@ -22,13 +22,13 @@ from syndistill.distill.road import is_finished
 from syndistill.distill.run import STUDENT_FILE, student_hashes, train_student
 from syndistill.distill.targets import FrozenTeacher
 from syndistill.errors import SyndistillError
-from syndistill.evaluation.calibration import log_odds, nll
 from syndistill.models.tensors_file import load_tensors, save_tensors
 from syndistill.models.zoo import load_any
 from syndistill.recipes.road_plan import Case, Job, Plan
 from syndistill.safe_files import first_fault
 from syndistill.safe_lines import SealedLines
 from syndistill.sampling.stored import StoredShots, evaluation_seed
+from syndistill.statistics.calibration import log_odds, nll
 from syndistill.training.config import Strict
 
 SEED = 27_182  # of the judged shots

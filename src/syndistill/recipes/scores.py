@@ -17,11 +17,11 @@ from typing import NamedTuple
 from syndistill.circuits.experiment import Experiment
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import Comparison
-from syndistill.evaluation.per_round import fit_per_round
 from syndistill.evaluation.rows import Pair, Row
 from syndistill.evaluation.subject import Subject
 from syndistill.recipes.console import progress_bars
 from syndistill.safe_files import write_text
+from syndistill.statistics.rates import fit_per_round
 
 SEED = 31_415
 RIVAL = "pymatching-correlated"

@@ -18,12 +18,12 @@ from rich.table import Table
 
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import Comparison
-from syndistill.evaluation.per_round import fit_per_round
 from syndistill.evaluation.subject import Subject
 from syndistill.recipes.console import progress_bars
 from syndistill.recipes.teachers import sycamore_d3
 from syndistill.safe_files import write_json
 from syndistill.sampling.recording_files import find_recordings
+from syndistill.statistics.rates import fit_per_round
 from syndistill.training.config import RecordedData
 from syndistill.training.run import TEACHER_FILE, TeacherRun, train_teacher
 

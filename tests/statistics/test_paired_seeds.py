@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binom, ttest_rel
 
 from syndistill.ablation.plans import CELLS, effect
-from syndistill.ablation.statistics import differences, effect_of, holm, log_margin, saving_of
+from syndistill.statistics.paired_seeds import differences, effect_of, holm, log_margin, saving_of
 
 MARGIN = log_margin(0.03)
 PLANS = 4_000

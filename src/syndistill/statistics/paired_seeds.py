@@ -48,8 +48,8 @@ def effect_of(differences: Sequence[float], margin: tuple[float, float]) -> Effe
     n = len(x)
     if n < 3 or not np.isfinite(x).all() or x.std(ddof=1) == 0:
         return None
-    mean, error = float(x.mean()), float(x.std(ddof=1) / math.sqrt(n))
-    half = float(student_t.ppf(1 - LEVEL / 2, n - 1)) * error
+    mean, error = float(x.mean()), _standard_error(x)
+    half = _half_width(n, error)
     p_value = 2 * float(student_t.sf(abs(mean) / error, n - 1))
     beyond = [student_t.sf((mean - margin[0]) / error, n - 1), student_t.cdf((mean - margin[1]) / error, n - 1)]
     return Effect(
@@ -147,5 +147,13 @@ def mean_and_half(values: Sequence[float]) -> tuple[float, float | None]:
     mean = float(np.mean(values))
     if len(values) < 3:
         return mean, None
-    error = float(np.std(values, ddof=1) / math.sqrt(len(values)))
-    return mean, float(student_t.ppf(1 - LEVEL / 2, len(values) - 1)) * error
+    return mean, _half_width(len(values), _standard_error(np.asarray(values, np.float64)))
+
+
+def _standard_error(x: NDArray[np.float64]) -> float:
+    return float(x.std(ddof=1) / math.sqrt(len(x)))
+
+
+def _half_width(n: int, error: float) -> float:
+    """Of the 95 % t interval of a mean of n values."""
+    return float(student_t.ppf(1 - LEVEL / 2, n - 1)) * error

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from syndistill.errors import SyndistillError
-from syndistill.evaluation.per_round import fit_per_round, ler_per_round, ler_per_round_interval
+from syndistill.statistics.rates import fit_per_round, ler_per_round
 
 ROUNDS = list(range(1, 26, 2))
 
@@ -80,9 +80,3 @@ def test_single_number_of_rounds():
     for ler, rounds in ((0.51, 3), (-0.1, 3), (0.1, 0)):
         with pytest.raises(SyndistillError):
             ler_per_round(ler, rounds)
-
-
-def test_single_number_of_rounds_interval():
-    low, high = ler_per_round_interval(100, 1000, 5)
-    assert low < ler_per_round(0.1, 5) < high
-    assert ler_per_round_interval(50, 100, 5).high == 0.5

@@ -1,4 +1,5 @@
-"""How far a decoder's probabilities can be believed: NLL, ECE, best temperature, reliability bins.
+"""How far a decoder's probabilities can be believed: NLL, ECE, best temperature, reliability bins; and what its
+confidence is worth: the error rate of the shots that are kept when the least certain are discarded.
 
 Everything is float64.  A shot and observable count as one binary prediction: p is the probability of a flip, the label
 is whether it flipped.  Arrays of any shape are taken flat.
@@ -6,20 +7,21 @@ is whether it flipped.  Arrays of any shape are taken flat.
 Clipping: probabilities are moved into [1e-15, 1 - 1e-15] before a logarithm (log-odds within +-34.5), so a certain and
 wrong prediction costs 34.5 nats, not infinity.  Logits are not clipped.
 
-Legend: V distinct predictions, G bins.
+Legend: V distinct predictions, G bins, B shots, O observables.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import expit, logit
+from scipy.special import logit
 
 from syndistill.errors import SyndistillError
+from syndistill.statistics.rates import wilson
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -69,11 +71,6 @@ def nll(probabilities: ArrayLike, labels: ArrayLike) -> float:
     """Mean negative log-likelihood, nats per shot and observable."""
     p, flipped = _flat_probabilities(probabilities, labels)
     return float(_nll_terms(log_odds(p), flipped).mean())
-
-
-def nll_from_logits(logits: ArrayLike, labels: ArrayLike) -> float:
-    """`nll` of logits, without clipping."""
-    return float(_nll_terms(*_flat(logits, labels)).mean())
 
 
 def _totals(index: NDArray[np.int64], weights: Floats | Bools, bins: int = 0) -> Floats:
@@ -129,7 +126,7 @@ def ece(probabilities: ArrayLike, labels: ArrayLike, *, bins: int = 15, equal_ma
     return _ece_of(reliability(probabilities, labels, bins=bins, equal_mass=equal_mass))
 
 
-def _minimise_temperature(nll_at: Callable[[float], float]) -> float:
+def fitted_temperature(nll_at: Callable[[float], float]) -> float:
     """The T that minimises nll_at(T): convex in 1/T, so one bounded search over log T finds it."""
     low, high = np.log(TEMPERATURE_RANGE)
     found = minimize_scalar(lambda log_t: nll_at(float(np.exp(log_t))), bounds=(low, high), method="bounded")
@@ -139,7 +136,7 @@ def _minimise_temperature(nll_at: Callable[[float], float]) -> float:
 def best_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     """The T for which logits / T have the least NLL; 1 for a calibrated decoder, above 1 for an overconfident one."""
     z, flipped = _flat(logits, labels)
-    return _minimise_temperature(lambda t: float(_nll_terms(z / t, flipped).mean()))
+    return fitted_temperature(lambda t: float(_nll_terms(z / t, flipped).mean()))
 
 
 _HALF_WIDTH, _STEP = 35.0, 0.25  # log-odds; the clipping keeps them within +-34.5
@@ -202,7 +199,7 @@ class CalibrationSums(NamedTuple):
         def nll_at(t: float) -> float:
             return float((counts * np.logaddexp(0.0, z / t) - flips * z / t).sum() / counts.sum())
 
-        return _minimise_temperature(nll_at)
+        return fitted_temperature(nll_at)
 
     def to_json(self) -> dict[str, Any]:
         return self._asdict()
@@ -220,6 +217,43 @@ class CalibrationSums(NamedTuple):
         return cls(nll_sum, cells, *sums)
 
 
-def calibrated(logits: ArrayLike, temperature: float) -> Floats:
-    """The probabilities of logits / temperature."""
-    return expit(np.asarray(logits, np.float64) / temperature)
+class Kept(NamedTuple):
+    """The most certain shots: how many of all, how many of them were decided wrongly."""
+
+    shots: int
+    errors: int
+    of_shots: int
+
+    @property
+    def fraction(self) -> float:
+        return self.shots / self.of_shots
+
+    @property
+    def ler(self) -> float:
+        return self.errors / self.shots
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's, 95 %."""
+        found = wilson(self.errors, self.shots)
+        return found.low, found.high
+
+
+def kept_curve(
+    probabilities_BO: NDArray[np.float64], flipped_BO: NDArray[np.bool_], fractions: Sequence[float]
+) -> list[Kept]:
+    """For each fraction in (0, 1]: the errors among so many of the most certain shots.
+
+    A shot is as certain as its least certain observable (size of the log-odds), and wrong where any is. Shots of equal
+    certainty are kept in the order in which they came. Raises SyndistillError for other fractions and for no shots.
+    """
+    n_shots = len(probabilities_BO)
+    if n_shots == 0 or probabilities_BO.shape != flipped_BO.shape:
+        raise SyndistillError(f"{probabilities_BO.shape} predictions for {flipped_BO.shape} labels; give one each")
+    if not all(0 < fraction <= 1 for fraction in fractions):
+        raise SyndistillError(f"kept fractions {list(fractions)}; each must be above 0 and at most 1")
+    certainty_B = np.abs(log_odds(probabilities_BO)).min(1)
+    wrong_B = ((probabilities_BO > 0.5) != flipped_BO).any(1)
+    errors_B = np.cumsum(wrong_B[np.argsort(-certainty_B, kind="stable")])
+    counts = [max(1, round(fraction * n_shots)) for fraction in fractions]
+    return [Kept(count, int(errors_B[count - 1]), n_shots) for count in counts]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from syndistill.errors import SyndistillError
-from syndistill.evaluation.confidence import kept_curve
+from syndistill.statistics.calibration import kept_curve
 
 
 def test_the_most_certain_are_kept():
