@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from syndistill.circuits.uniform import uniform_memory
+from syndistill.circuits.experiment import uniform_memory
 from syndistill.decoders.contract import Decoder
 from syndistill.decoders.registry import build_decoder
 from syndistill.deploy.runtime import load, on_circuit

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import stim
 
+from syndistill.circuits.experiment import uniform_memory
 from syndistill.circuits.files import load_circuit
 from syndistill.circuits.mechanisms import mechanisms_of
 from syndistill.circuits.observables import observables_of
 from syndistill.circuits.placement import Placement, place
-from syndistill.circuits.uniform import uniform_memory
 from syndistill.decoders.contract import decisions
 from syndistill.decoders.registry import build_decoder
 from syndistill.deploy.decoding import EngineDecoder

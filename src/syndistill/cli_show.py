@@ -22,9 +22,9 @@ def show(
     [bold]Example:[/bold] syndistill show mine.stim --network student-d3 --svg mine.svg
     """
     from syndistill.circuits.files import load_circuit, load_dem
-    from syndistill.circuits.placement import place
+    from syndistill.circuits.placement import place, si1000_noise
     from syndistill.circuits.shown import draw, summary
-    from syndistill.circuits.training_noise import noise_in, si1000_noise
+    from syndistill.circuits.training_noise import noise_in
     from syndistill.files.network_file import read_header
 
     if svg is not None and svg.suffix not in (".svg", ".png", ".pdf"):

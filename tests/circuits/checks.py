@@ -7,8 +7,7 @@ import warnings
 import numpy as np
 import stim
 
-from syndistill.circuits.placed import Placement
-from syndistill.circuits.placement import CoordinatesContradicted, place
+from syndistill.circuits.placement import CoordinatesContradicted, Placement, place
 
 
 def same(a: Placement, b: Placement) -> bool:

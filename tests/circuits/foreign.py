@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import stim
 
-from syndistill.circuits.uniform import uniform_memory
+from syndistill.circuits.experiment import uniform_memory
 
 Coordinates = list[float]
 

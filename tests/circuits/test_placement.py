@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import stim
 
-from syndistill.circuits.experiment import Experiment, noise_of, place_experiment
-from syndistill.circuits.placement import CoordinatesContradicted, Placement, place
-from syndistill.circuits.si1000 import si1000_memory, si1000_places
+from syndistill.circuits.experiment import Experiment, si1000_memory, si1000_places
+from syndistill.circuits.placement import CoordinatesContradicted, Placement, noise_of, place, place_experiment
 from syndistill.errors import SyndistillError
 
 from . import foreign

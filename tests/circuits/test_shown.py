@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import stim
 
-from syndistill.circuits.placement import place
+from syndistill.circuits.placement import place, si1000_noise
 from syndistill.circuits.shown import draw, observable, summary
-from syndistill.circuits.training_noise import si1000_noise
 from syndistill.cli import run_app
 
 from . import foreign

@@ -8,7 +8,7 @@ import pymatching
 import pytest
 import stim
 
-from syndistill.circuits.si1000 import si1000_memory
+from syndistill.circuits.experiment import si1000_memory
 
 SIGMAS = 5.5
 

@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 import stim
 
-from syndistill.circuits.experiment import Experiment, noise_of
-from syndistill.circuits.placed import far_from
-from syndistill.circuits.placement import place
-from syndistill.circuits.si1000 import CZ_STEPS, si1000_memory
-from syndistill.circuits.training_noise import NOISE_KEY, TrainingNoise, noise_in, si1000_noise
+from syndistill.circuits.experiment import CZ_STEPS, Experiment, si1000_memory
+from syndistill.circuits.placement import far_from, noise_of, place, si1000_noise
+from syndistill.circuits.training_noise import NOISE_KEY, TrainingNoise, noise_in
 from syndistill.errors import SyndistillError
 
 from . import foreign

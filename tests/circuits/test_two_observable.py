@@ -8,9 +8,7 @@ import pymatching
 import pytest
 import stim
 
-from syndistill.circuits.experiment import Experiment
-from syndistill.circuits.si1000 import si1000_memory
-from syndistill.circuits.two_observable import two_observable_memory
+from syndistill.circuits.experiment import Experiment, si1000_memory, two_observable_memory
 
 SIGMAS = 5.5
 

@@ -3,8 +3,7 @@
 import pytest
 import stim
 
-from syndistill.circuits.experiment import Experiment
-from syndistill.circuits.uniform import uniform_every_end, uniform_memory, uniform_rounds
+from syndistill.circuits.experiment import Experiment, uniform_every_end, uniform_memory, uniform_rounds
 
 
 @pytest.mark.parametrize("basis", ["x", "z"])

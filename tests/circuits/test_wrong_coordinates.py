@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import stim
 
+from syndistill.circuits.experiment import si1000_memory, si1000_places
 from syndistill.circuits.placement import CoordinatesContradicted, place
-from syndistill.circuits.si1000 import si1000_memory, si1000_places
 from syndistill.errors import SyndistillError
 
 from . import foreign

@@ -9,9 +9,9 @@ import stim
 import torch
 from scipy.special import expit, softmax
 
-from syndistill.circuits.experiment import Experiment, noise_of
+from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.layout import Layout
-from syndistill.circuits.placement import Placement, place
+from syndistill.circuits.placement import Placement, noise_of, place
 from syndistill.decoders.answers import Answers, learned_both, question
 from syndistill.decoders.contract import decisions
 from syndistill.decoders.network import network_decoder

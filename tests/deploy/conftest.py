@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from syndistill.circuits.experiment import Experiment, noise_of
+from syndistill.circuits.experiment import Experiment
+from syndistill.circuits.placement import noise_of
 from syndistill.circuits.training_noise import NOISE_KEY
 from syndistill.models.presets import build, config_from
 from syndistill.models.saving import save_network

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from syndistill.circuits.experiment import Experiment, place_experiment
+from syndistill.circuits.experiment import Experiment
+from syndistill.circuits.placement import place_experiment
 from syndistill.decoders.optimal import ExactPosterior
 from syndistill.errors import SyndistillError
 from syndistill.sampling.exact_labels import ExactEnds, with_exact_labels

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from syndistill.circuits.experiment import Experiment, place_experiment
+from syndistill.circuits.experiment import Experiment
+from syndistill.circuits.placement import place_experiment
 from syndistill.errors import SyndistillError
 from syndistill.sampling import revealed_labels
 from syndistill.sampling.exact_labels import with_exact_labels

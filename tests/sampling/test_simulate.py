@@ -8,8 +8,9 @@ import pymatching
 import pytest
 import torch
 
-from syndistill.circuits.experiment import Experiment, place_experiment
+from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.layout import Layout
+from syndistill.circuits.placement import place_experiment
 from syndistill.errors import SyndistillError
 from syndistill.sampling.shots import concatenate, shots_from_detectors
 from syndistill.sampling.simulate import simulate

@@ -76,14 +76,18 @@ class Layout:
         ]
 
     @cached_property
+    def stabiliser_at(self) -> dict[tuple[int, int], int]:
+        """The stabiliser of each grid cell (row, column) that has one."""
+        return {(r, c): s for s, (r, c) in enumerate(self.cells_S2.tolist())}
+
+    @cached_property
     def turned_S(self) -> np.ndarray:
         """For each stabiliser the one that a quarter turn moves onto it, int64 (S,): the other type, line l to line l.
 
         events[:, turned_S] of an X memory experiment look like those of a Z one. They are not quite distributed alike:
         at d=3, SI1000, error mechanisms of 15 % of all probability differ.
         """
-        number = {(r, c): s for s, (r, c) in enumerate(self.cells_S2.tolist())}
-        return np.array([number[c, self.distance - r] for r, c in self.cells_S2.tolist()])
+        return np.array([self.stabiliser_at[c, self.distance - r] for r, c in self.cells_S2.tolist()])
 
     @cached_property
     def turned_back_S(self) -> np.ndarray:
@@ -104,9 +108,8 @@ class Layout:
     def corners_Q4(self) -> np.ndarray:
         """The stabilisers up left, up right, down left, down right of each data qubit, int64 (d*d, 4), S for none."""
         d = self.distance
-        number = {(r, c): s for s, (r, c) in enumerate(self.cells_S2.tolist())}
         corners = [
-            [number.get((i + a, j + b), self.n_stabilisers) for a in (0, 1) for b in (0, 1)]
+            [self.stabiliser_at.get((i + a, j + b), self.n_stabilisers) for a in (0, 1) for b in (0, 1)]
             for i in range(d)
             for j in range(d)
         ]

@@ -1,4 +1,5 @@
-"""Where each detector of a circuit sits: which slice, which stabiliser of the canonical layout, which way round.
+"""Where each detector of a circuit sits: which slice, which stabiliser of the canonical layout, which way round; and
+how much the circuit is like home, the noise that a network was trained on.
 
 Coordinates propose, the error model decides. Coordinates say which detectors are of one stabiliser, in which order, and
 how the stabilisers lie. Of the ways to carry them onto the layout, the one is right whose error mechanisms look like
@@ -10,13 +11,15 @@ Axes: N detectors in Stim order, S stabilisers, P places, O observables, M mecha
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from functools import cached_property, partial
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
 
 import numpy as np
 import stim
 from numpy.typing import NDArray
 
+from syndistill.circuits.experiment import NOISES, Experiment
 from syndistill.circuits.lattice import (
     Places,
     ToGrid,
@@ -26,10 +29,9 @@ from syndistill.circuits.lattice import (
     places_by_coordinates,
     places_by_measurements,
 )
-from syndistill.circuits.layout import Layout
+from syndistill.circuits.layout import BASES, Layout
 from syndistill.circuits.mechanisms import MOST_DISTANCE, Mechanisms, Shapes, mechanisms_of, shapes_of
 from syndistill.circuits.observables import observables_of
-from syndistill.circuits.placed import Fit, Placement, Ways
 from syndistill.circuits.rearrange import (
     agreement,
     closing_exchanged,
@@ -40,8 +42,110 @@ from syndistill.circuits.rearrange import (
     strangers,
     typed,
 )
-from syndistill.circuits.training_noise import Pattern, TrainingNoise, si1000_noise
+from syndistill.circuits.training_noise import ROUNDS, SOME_RATE, Pattern, Placed, TrainingNoise, training_noise
 from syndistill.errors import SyndistillError
+
+Ways = tuple[tuple[str, float], ...]
+
+NEAR_SHARE, NEAR_NATS = 0.995, 0.25
+"""The least share of known shapes, and the most nats for each error, that are no cause for a warning. Of 62 circuits
+the Students lose to plain matching on 7, all above .25 nats (docs/circuits.md, scripts/far_from_home.py)."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How much a circuit's errors are like those of the training noise.
+
+    share: of all probability of errors, the part in mechanisms that the training noise has too, 0 to 1. p: the rate at
+    which the training noise has as much of them. nats: by how much the errors differ from the training noise at that
+    rate (Kullback-Leibler, for each expected error); a network cannot know of it, and decodes as if it were 0. ways:
+    basis and share of every way round that coordinates leave open, the best first.
+    """
+
+    share: float
+    p: float
+    nats: float
+    ways: Ways
+
+
+def far_from(home: TrainingNoise, placement: Placement) -> str | None:
+    """One line on how far a circuit is from a network's training noise; None where it is near."""
+    fit = placement.fit
+    if fit is None:
+        return None
+    faults = []
+    if fit.share < NEAR_SHARE:
+        faults.append("errors of other shapes (another schedule of gates?)")
+    if fit.nats > NEAR_NATS:
+        faults.append("errors of other strengths")
+    # Of two rounds most errors are at an end, which has more of them: p comes out up to 1.2 times too high.
+    if fit.p > home.p_max * (1.1 if placement.rounds > 2 else 1.3):
+        faults.append("more of them than it has seen")
+    return f"{described(home, placement)}: {', '.join(faults)}" if faults else None
+
+
+def described(home: TrainingNoise, placement: Placement) -> str:
+    """What a network was trained on, and what of it a circuit has."""
+    fit = placement.fit
+    errors = "has no errors" if fit is None else f"shares {fit.share:.1%} of its errors' shapes, p about {fit.p:.2g}"
+    return f"trained on {home}; this circuit {errors}"
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """A circuit's detectors in the canonical layout.
+
+    slice_N, stabiliser_N: int64 (N,). Slices 0..rounds-1 are the measured rounds, slice `rounds` is the one computed
+    from the data readout. holds_O2: whether an observable holds line 0 of basis x, of basis z; turn_OS: uint8, the
+    stabilisers whose final values tell it from them.
+    """
+
+    layout: Layout
+    rounds: int
+    basis: str
+    slice_N: NDArray[np.int64]
+    stabiliser_N: NDArray[np.int64]
+    holds_O2: NDArray[np.bool_]
+    turn_OS: NDArray[np.uint8]
+    fit: Fit | None = None
+    """None for a circuit without errors, and for what an exported folder keeps."""
+    to_grid: ToGrid | None = None
+    """From the circuit's coordinates to the layout's grid, None where they were not believed."""
+
+    @classmethod
+    def of_lines(cls, layout: Layout, basis: str, lines: Sequence[int] | None = None) -> Placement:
+        """Of no circuit: no detectors, and as observables these lines of data qubits, by default line 0 (basis "both":
+        one of x, one of z)."""
+        if basis not in BASES:
+            raise SyndistillError(f"basis {basis!r} is unknown; pick one of {', '.join(BASES)}")
+        bases = ("x", "z") if basis == "both" else (basis,)
+        lines = (0,) * len(bases) if lines is None else lines
+        fits = isinstance(lines, Sequence | np.ndarray) and len(lines) == len(bases)
+        if not fits or not all(isinstance(n, int | np.integer) and 0 <= n < layout.n_lines for n in lines):
+            raise SyndistillError(
+                f"lines {lines!r} for basis {basis}; give {len(bases)} of 0..{layout.n_lines - 1}, one each"
+            )
+        nothing_N = np.zeros(0, np.int64)
+        turn_OS = np.array([layout.line_matrix(b)[:, line] for b, line in zip(bases, lines, strict=True)])
+        holds_O2 = np.array([[b == "x", b == "z"] for b in bases])
+        return cls(layout, 0, basis, nothing_N, nothing_N, holds_O2, turn_OS)
+
+    @property
+    def n_observables(self) -> int:
+        return len(self.turn_OS)
+
+    @property
+    def lines(self) -> tuple[int | None, ...]:
+        """The line that each observable is, None for one that is none (a line times checks is one)."""
+        return tuple(self._line(o) for o in range(self.n_observables))
+
+    def _line(self, observable: int) -> int | None:
+        if self.holds_O2[observable].sum() != 1:
+            return None
+        basis = "x" if self.holds_O2[observable, 0] else "z"
+        columns_SL = self.layout.line_matrix(basis)
+        return next((n for n, c in enumerate(columns_SL.T) if (c == self.turn_OS[observable]).all()), None)
+
 
 _SAME_SHARE = 5e-4
 
@@ -259,10 +363,9 @@ class _Placing:
         points, layout = self.places.points, self.layout
         if points is None:
             return None
-        number = {(r, c): s for s, (r, c) in enumerate(layout.cells_S2.tolist())}
         for cells in self._cells():
             for to_grid in fitting(points, layout, cells):
-                return np.array([number[to_grid(p) or (-1, -1)] for p in points])
+                return np.array([layout.stabiliser_at[to_grid(p) or (-1, -1)] for p in points])
         if self.silent or self.half:
             raise SyndistillError(
                 f"the detectors' places are not those of a rotated surface code of distance {layout.distance}; "
@@ -285,7 +388,8 @@ class _Placing:
                 f"nothing says where the stabilisers of the detectors are, from {self.places.names[0]} on; add "
                 "coordinates (x, y, t)"
             )
-        expected_SS = expected_couplings(self._pattern(self.bases[0]), self.layout)
+        pattern = self._pattern(self.bases[0])
+        expected_SS = expected_couplings(pattern.codes(self.layout.n_stabilisers), pattern.rate_U, self.layout)
         is_on_S = self.layout.on_basis_S(self.bases[0])
         found_P = in_space(typed(coupled_PP, self.on_P), typed(expected_SS, is_on_S), stabiliser_P)
         if stabiliser_P is None and agreement(coupled_PP, expected_SS, found_P) < _AGREES:
@@ -346,3 +450,32 @@ class _Placing:
         )
         self.slice_N = moved_N
 
+
+def place_experiment(experiment: Experiment) -> Placement:
+    """Its detectors where `sampling.shots.simulate` has them."""
+    e = experiment
+    return place(e.circuit(), _home(e.noise, e.distance, (e.basis,), (SOME_RATE, SOME_RATE), 1))
+
+
+def noise_of(
+    noise: str, distance: int, bases: Collection[str], p_range: tuple[float, float], rounds: int
+) -> TrainingNoise:
+    """The signature of training shots of a named noise model: p in `p_range`, at most so many rounds."""
+    models = {basis: [_placed(noise, distance, r, basis) for r in ROUNDS] for basis in sorted(bases)}
+    return training_noise(models, noise, distance, SOME_RATE, p_range, rounds)
+
+
+_home = lru_cache(maxsize=64)(noise_of)
+
+
+def si1000_noise(distance: int) -> TrainingNoise:
+    """What a circuit is compared with where no network says what it was trained on."""
+    return _home("si1000", distance, ("x", "z"), (0.001, 0.006), 25)
+
+
+def _placed(noise: str, distance: int, rounds: int, basis: str) -> Placed:
+    dem = Experiment(distance, rounds, basis, noise, SOME_RATE).circuit().detector_error_model()
+    if basis == "both":  # every stabiliser in every slice, in the layout's order
+        n = distance**2 - 1
+        return dem, np.repeat(np.arange(rounds + 1), n), np.tile(np.arange(n), rounds + 1)
+    return dem, *NOISES[noise].places(distance, rounds, basis)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from syndistill.circuits.layout import Layout
 from syndistill.circuits.mechanisms import MOST_DETECTORS, Mechanisms
-from syndistill.circuits.training_noise import Pattern
 
 Couplings = NDArray[np.float64]
 
@@ -80,14 +79,14 @@ def in_time(mechanisms: Mechanisms, slice_N: NDArray[np.int64], n_slices: int) -
     return order_T.argsort()
 
 
-def expected_couplings(pattern: Pattern, layout: Layout) -> Couplings:
-    """(S, S): how circuit noise couples two stabilisers. The training noise's and its image under half a turn."""
+def expected_couplings(codes_UK: NDArray[np.int64], rate_U: NDArray[np.float64], layout: Layout) -> Couplings:
+    """(S, S): how circuit noise couples two stabilisers. The training noise's shapes, at these rates, and their images
+    under half a turn."""
     n_stabilisers = layout.n_stabilisers
-    codes_UK = pattern.codes(n_stabilisers)
     found = np.zeros((n_stabilisers, n_stabilisers))
     for a, b in combinations(range(codes_UK.shape[1]), 2):
         pair_U = (codes_UK[:, a] >= 0) & (codes_UK[:, b] >= 0)
-        np.add.at(found, tuple(codes_UK[pair_U, k] % n_stabilisers for k in (a, b)), pattern.rate_U[pair_U])
+        np.add.at(found, tuple(codes_UK[pair_U, k] % n_stabilisers for k in (a, b)), rate_U[pair_U])
     found += found.T
     np.fill_diagonal(found, 0)
     half_turn_S = layout.turned_S[layout.turned_S]
@@ -141,9 +140,7 @@ def _exchanged(coupled_PP: Couplings, expected_SS: Couplings, stabiliser_P: NDAr
     return np.asarray(quadratic_assignment(coupled_PP, expected_SS, method="2opt", options=options).col_ind)
 
 
-def strangers(
-    mechanisms: Mechanisms, known_M: NDArray[np.bool_]
-) -> NDArray[np.int64]:
+def strangers(mechanisms: Mechanisms, known_M: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Detectors of whose errors less than BELONGS are such as circuit noise makes at their places, the worst first.
 
     known_M: whether each mechanism's shape is one that some schedule makes.

@@ -12,7 +12,7 @@ import numpy as np
 import stim
 
 from syndistill.circuits.memory_basis import memory_basis
-from syndistill.circuits.placed import Placement, described, far_from
+from syndistill.circuits.placement import Placement, described, far_from
 from syndistill.circuits.training_noise import TrainingNoise
 from syndistill.safe_files import replacing
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from syndistill.circuits.layout import Layout
 from syndistill.circuits.mechanisms import MOST_DETECTORS, PARTS, Shapes, mechanisms_of, shape_keys, shapes_of
-from syndistill.circuits.si1000 import si1000_memory, si1000_places
 from syndistill.errors import SyndistillError
 
 SOME_RATE = 1e-3
@@ -57,7 +56,6 @@ class Pattern:
         total = weight_U.sum()
         return float(weight_U[np.isin(keys_U, self.known)].sum() / total) if total > 0 else 0.0
 
-
     def likeness(self, keys_U: NDArray[np.int64], shapes: Shapes) -> float:
         """How much of two distributions over (part of time, shape) is common, 0 to 1: 1 where every mechanism is as
         likely, next to the others, as here."""
@@ -71,9 +69,7 @@ class Pattern:
         expected = float(rate_U.sum())
         return float(shapes.mean_U()[rate_U > 0].sum()) / expected if expected else 0.0
 
-    def divergence(
-        self, keys_U: NDArray[np.int64], shapes: Shapes, p_M: NDArray[np.float64], p: float
-    ) -> float:
+    def divergence(self, keys_U: NDArray[np.int64], shapes: Shapes, p_M: NDArray[np.float64], p: float) -> float:
         """Nats a shot by which errors of these probabilities differ from this noise at `p`: the sum of
         q log(q / e) + (1 - q) log((1 - q) / (1 - e)) over mechanisms, with e the expected probability of each (at least
         LEAST) and q = 0 for those that are expected and not there."""
@@ -103,12 +99,12 @@ def _distribution(
     keys_U: NDArray[np.int64], part_U: NDArray[np.int64], value_U: NDArray[np.float64], parts: NDArray[np.int64]
 ) -> dict[tuple[int, int], float]:
     """Values by (part, key) of these parts alone, as fractions of their sum."""
-    found: dict[tuple[int, int], float] = {}
+    sums: dict[tuple[int, int], float] = {}
     for key, part, value in zip(keys_U.tolist(), part_U.tolist(), value_U.tolist(), strict=True):
         if part in parts:
-            found[part, key] = found.get((part, key), 0.0) + value
-    total = sum(found.values())
-    return {which: value / total for which, value in found.items()} if total else {}
+            sums[part, key] = sums.get((part, key), 0.0) + value
+    total = sum(sums.values())
+    return {which: value / total for which, value in sums.items()} if total else {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,16 +220,3 @@ def noise_in(metadata: Any) -> TrainingNoise | None:
     """What a network file's metadata says of its training noise; None where it says nothing."""
     content = metadata.get(NOISE_KEY) if isinstance(metadata, Mapping) else None
     return None if content is None else TrainingNoise.from_json(content)
-
-
-@lru_cache(maxsize=16)
-def si1000_noise(distance: int) -> TrainingNoise:
-    """What a circuit is compared with where no network says what it was trained on."""
-    models = {
-        basis: [
-            (si1000_memory(distance, r, basis, SOME_RATE).detector_error_model(), *si1000_places(distance, r, basis))
-            for r in ROUNDS
-        ]
-        for basis in ("x", "z")
-    }
-    return training_noise(models, "si1000", distance, SOME_RATE, (0.001, 0.006), 25)

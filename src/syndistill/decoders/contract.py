@@ -14,7 +14,7 @@ import stim
 from numpy.typing import NDArray
 
 from syndistill.circuits.mechanisms import error_texts
-from syndistill.circuits.placed import Placement, far_from
+from syndistill.circuits.placement import Placement, far_from
 from syndistill.circuits.training_noise import TrainingNoise
 from syndistill.errors import SyndistillError
 from syndistill.sampling.stored import StoredShots

@@ -11,8 +11,9 @@ from collections.abc import Collection
 import numpy as np
 import torch
 
-from syndistill.circuits.experiment import Experiment, place_experiment
+from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.layout import Layout
+from syndistill.circuits.placement import place_experiment
 from syndistill.decoders.optimal import posterior_table
 from syndistill.distill.teacher import Answer, PosteriorTeacher, Teacher
 from syndistill.errors import SyndistillError

@@ -9,8 +9,7 @@ import numpy as np
 import stim
 from numpy.typing import NDArray
 
-from syndistill.circuits.placed import Placement
-from syndistill.circuits.placement import place
+from syndistill.circuits.placement import Placement, place
 from syndistill.decoders.answers import Answers
 from syndistill.decoders.contract import Decoder, warn_of_more_rounds, warn_of_other_noise
 from syndistill.deploy.engines import Bits, Engine, packed_bits, require_engine

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from syndistill.circuits.layout import Layout
-from syndistill.circuits.placed import Placement
+from syndistill.circuits.placement import Placement
 from syndistill.circuits.training_noise import TrainingNoise
 from syndistill.decoders.answers import question
 from syndistill.deploy.flat_weights import n_outputs

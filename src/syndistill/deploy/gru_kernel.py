@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from syndistill.circuits.placed import Placement
+from syndistill.circuits.placement import Placement
 from syndistill.deploy.flat_weights import FlatWeights
 from syndistill.deploy.gru_pack import PackedGru, pack
 from syndistill.deploy.machine import has_many_registers, machine_code, machine_features, vector_lanes

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from syndistill.circuits.placed import Placement
+from syndistill.circuits.placement import Placement
 from syndistill.circuits.training_noise import noise_in
 from syndistill.deploy.engines import Bits, Engine, Floats, Stream
 from syndistill.deploy.gru_kernel import GruKernel

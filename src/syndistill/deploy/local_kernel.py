@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from syndistill.circuits.placed import Placement
+from syndistill.circuits.placement import Placement
 from syndistill.deploy.local_pack import PackedLocal, pack
 from syndistill.deploy.local_weights import LocalWeights
 from syndistill.deploy.machine import has_many_registers, machine_code, machine_features, vector_lanes

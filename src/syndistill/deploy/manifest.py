@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from syndistill.circuits.layout import BASES, Layout
-from syndistill.circuits.placed import Placement
+from syndistill.circuits.placement import Placement
 from syndistill.circuits.training_noise import TrainingNoise
 from syndistill.errors import SyndistillError
 from syndistill.files.families import MOST_DISTANCE, OUTPUTS

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from syndistill.circuits.placed import Placement
+from syndistill.circuits.placement import Placement
 from syndistill.decoders.answers import question
 from syndistill.deploy.flat_weights import FlatWeights, WrittenOut, n_outputs
 from syndistill.deploy.gru_pack import NORM_EPSILON

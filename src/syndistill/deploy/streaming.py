@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from syndistill.circuits.placed import Placement
+from syndistill.circuits.placement import Placement
 from syndistill.decoders.answers import Answers
 from syndistill.deploy.engines import Bits, Engine, require_engine
 from syndistill.errors import SyndistillError

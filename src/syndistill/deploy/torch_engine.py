@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from syndistill.circuits.placed import Placement
+from syndistill.circuits.placement import Placement
 from syndistill.circuits.training_noise import noise_in
 from syndistill.deploy.engines import Bits, Engine, Floats, Stream, slices_of
 from syndistill.deploy.flat_weights import n_outputs

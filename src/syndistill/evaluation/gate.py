@@ -14,7 +14,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy.stats import binomtest
 
-from syndistill.circuits.experiment import Experiment, place_experiment
+from syndistill.circuits.experiment import Experiment
+from syndistill.circuits.placement import place_experiment
 from syndistill.decoders.matching import MatchingDecoder
 from syndistill.decoders.network import NetworkDecoder
 from syndistill.errors import SyndistillError

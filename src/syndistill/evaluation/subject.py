@@ -14,9 +14,9 @@ import stim
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.files import load_circuit
-from syndistill.circuits.placement import place
+from syndistill.circuits.placement import place, si1000_noise
 from syndistill.circuits.shown import summary
-from syndistill.circuits.training_noise import noise_in, si1000_noise
+from syndistill.circuits.training_noise import noise_in
 from syndistill.decoders.contract import Decoder
 from syndistill.decoders.registry import build_decoder, decoder_names
 from syndistill.errors import SyndistillError

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from syndistill.circuits.experiment import Experiment, place_experiment
+from syndistill.circuits.experiment import Experiment
+from syndistill.circuits.placement import place_experiment
 from syndistill.errors import SyndistillError
 from syndistill.sampling.shots import Shots, with_posterior
 from syndistill.sampling.slice_chain import Block, SliceChain, slice_chain

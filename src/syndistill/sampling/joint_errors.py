@@ -1,6 +1,6 @@
 """The independent errors of an experiment with what each flips at every end: one error model for all its ends.
 
-A detector error model knows one end. Here each elementary error of `circuits.every_end` runs alone in a lane of
+A detector error model knows one end. Here each elementary error of `circuits.experiment` runs alone in a lane of
 `stim.FlipSimulator`; those that show the same at every end are one.
 
 Axes: F elementary errors of the circuit, J joint errors, R rounds, S stabilisers, K = R ends.
@@ -18,8 +18,7 @@ import numpy as np
 import stim
 from numpy.typing import NDArray
 
-from syndistill.circuits.every_end import every_end
-from syndistill.circuits.experiment import Experiment
+from syndistill.circuits.experiment import Experiment, every_end
 from syndistill.errors import SyndistillError
 from syndistill.sampling.simulate import shots_from_flips
 

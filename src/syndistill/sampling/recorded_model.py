@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import stim
 
-from syndistill.circuits.placed import Placement
+from syndistill.circuits.placement import Placement
 from syndistill.circuits.training_noise import Placed, TrainingNoise, training_noise
 from syndistill.errors import SyndistillError
 from syndistill.sampling.recorded import Recording

@@ -23,9 +23,9 @@ import stim
 import torch
 from numpy.typing import NDArray
 
-from syndistill.circuits.experiment import Experiment, place_experiment
+from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.mechanisms import flips
-from syndistill.circuits.placed import Placement
+from syndistill.circuits.placement import Placement, place_experiment
 from syndistill.errors import SyndistillError
 from syndistill.sampling.joint_errors import joint_chances, joint_errors
 from syndistill.sampling.shots import Shots, concatenate, ends_of_one, shots_from_detectors, with_posterior

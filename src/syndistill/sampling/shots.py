@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from syndistill.circuits.layout import Layout
-from syndistill.circuits.placed import Placement
+from syndistill.circuits.placement import Placement
 from syndistill.errors import SyndistillError
 
 Change = Callable[[torch.Tensor], torch.Tensor]

@@ -9,8 +9,7 @@ import numpy as np
 import stim
 import torch
 
-from syndistill.circuits.every_end import every_end
-from syndistill.circuits.experiment import Experiment
+from syndistill.circuits.experiment import Experiment, every_end
 from syndistill.circuits.layout import Layout
 from syndistill.sampling.shots import Shots
 

@@ -16,7 +16,7 @@ import stim
 from numpy.typing import NDArray
 
 from syndistill.circuits.mechanisms import flips
-from syndistill.circuits.placed import Placement
+from syndistill.circuits.placement import Placement
 from syndistill.errors import SyndistillError
 
 NONE = -1

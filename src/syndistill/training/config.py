@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from syndistill.circuits.experiment import MEMORIES, noise_of
+from syndistill.circuits.experiment import NOISES
+from syndistill.circuits.placement import noise_of
 from syndistill.circuits.training_noise import TrainingNoise
 from syndistill.files.families import MOST_DISTANCE
 
@@ -22,8 +23,8 @@ def _odd(distance: int) -> int:
 
 
 def _known_noise(noise: str) -> str:
-    if noise not in MEMORIES:
-        raise ValueError(f"noise {noise!r} is unknown; pick one of {', '.join(MEMORIES)}")
+    if noise not in NOISES:
+        raise ValueError(f"noise {noise!r} is unknown; pick one of {', '.join(NOISES)}")
     return noise
 
 
