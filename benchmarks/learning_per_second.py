@@ -19,7 +19,7 @@ import torch
 from syndistill.circuits.experiment import Experiment
 from syndistill.models.presets import preset
 from syndistill.sampling.exact_labels import with_exact_labels
-from syndistill.sampling.simulate import simulate
+from syndistill.sampling.shots import simulate
 from syndistill.training.config import Curriculum, DataConfig, OptimiserConfig, RoundsPhase, TrainingConfig
 from syndistill.training.loop import Trainer
 from syndistill.training.objective import GroundTruth, posterior_loss

@@ -8,7 +8,7 @@ from syndistill.circuits.placement import place
 from syndistill.decoders.exact_teacher import ExactEveryEnd, exact_teacher
 from syndistill.decoders.optimal import posterior_table
 from syndistill.errors import SyndistillError
-from syndistill.sampling.simulate import simulate
+from syndistill.sampling.shots import simulate
 from syndistill.sampling.stored import dem_of_circuit
 from syndistill.training.objective import label_loss
 

@@ -10,7 +10,7 @@ from syndistill.distill.targets import FrozenTeacher, TaughtShots
 from syndistill.distill.terms import Terms
 from syndistill.models.presets import build, config_from
 from syndistill.models.saving import save_network
-from syndistill.sampling.simulate import simulate
+from syndistill.sampling.shots import simulate
 from syndistill.training.config import Curriculum, DataConfig, OptimiserConfig, RoundsPhase, TrainingConfig
 
 SIZES = {

@@ -15,7 +15,7 @@ from syndistill.distill.targets import FrozenTeacher, TaughtShots
 from syndistill.errors import SyndistillError
 from syndistill.models.saving import weights_hash
 from syndistill.safe_files import unsealed
-from syndistill.sampling.simulate import simulate
+from syndistill.sampling.shots import simulate
 from syndistill.sampling.stored import StoredShots, dem_of_circuit
 from syndistill.sampling.stream import SimulatedSource
 from syndistill.training.config import Curriculum, RoundsPhase

@@ -5,7 +5,7 @@ import torch
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.models.presets import build, config_from
-from syndistill.sampling.simulate import simulate
+from syndistill.sampling.shots import simulate
 
 SMALL = {
     "transformer": {"width": 8, "layers": 2, "heads": 2, "key_size": 4, "widening": 2, "conv_channels": 4,

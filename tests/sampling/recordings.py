@@ -10,8 +10,7 @@ import pytest
 import stim
 
 from syndistill.errors import SyndistillError
-from syndistill.sampling.recorded import Recording
-from syndistill.sampling.recording_files import WILLOW
+from syndistill.sampling.recorded import WILLOW, Recording
 
 
 def make_recording(folder: Path, shots: int = 40) -> Path:

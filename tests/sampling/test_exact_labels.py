@@ -11,8 +11,8 @@ from syndistill.circuits.placement import place_experiment
 from syndistill.decoders.optimal import ExactPosterior
 from syndistill.errors import SyndistillError
 from syndistill.sampling.exact_labels import ExactEnds, with_exact_labels
-from syndistill.sampling.simulate import simulate
-from syndistill.sampling.slice_chain import slice_chain
+from syndistill.sampling.exact_posterior import slice_chain
+from syndistill.sampling.shots import simulate
 
 
 def labelled(rounds, basis="z", noise="si1000", shots=1_000, p=0.006):

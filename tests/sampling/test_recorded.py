@@ -10,8 +10,7 @@ import stim
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.errors import SyndistillError
-from syndistill.sampling.recorded import Recording, _check_label
-from syndistill.sampling.recording_files import RecordingProperties, find_recordings
+from syndistill.sampling.recorded import Recording, RecordingProperties, _check_label, find_recordings
 from syndistill.sampling.shots import shots_from_detectors
 
 from .recordings import change, make_plain, refused
@@ -99,23 +98,6 @@ def test_model_of_another_experiment(broken: Path) -> None:
     loaded.stored_shots("circuit")
     with pytest.raises(SyndistillError, match=r"pij_from_even_for_odd\.dem has 1 detectors"):
         loaded.stored_shots("pij")
-
-
-def test_splits(recording: Path) -> None:
-    loaded = Recording.load(recording)
-    whole = loaded.stored_shots().detectors()
-    even, odd = loaded.split_even_odd()
-    assert (even.stored_shots().detectors() == whole[::2]).all()
-    assert (odd.stored_shots().detectors() == whole[1::2]).all()
-    assert len(even.split_fit_dev(1)[1]) == 1
-    numbered = replace(loaded, detectors_packed=np.arange(80, dtype=np.uint8).reshape(40, 2))
-    fit, dev = (part.detectors_packed[:, 0] // 2 for part in numbered.split_fit_dev(12))
-    assert (len(fit), len(dev)) == (28, 12)
-    assert sorted([*fit, *dev]) == list(range(40))
-    assert set(np.diff(dev)) == {3, 4}
-    for n_dev in (0, -1, 40, 41):
-        with pytest.raises(SyndistillError, match="for development"):
-            loaded.split_fit_dev(n_dev)
 
 
 def test_find(recording: Path) -> None:

@@ -8,8 +8,7 @@ import pytest
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.errors import SyndistillError
-from syndistill.sampling.recorded import Recording
-from syndistill.sampling.recording_files import RecordingProperties, find_recordings
+from syndistill.sampling.recorded import Recording, RecordingProperties, find_recordings
 
 from .recordings import as_willow, change, make_plain, refused
 

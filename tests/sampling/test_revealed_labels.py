@@ -17,9 +17,8 @@ from syndistill.circuits.placement import place_experiment
 from syndistill.errors import SyndistillError
 from syndistill.sampling import revealed_labels
 from syndistill.sampling.exact_labels import with_exact_labels
-from syndistill.sampling.joint_errors import joint_chances
-from syndistill.sampling.revealed_labels import RevealedEnds, RevealedLabels, revealed_shots
-from syndistill.sampling.slice_chain import flips, slice_chain
+from syndistill.sampling.exact_posterior import flips, slice_chain
+from syndistill.sampling.revealed_labels import RevealedEnds, RevealedLabels, joint_chances, revealed_shots
 from syndistill.sampling.stream import SimulatedSource
 from syndistill.sampling.sweep_plan import common_detectors
 

@@ -12,8 +12,7 @@ from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.layout import Layout
 from syndistill.circuits.placement import place_experiment
 from syndistill.errors import SyndistillError
-from syndistill.sampling.shots import concatenate, shots_from_detectors
-from syndistill.sampling.simulate import simulate
+from syndistill.sampling.shots import concatenate, shots_from_detectors, simulate
 
 SHOTS, ROUNDS, P = 60_000, 4, 0.008
 # About 1500 proportions are compared in this file. Two-sided normal tails beyond 6.6 sigma: 4e-11 each, 6e-8 together.

@@ -9,7 +9,7 @@ import torch
 from syndistill.circuits.experiment import Experiment
 from syndistill.errors import SyndistillError
 from syndistill.sampling.seeds import derived_seed
-from syndistill.sampling.simulate import simulate
+from syndistill.sampling.shots import simulate
 from syndistill.sampling.stored import evaluation_seed
 from syndistill.sampling.stream import ShotStream, SimulatedSource
 

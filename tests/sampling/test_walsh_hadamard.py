@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.linalg import hadamard
 
-from syndistill.sampling.walsh_hadamard import walsh_hadamard
+from syndistill.sampling.exact_posterior import walsh_hadamard
 
 
 @pytest.mark.parametrize("n", range(10))

@@ -9,7 +9,7 @@ from syndistill.circuits.experiment import Experiment
 from syndistill.errors import SyndistillError
 from syndistill.models.presets import build
 from syndistill.models.tensors_file import load_tensors
-from syndistill.sampling.simulate import simulate
+from syndistill.sampling.shots import simulate
 from syndistill.training.config import OptimiserConfig, TrainingConfig
 from syndistill.training.loop import STATE, Trainer
 from syndistill.training.objective import GroundTruth

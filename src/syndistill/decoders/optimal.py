@@ -1,7 +1,7 @@
 """The exact posterior of a detector error model: no decoder of its shots has a lower error rate, or a lower NLL.
 
-Two ways: a table of all patterns by Walsh-Hadamard transforms (`sampling.walsh_hadamard`) for up to 26 bits in all, and
-a message passed from slice to slice (`sampling.slice_chain`) for few detectors a slice and any number of rounds.
+Two ways (`sampling.exact_posterior`): a table of all patterns by Walsh-Hadamard transforms for up to 26 bits in all,
+and a message passed from slice to slice for few detectors a slice and any number of rounds.
 
 Legend: B shots, K joint observable patterns (2^O), M detector patterns (2^N), N detectors, O observables, T slices.
 Detector i is bit i of a detector pattern, observable j is bit j of an observable pattern.
@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from syndistill.circuits.mechanisms import flips
 from syndistill.decoders.contract import Decoder, reference_id
 from syndistill.errors import SyndistillError
-from syndistill.sampling.slice_chain import MAX_SLICE_BITS, slice_chain
+from syndistill.sampling.exact_posterior import MAX_SLICE_BITS, slice_chain, xor_distribution
 from syndistill.sampling.stored import StoredShots
-from syndistill.sampling.walsh_hadamard import xor_distribution
 
 MAX_BITS = 26
 """Detectors plus observables of a table: it holds 2^26 float64, 0.5 GiB."""

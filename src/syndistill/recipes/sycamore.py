@@ -22,7 +22,7 @@ from syndistill.evaluation.subject import Subject
 from syndistill.recipes.console import progress_bars
 from syndistill.recipes.teachers import sycamore_d3
 from syndistill.safe_files import write_json
-from syndistill.sampling.recording_files import find_recordings
+from syndistill.sampling.recorded import find_recordings
 from syndistill.statistics.rates import fit_per_round
 from syndistill.training.config import RecordedData
 from syndistill.training.run import TEACHER_FILE, TeacherRun, train_teacher

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.placement import place_experiment
 from syndistill.errors import SyndistillError
+from syndistill.sampling.exact_posterior import Block, SliceChain, slice_chain
 from syndistill.sampling.shots import Shots, with_posterior
-from syndistill.sampling.slice_chain import Block, SliceChain, slice_chain
 
 _AT_A_TIME = 512
 _SHORT = 6

@@ -1,4 +1,4 @@
-"""Which seeds are for what: training, selection and probe shots never meet, nor evaluation shots (`stored`).
+"""Which shots are whose. Seeds: training, selection and probe shots never meet, nor evaluation shots (`stored`).
 
 Each role has 2**56 Stim seeds of its own below 2**62, where `stored.evaluation_seed` begins.
 """
@@ -6,6 +6,8 @@ Each role has 2**56 Stim seeds of its own below 2**62, where `stored.evaluation_
 from __future__ import annotations
 
 import numpy as np
+
+from syndistill.errors import SyndistillError
 
 _ROLES = {"train": 1, "select": 2, "probe": 3}
 
@@ -16,3 +18,10 @@ def derived_seed(role: str, *keys: int) -> int:
     return _ROLES[role] << 56 | word >> 8
 
 
+def share_of(batch_size: int, share: tuple[int, int]) -> slice:
+    """The i-th of n equal parts of a batch, share = (i, n). SyndistillError where it does not divide."""
+    part, n_parts = share
+    if batch_size % n_parts:
+        raise SyndistillError(f"a batch of {batch_size} does not divide among {n_parts} processes")
+    size = batch_size // n_parts
+    return slice(part * size, (part + 1) * size)

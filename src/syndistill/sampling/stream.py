@@ -1,4 +1,5 @@
-"""Endless fresh shots for training, made ahead by a thread of their own.
+"""Endless fresh shots for training, made ahead by a thread of their own: of named noise, or of the error models of
+recorded experiments.
 
 Batch number i is a function of (source, i) alone, so that a resumed run sees what it would have seen.
 """
@@ -8,18 +9,22 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Generic, Literal, Protocol, TypeVar
 
 import numpy as np
+import stim
 import torch
 
 from syndistill.circuits.experiment import Experiment
+from syndistill.circuits.placement import Placement
+from syndistill.circuits.training_noise import Placed, TrainingNoise, training_noise
 from syndistill.errors import SyndistillError
 from syndistill.sampling.exact_labels import with_exact_labels
+from syndistill.sampling.recorded import Recording, find_recordings
 from syndistill.sampling.revealed_labels import revealed_shots
-from syndistill.sampling.seeds import derived_seed
-from syndistill.sampling.shots import Shots, concatenate
-from syndistill.sampling.simulate import simulate
+from syndistill.sampling.seeds import derived_seed, share_of
+from syndistill.sampling.shots import Shots, concatenate, shots_from_detectors, simulate
 
 BatchT = TypeVar("BatchT", covariant=True)
 Labels = Literal["sampled", "exact", "revealed"]
@@ -38,15 +43,6 @@ class Schedule(Protocol):
     """What to sample when `shots_seen` shots have been seen: (rounds, error rates)."""
 
     def draw(self, shots_seen: int, rng: np.random.Generator) -> tuple[int, list[float]]: ...
-
-
-def share_of(batch_size: int, share: tuple[int, int]) -> slice:
-    """The i-th of n equal parts of a batch, share = (i, n). SyndistillError where it does not divide."""
-    part, n_parts = share
-    if batch_size % n_parts:
-        raise SyndistillError(f"a batch of {batch_size} does not divide among {n_parts} processes")
-    size = batch_size // n_parts
-    return slice(part * size, (part + 1) * size)
 
 
 class SimulatedSource:
@@ -176,3 +172,54 @@ class ShotStream(Generic[BatchT]):
     def close(self) -> None:
         self._stop.set()
         self._thread.join()
+
+
+class RecordedModelSource:
+    """Chunks of batches sampled from the models (p_ij or circuit) of one patch of a chip, one number of rounds a chunk.
+
+    Recordings are few, their models give endless shots. Only the last end has labels.
+    """
+
+    batches_per_chunk = 16
+
+    def __init__(
+        self,
+        folder: Path,
+        distance: int,
+        basis: str,
+        center: tuple[int, int],
+        model: str,
+        schedule: Schedule,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self.schedule, self.batch_size, self.seed = schedule, batch_size, seed
+        self.models: dict[int, tuple[stim.DetectorErrorModel, Placement]] = {}
+        for properties in find_recordings(folder, distance, basis):
+            if properties.center == center:
+                recording = Recording.load(properties.folder)
+                self.models[properties.rounds] = (recording.dem(model), recording.placement)
+        if not self.models:
+            raise SyndistillError(f"{folder} holds no recording of distance {distance}, basis {basis} at {center}")
+
+    def signature(self) -> TrainingNoise:
+        """Of the models, by the basis that they are read in; p is 1: as they are."""
+        placed: dict[str, list[Placed]] = {}
+        for _, (dem, placement) in sorted(self.models.items(), reverse=True):  # the longest have every part
+            placed.setdefault(placement.basis, []).append((dem, placement.slice_N, placement.stabiliser_N))
+        distance = next(iter(self.models.values()))[1].layout.distance
+        return training_noise(placed, "recorded models", distance, 1.0, (1.0, 1.0), max(self.models))
+
+    def chunk(self, index: int) -> list[Shots]:
+        rng = np.random.default_rng([self.seed, index])
+        n_shots = self.batches_per_chunk * self.batch_size
+        rounds, _ = self.schedule.draw(index * n_shots, rng)
+        if rounds not in self.models:
+            raise SyndistillError(f"no recording has {rounds} rounds; there are {sorted(self.models)}")
+        dem, placement = self.models[rounds]
+        sampler = dem.compile_sampler(seed=derived_seed("train", self.seed, index))
+        detectors_BN, observables_BO, _ = sampler.sample(n_shots)
+        shots = shots_from_detectors(detectors_BN, placement, observables_BO)
+        return [
+            shots.take(slice(i * self.batch_size, (i + 1) * self.batch_size)) for i in range(self.batches_per_chunk)
+        ]

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from syndistill.sampling.stream import share_of
+from syndistill.sampling.seeds import share_of
 
 
 class World(NamedTuple):

@@ -18,9 +18,8 @@ from syndistill.models.transformer import SyndromeTransformer
 from syndistill.models.warm_start import can_begin, carried_over
 from syndistill.models.widening import can_widen, widened
 from syndistill.models.zoo import load_any
-from syndistill.sampling.recorded_model import RecordedModelSource
 from syndistill.sampling.shots import Shots
-from syndistill.sampling.stream import BatchSource, SimulatedSource
+from syndistill.sampling.stream import BatchSource, RecordedModelSource, SimulatedSource
 from syndistill.training.config import (
     DataConfig,
     Name,
