@@ -22,7 +22,7 @@ from syndistill.distill.run import StudentData, StudentRun
 from syndistill.distill.stage import prepare_stage, stage_statistics
 from syndistill.distill.student_data import cached_source, statistics_shots
 from syndistill.distill.targets import FrozenTeacher, TaughtShots
-from syndistill.models.presets import preset
+from syndistill.models.networks import preset
 from syndistill.sampling.stream import ShotStream
 from syndistill.training.config import Curriculum, DataConfig, RoundsPhase, TrainingConfig
 from syndistill.training.loop import Trainer

@@ -29,8 +29,7 @@ import syndistill.distill.student_data
 import syndistill.recipes.gated
 from syndistill import cli, cli_ablation
 from syndistill.ablation.backends import Inline
-from syndistill.models.presets import build
-from syndistill.models.saving import save_network
+from syndistill.models.networks import build, save_network
 from syndistill.sampling.stored import StoredShots
 from syndistill.sampling.stream import SimulatedSource
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from syndistill.circuits.experiment import Experiment
-from syndistill.models.presets import preset
+from syndistill.models.networks import preset
 from syndistill.sampling.exact_labels import with_exact_labels
 from syndistill.sampling.shots import simulate
 from syndistill.training.config import Curriculum, DataConfig, OptimiserConfig, RoundsPhase, TrainingConfig

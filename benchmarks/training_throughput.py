@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from syndistill.models.presets import preset
+from syndistill.models.networks import preset
 from syndistill.training.config import Curriculum, DataConfig, OptimiserConfig, RoundsPhase, TrainingConfig
 from syndistill.training.loop import Trainer
 from syndistill.training.objective import GroundTruth

@@ -11,8 +11,7 @@ import torch
 from syndistill import cli
 from syndistill.circuits.experiment import Experiment
 from syndistill.evaluation.gate import judge_teacher
-from syndistill.models.presets import build
-from syndistill.models.saving import load_network, save_network, weights_hash
+from syndistill.models.networks import build, load_network, save_network, weights_hash
 from syndistill.models.tensors_file import load_tensors, save_tensors
 from syndistill.recipes import console, gated, recipe
 

@@ -16,10 +16,8 @@ from syndistill.deploy.kernel_engine import KernelEngine
 from syndistill.deploy.onnx_engine import OnnxEngine, OnnxExperiment
 from syndistill.deploy.runtime import on_circuit
 from syndistill.errors import SyndistillError
-from syndistill.models.presets import build, config_from
-from syndistill.models.saving import save_network
+from syndistill.models.networks import build, config_from, load_network, save_network
 from syndistill.models.tensors_file import load_tensors, save_tensors
-from syndistill.models.zoo import load_any
 from syndistill.sampling.stored import StoredShots
 from syndistill.sinter_plugin import SinterDecoder
 
@@ -44,7 +42,7 @@ class Trial:
         self.shots = StoredShots.sample(self.circuit, SHOTS, 3)
 
     def evaluate(self, path):
-        return network_decoder(load_any(str(path))[0], self.circuit, "n", {}).decode(self.shots)
+        return network_decoder(load_network(str(path))[0], self.circuit, "n", {}).decode(self.shots)
 
     def compiled(self, path):
         return on_circuit(KernelEngine(path), self.circuit).decode(self.shots)
@@ -64,7 +62,7 @@ class Trial:
         return compiled.decode_shots_bit_packed(bit_packed_detection_event_data=self.shots.detectors_packed) / 1.0
 
     def engines(self, path):
-        if load_any(str(path))[0].config.family == "transformer":
+        if load_network(str(path))[0].config.family == "transformer":
             return (self.evaluate, self.sinter)
         return (self.evaluate, self.compiled, self.onnx, self.sinter, *((self.int8,) if HAS_VNNI else ()))
 

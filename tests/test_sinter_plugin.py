@@ -16,7 +16,7 @@ from syndistill.circuits.experiment import Experiment
 from syndistill.decoders.contract import decisions
 from syndistill.decoders.network import network_decoder
 from syndistill.errors import SyndistillError
-from syndistill.models.zoo import load_any, shipped_names
+from syndistill.models.networks import load_network, shipped_names
 from syndistill.sampling.stored import StoredShots, dem_of_circuit
 from syndistill.sinter_plugin import VARIABLE, SinterDecoder, SinterSampler, decoders
 
@@ -56,7 +56,7 @@ def test_a_pickled_decoder_gives_the_networks_answers(network, distance, basis):
     """Compiled for Students, PyTorch for the Teacher."""
     circuit = Experiment(distance, 3, basis, "si1000", 0.006).circuit()
     shots = StoredShots.sample(circuit, 300, 2)
-    expected = decisions(network_decoder(load_any(network)[0], circuit, "n", {}).decode(shots))
+    expected = decisions(network_decoder(load_network(network)[0], circuit, "n", {}).decode(shots))
     found = decoded(pickle.loads(pickle.dumps(SinterDecoder(network))), shots)
     np.testing.assert_array_equal(found, expected.astype(np.uint8))
 
@@ -65,14 +65,14 @@ def test_two_observables():
     """Asked for one basis at a time: the network never saw both at once."""
     circuit = Experiment(3, 3, "both", "si1000", 0.004).circuit()
     shots = StoredShots.sample(circuit, 300, 2)
-    expected = decisions(network_decoder(load_any("student-d3")[0], circuit, "n", {}).decode(shots))
+    expected = decisions(network_decoder(load_network("student-d3")[0], circuit, "n", {}).decode(shots))
     found = np.unpackbits(decoded(SinterDecoder("student-d3"), shots), axis=1, bitorder="little", count=2)
     np.testing.assert_array_equal(found, expected)
 
 
 def test_post_selection_discards_the_least_certain(circuit):
     shots = StoredShots.sample(circuit, 2000, 2)
-    flips = network_decoder(load_any("student-d3")[0], circuit, "n", {}).decode(shots)
+    flips = network_decoder(load_network("student-d3")[0], circuit, "n", {}).decode(shots)
     found = decoded(SinterDecoder("student-d3", discard_below=0.9), shots)
     assert found.shape == (2000, 2)
     np.testing.assert_array_equal(found[:, 1] != 0, np.maximum(flips, 1 - flips)[:, 0] < 0.9)

@@ -3,8 +3,7 @@
 import pytest
 
 from syndistill.ablation.plans import chosen_plan
-from syndistill.models.presets import build
-from syndistill.models.saving import save_network
+from syndistill.models.networks import build, save_network
 
 SMALL = [
     "steps=8", "base.batch_size=32", "probing.steps=2", "probing.fit_shots=64", "probing.report_shots=64",

@@ -15,8 +15,7 @@ from syndistill.ablation.rows import Rows
 from syndistill.ablation.runner import run_plan
 from syndistill.ablation.table import read_table
 from syndistill.errors import SyndistillError
-from syndistill.models.presets import build
-from syndistill.models.saving import save_network
+from syndistill.models.networks import build, save_network
 
 JOINT = ["output=joint4", 'base.data.simulated.bases=["both"]']
 

@@ -22,7 +22,7 @@ from syndistill.deploy.onnx_engine import OnnxEngine, OnnxExperiment
 from syndistill.deploy.runtime import on_circuit
 from syndistill.deploy.streaming import StreamingDecoder
 from syndistill.deploy.torch_engine import TorchEngine
-from syndistill.models.zoo import load_any
+from syndistill.models.networks import load_network
 from syndistill.sampling.stored import StoredShots
 from syndistill.sinter_plugin import SinterDecoder
 
@@ -168,7 +168,7 @@ def int8_or_none(circuit, shots):
 
 def every_engine(circuit, shots, folder):
     """Probabilities (B, O) by engine; int8 on its own."""
-    network, metadata = load_any(NETWORK)
+    network, metadata = load_network(NETWORK)
     found = {
         "pytorch": network_decoder(network, circuit, "n", metadata).decode(shots),
         "pytorch engine": on_circuit(TorchEngine(NETWORK), circuit).decode(shots),

@@ -11,8 +11,7 @@ from syndistill.decoders.contract import FarFromTraining, decisions
 from syndistill.decoders.matching import MatchingDecoder
 from syndistill.decoders.network import network_decoder
 from syndistill.errors import SyndistillError
-from syndistill.models.presets import build
-from syndistill.models.zoo import load_any
+from syndistill.models.networks import build, load_network
 from syndistill.sampling.stored import StoredShots, dem_of_circuit
 
 D = 3
@@ -75,7 +74,7 @@ def test_joint_network_gives_both_observables():
 @pytest.mark.parametrize("name", ["student-d3", "teacher-d3"])
 def test_two_observables_one_basis_at_a_time_are_decoded_as_well_as_by_matching(name):
     """Asked about both at once, networks that never saw such shots made 21 % errors where matching makes 3.8."""
-    network, metadata = load_any(name)
+    network, metadata = load_network(name)
     circuit = Experiment(D, 5, "both", "si1000", 0.004).circuit()
     shots = StoredShots.sample(circuit, 8000 if name == "student-d3" else 2000, seed=5)
     errors = [
@@ -94,7 +93,7 @@ def test_the_error_model_alone_is_enough(network):
 
 
 def test_a_circuit_far_from_the_training_noise_is_told():
-    network, metadata = load_any("student-d3")
+    network, metadata = load_network("student-d3")
     with pytest.warns(FarFromTraining, match=r"student-d3 was trained on si1000.*more of them than it has seen"):
         network_decoder(network, Experiment(D, 3, "z", "si1000", 0.02).circuit(), "student-d3", metadata)
 

@@ -6,8 +6,7 @@ import torch
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.placement import noise_of
 from syndistill.circuits.training_noise import NOISE_KEY
-from syndistill.models.presets import build, config_from
-from syndistill.models.saving import save_network
+from syndistill.models.networks import build, config_from, save_network
 from syndistill.sampling.stored import StoredShots
 
 DIALS = {

@@ -26,7 +26,7 @@ from syndistill.deploy.runtime import load
 from syndistill.deploy.streaming import StreamingDecoder
 from syndistill.deploy.torch_engine import TorchEngine
 from syndistill.errors import SyndistillError
-from syndistill.models.saving import load_network
+from syndistill.models.networks import load_network
 from syndistill.sampling.shots import shots_from_detectors
 from syndistill.sampling.stored import StoredShots
 from syndistill.sinter_plugin import SinterDecoder, SinterSampler

@@ -16,7 +16,7 @@ from syndistill.deploy.local_weights import load_compilable
 from syndistill.deploy.manifest import GRAPH_FILES, Manifest, with_hash
 from syndistill.deploy.onnx_engine import OnnxEngine, OnnxExperiment
 from syndistill.errors import SyndistillError
-from syndistill.models.saving import load_network, weights_hash
+from syndistill.models.networks import load_network, weights_hash
 from syndistill.safe_files import file_sha256
 from syndistill.sampling.stored import StoredShots
 from syndistill.statistics.calibration import log_odds

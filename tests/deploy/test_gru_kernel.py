@@ -6,12 +6,12 @@ import torch
 
 from syndistill.circuits.placement import place
 from syndistill.deploy.engines import slices_of
-from syndistill.deploy.flat_weights import n_outputs
 from syndistill.deploy.gru_kernel import MANY, GruKernel
 from syndistill.deploy.gru_pack import INT8_MAX, pack
 from syndistill.deploy.local_weights import load_compilable
 from syndistill.errors import SyndistillError
-from syndistill.models.saving import load_network
+from syndistill.files.families import n_channels
+from syndistill.models.networks import load_network
 from syndistill.sampling.shots import shots_from_detectors
 
 llvm = pytest.importorskip("llvmlite.binding")
@@ -166,10 +166,10 @@ def test_refusals(network_file, monkeypatch):
 
 
 def test_outputs_of_a_basis():
-    assert [n_outputs("two_channel", b) for b in ("x", "z", "both")] == [1, 1, 2]
-    assert n_outputs("joint4", "both") == 4
+    assert [n_channels("two_channel", b) for b in ("x", "z", "both")] == [1, 1, 2]
+    assert n_channels("joint4", "both") == 4
     with pytest.raises(SyndistillError, match="joint4 network decodes two-observable shots"):
-        n_outputs("joint4", "z")
+        n_channels("joint4", "z")
 
 
 def test_networks_of_one_shape_share_code_and_keep_their_weights(network_file, experiment_shots):

@@ -13,7 +13,7 @@ from syndistill.deploy.local_kernel import LocalKernel
 from syndistill.deploy.local_pack import COARSE_TABLES, FINE_TABLES, split
 from syndistill.deploy.local_weights import load_compilable
 from syndistill.errors import SyndistillError
-from syndistill.models.saving import load_network, weights_hash
+from syndistill.models.networks import load_network, weights_hash
 from syndistill.models.tensors_file import load_tensors, save_tensors
 from syndistill.sampling.shots import shots_from_detectors
 

@@ -20,7 +20,7 @@ from syndistill.deploy.streaming import StreamingDecoder
 from syndistill.deploy.torch_engine import TorchEngine
 from syndistill.errors import SyndistillError
 from syndistill.files.network_file import trained_rounds
-from syndistill.models.zoo import load_any
+from syndistill.models.networks import load_network
 from syndistill.sampling.stored import StoredShots
 from syndistill.sinter_plugin import SinterDecoder
 
@@ -69,7 +69,7 @@ def every_way(network, circuit, shots, folder):
         stream.push(events)
     exported = export_onnx(network, circuit, "t", folder)
     return {
-        "pytorch": network_decoder(load_any(network)[0], circuit, "n", {}).decode(shots),
+        "pytorch": network_decoder(load_network(network)[0], circuit, "n", {}).decode(shots),
         "pytorch engine": on_circuit(TorchEngine(network), circuit).decode(shots),
         "compiled": on_circuit(load(network), circuit).decode(shots),
         "from the error model": on_circuit(load(network), shots.dem).decode(shots),

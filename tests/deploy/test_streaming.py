@@ -17,7 +17,7 @@ from syndistill.deploy.onnx_engine import OnnxEngine
 from syndistill.deploy.streaming import StreamingDecoder
 from syndistill.deploy.torch_engine import TorchEngine
 from syndistill.errors import SyndistillError
-from syndistill.models.saving import load_network
+from syndistill.models.networks import load_network
 
 pytest.importorskip("llvmlite")
 B, R, S = 20, 4, 8

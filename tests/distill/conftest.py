@@ -8,8 +8,7 @@ from syndistill.distill.road import Baseline, Fuse, RoadRun, Stage1, Stage2
 from syndistill.distill.run import StudentData, StudentRun
 from syndistill.distill.targets import FrozenTeacher, TaughtShots
 from syndistill.distill.terms import Terms
-from syndistill.models.presets import build, config_from
-from syndistill.models.saving import save_network
+from syndistill.models.networks import build, config_from, save_network
 from syndistill.sampling.shots import simulate
 from syndistill.training.config import Curriculum, DataConfig, OptimiserConfig, RoundsPhase, TrainingConfig
 

@@ -13,7 +13,7 @@ from syndistill.circuits.placement import place
 from syndistill.distill.cache import CachedSource, CacheKey, cut, write_cache
 from syndistill.distill.targets import FrozenTeacher, TaughtShots
 from syndistill.errors import SyndistillError
-from syndistill.models.saving import weights_hash
+from syndistill.models.networks import weights_hash
 from syndistill.safe_files import unsealed
 from syndistill.sampling.shots import simulate
 from syndistill.sampling.stored import StoredShots, dem_of_circuit

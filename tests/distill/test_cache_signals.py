@@ -18,7 +18,7 @@ from syndistill.distill.statistics import TargetSpec, measure_targets
 from syndistill.distill.targets import FrozenTeacher, TaughtShots, cut, draw_ends
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
-from syndistill.models.zoo import load_any
+from syndistill.models.networks import load_network
 from syndistill.safe_files import unsealed
 from syndistill.sampling.stream import SimulatedSource
 from syndistill.training.config import Curriculum, RoundsPhase
@@ -40,7 +40,7 @@ class Setting:
     """A Teacher, its statistics and fusion, and the signals that a cache keeps of them."""
 
     def __init__(self, path, output="two_channel"):
-        self.teacher = FrozenTeacher(load_any(path)[0])
+        self.teacher = FrozenTeacher(load_network(path)[0])
         self.bases = ("both",) if output == "joint4" else ("x", "z")
         specs = {"spatial": TargetSpec("spatial", 4, 1), "temporal": TargetSpec("temporal", 3, 2)}
         self.statistics = measure_targets(self.teacher, source(self.bases).chunk(9), specs)

@@ -16,8 +16,7 @@ from syndistill.distill.statistics import TargetSpec, measure_targets
 from syndistill.distill.targets import FrozenTeacher
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
-from syndistill.models.saving import load_network, weights_hash
-from syndistill.models.zoo import load_any
+from syndistill.models.networks import load_network, weights_hash
 from syndistill.training.objective import coin_loss, label_loss
 from syndistill.training.run import validated
 
@@ -70,7 +69,7 @@ def test_the_untrained_teacher_is_offered_what_the_trained_one_is(teacher, taugh
 
 def test_one_pass_fills_a_cache_with_several_signals_of_one_name(tmp_path, stage1_run):
     run = stage1_run(terms=Terms(temporal=FEATURE))
-    teacher = FrozenTeacher(load_any(run.teacher)[0])
+    teacher = FrozenTeacher(load_network(run.teacher)[0])
     files, asked = [], []
     for paths in (("readout",), ("state", "readout")):
         config = FuseRun(teacher=run.teacher, data=run.data.simulated, fusion=FusionConfig(paths=paths, mode="nll"),
@@ -96,7 +95,7 @@ def test_one_pass_fills_a_cache_with_several_signals_of_one_name(tmp_path, stage
 
 def test_z_fuse_of_one_path_is_the_teachers_logit_and_its_temperature(tmp_path, stage1_run):
     run = stage1_run()
-    teacher = FrozenTeacher(load_any(run.teacher)[0])
+    teacher = FrozenTeacher(load_network(run.teacher)[0])
     for mode in ("mean", "nll"):
         fusion = FusionConfig(paths=("readout",), mode=mode)
         config = FuseRun(teacher=run.teacher, data=run.data.simulated, fusion=fusion, fit_shots=512, report_shots=256,
@@ -108,7 +107,7 @@ def test_z_fuse_of_one_path_is_the_teachers_logit_and_its_temperature(tmp_path, 
 
 def test_a_student_of_z_fuse_starts_fresh(tmp_path, stage1_run):
     run = stage1_run()
-    teacher = FrozenTeacher(load_any(run.teacher)[0])
+    teacher = FrozenTeacher(load_network(run.teacher)[0])
     sizes = {"fit_shots": 256, "report_shots": 256}
     config = FuseRun(teacher=run.teacher, data=run.data.simulated, training=run.training, **sizes)
     fusion = train_fusion(config, tmp_path / "fuse", teacher=teacher)
@@ -118,7 +117,7 @@ def test_a_student_of_z_fuse_starts_fresh(tmp_path, stage1_run):
     }  # fmt: skip
     fused = validated(StudentRun, content, "this run")
     path = train_student(fused, tmp_path / "run", teacher=teacher)
-    assert weights_hash(load_network(path)[0]) != weights_hash(load_any(run.teacher)[0])
+    assert weights_hash(load_network(path)[0]) != weights_hash(load_network(run.teacher)[0])
     for wrong in ({"start_from": str(path)}, {"terms": Terms().model_dump(mode="json"), "fusion": None}):
         with pytest.raises(SyndistillError, match="starts fresh"):
             validated(StudentRun, content | wrong, "this run")

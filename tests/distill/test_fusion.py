@@ -14,9 +14,8 @@ from syndistill.distill.fusion import Fusion, FusionConfig, fit_weights, load_fu
 from syndistill.distill.probes import ProbeObjective
 from syndistill.distill.targets import FrozenTeacher
 from syndistill.errors import SyndistillError
-from syndistill.models.saving import save_network
+from syndistill.models.networks import load_network, save_network
 from syndistill.models.tensors_file import load_tensors
-from syndistill.models.zoo import load_any
 from syndistill.training.config import Curriculum, DataConfig, OptimiserConfig, RoundsPhase, TrainingConfig
 
 
@@ -48,7 +47,7 @@ def test_fitted_weights_of_four_classes():
 
 @pytest.mark.parametrize("output", ["two_channel", "joint4"])
 def test_z_fuse_is_the_weighted_sum_at_every_end_and_line(teacher_file, taught, output):
-    teacher = FrozenTeacher(load_any(teacher_file(output))[0])
+    teacher = FrozenTeacher(load_network(teacher_file(output))[0])
     shots = taught("both" if output == "joint4" else "x").shots
     config = FusionConfig(mode="fixed", weights=(0.5, 0.25, 2.0))
     fusion = Fusion(config, teacher.layout, output, {"transformer": 8, "state": 8})
@@ -66,7 +65,7 @@ def test_z_fuse_is_the_weighted_sum_at_every_end_and_line(teacher_file, taught, 
 
 def test_a_label_needs_the_last_slice(teacher_file, taught):
     """The state's probe sees it: events of the last slice change its logits, those of no stabiliser do not."""
-    teacher = FrozenTeacher(load_any(teacher_file())[0])
+    teacher = FrozenTeacher(load_network(teacher_file())[0])
     shots = taught("z").shots
     fusion = Fusion(FusionConfig(paths=("state",)), teacher.layout, "two_channel", {"state": 8})
     answer = teacher.answer(shots, fusion.wants)
@@ -79,7 +78,7 @@ def test_a_label_needs_the_last_slice(teacher_file, taught):
 
 
 def test_probes_learn_and_the_teacher_does_not(teacher_file, taught):
-    teacher = FrozenTeacher(load_any(teacher_file())[0])
+    teacher = FrozenTeacher(load_network(teacher_file())[0])
     fusion = Fusion(FusionConfig(), teacher.layout, "two_channel", {"transformer": 8, "state": 8})
     loss, values = ProbeObjective(teacher)(fusion, taught("z").shots)
     loss.backward()
@@ -167,7 +166,7 @@ def fuse_run(teacher, output="two_channel", **changes):
 def test_the_fuse_stage(tmp_path, teacher_file, taught, output, mode):
     run = fuse_run(teacher_file(output), output, fusion=FusionConfig(mode=mode))
     path = train_fusion(run, tmp_path / "fuse")
-    teacher = FrozenTeacher(load_any(teacher_file(output))[0])
+    teacher = FrozenTeacher(load_network(teacher_file(output))[0])
     fusion, said = load_fusion(path, teacher)
     report = json.loads((tmp_path / "fuse" / "fuse_report.json").read_text())
     assert set(report["paths"]) == {"transformer", "state", "final", "calibrated final", "z_fuse"}
@@ -184,7 +183,7 @@ def test_the_fuse_stage(tmp_path, teacher_file, taught, output, mode):
     assert all(torch.equal(expected[n], found[n]) for n in expected)
     with pytest.raises(SyndistillError, match="holds a finished run"):
         train_fusion(run, tmp_path / "fuse")
-    other = FrozenTeacher(load_any(teacher_file(output, seed=8))[0])
+    other = FrozenTeacher(load_network(teacher_file(output, seed=8))[0])
     with pytest.raises(SyndistillError, match="fused from another Teacher"):
         load_fusion(path, other)
     with pytest.raises(SyndistillError, match="holds no fusion"):

@@ -17,8 +17,8 @@ from syndistill.distill.run import train_student
 from syndistill.distill.student_data import statistics_shots
 from syndistill.distill.targets import FrozenTeacher, TaughtShots
 from syndistill.distill.terms import Terms
+from syndistill.models.networks import load_network
 from syndistill.models.tensors_file import load_tensors
-from syndistill.models.zoo import load_any
 from syndistill.training.config import OptimiserConfig, TrainingConfig
 from syndistill.training.loop import Trainer
 
@@ -64,7 +64,7 @@ def fused(tmp_path_factory, teacher_file, stage1_run):
     )
     run = FuseRun(teacher=teacher_file(), data=stage1_run().data.simulated, fit_shots=1024, report_shots=1024,
                   check_shots=64, training=training)  # fmt: skip
-    teacher = FrozenTeacher(load_any(run.teacher)[0])
+    teacher = FrozenTeacher(load_network(run.teacher)[0])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("syndistill.distill.student_data.STATISTICS_RATES", 1)  # as in every test
         train_fusion(run, folder, teacher=teacher)

@@ -11,7 +11,7 @@ from syndistill.distill.student_data import LiveSource, simulated, statistics_sh
 from syndistill.distill.targets import FrozenTeacher, TaughtShots
 from syndistill.distill.terms import Terms
 from syndistill.models.contract import Outputs
-from syndistill.models.presets import build, config_from
+from syndistill.models.networks import build, config_from
 from syndistill.training.run import fresh_network
 
 from .conftest import SIZES, STUDENT_SIZES, stage1_run

@@ -16,8 +16,7 @@ from syndistill.distill.road import STAGES, RoadRun, Stage1, walk_road
 from syndistill.distill.run import StudentRun, train_student
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
-from syndistill.models.presets import FAMILIES, config_from
-from syndistill.models.saving import load_network, save_network
+from syndistill.models.networks import FAMILIES, config_from, load_network, save_network
 from syndistill.models.tensors_file import load_tensors
 from syndistill.training.run import validated
 

@@ -13,7 +13,7 @@ from syndistill.distill.statistics import TargetStatistics
 from syndistill.distill.targets import FrozenTeacher
 from syndistill.distill.terms import SpatialTerm, Terms
 from syndistill.errors import SyndistillError
-from syndistill.models.saving import load_network, save_network
+from syndistill.models.networks import load_network, save_network
 from syndistill.training.run import validated
 
 FEATURE = {"weight": 1.0, "components": 4}

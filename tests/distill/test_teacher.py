@@ -10,7 +10,7 @@ from syndistill.distill.targets import FrozenTeacher
 from syndistill.distill.teacher import Answer, PosteriorTeacher, Teacher
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
-from syndistill.models.saving import weights_hash
+from syndistill.models.networks import weights_hash
 
 
 def test_a_frozen_network_offers_all_that_it_has(small, taught):

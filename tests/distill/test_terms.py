@@ -17,10 +17,8 @@ from syndistill.distill.targets import FrozenTeacher
 from syndistill.distill.terms import Terms
 from syndistill.distill.weighting import BATCHES, measure_gate
 from syndistill.errors import SyndistillError
-from syndistill.models.presets import FAMILIES
-from syndistill.models.saving import load_network, weights_hash
+from syndistill.models.networks import FAMILIES, load_network, weights_hash
 from syndistill.models.tensors_file import load_tensors
-from syndistill.models.zoo import load_any
 from syndistill.safe_files import unsealed
 from syndistill.training.loop import Trainer
 from syndistill.training.run import fresh_network
@@ -31,7 +29,7 @@ FEATURE = {"weight": 1.0, "components": 4}
 def staged(run, folder):
     """(network, teacher, stage, a batch) of a run that asks the Teacher live."""
     folder.mkdir(parents=True, exist_ok=True)
-    teacher = FrozenTeacher(load_any(run.teacher)[0])
+    teacher = FrozenTeacher(load_network(run.teacher)[0])
     network = fresh_network(run.network, 1)
     shots = statistics_shots(run.data.simulated, 5)
     statistics = stage_statistics(run.terms, teacher, shots, folder)
@@ -259,7 +257,7 @@ def test_the_gate_weighs_ends_by_what_the_teacher_knows(taught):
 
 def test_a_gated_readout_is_the_weighted_mean(tmp_path, stage1_run):
     run = stage1_run(terms=only(readout={"weight": 1.0, "gated": True}))
-    teacher = FrozenTeacher(load_any(run.teacher)[0])
+    teacher = FrozenTeacher(load_network(run.teacher)[0])
     network = fresh_network(run.network, 1)
     batch = LiveSource(simulated(run.data, 32, 1), ()).chunk(0)[0]
     gate = {1: 0.0, 2: 0.5, 3: 2.5}

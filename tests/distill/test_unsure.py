@@ -10,8 +10,7 @@ from syndistill.distill.student_data import StudentData, cache_key, cached_sourc
 from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
 from syndistill.distill.unsure import Unsure, UnsureSource
 from syndistill.errors import SyndistillError
-from syndistill.models.presets import config_from
-from syndistill.models.saving import save_network
+from syndistill.models.networks import config_from, save_network
 from syndistill.training.config import Curriculum, DataConfig, OptimiserConfig, RoundsPhase, TrainingConfig
 
 SHOTS = 16 * 256

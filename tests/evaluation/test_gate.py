@@ -12,8 +12,7 @@ from syndistill.decoders.optimal import OptimalDecoder
 from syndistill.errors import SyndistillError
 from syndistill.evaluation import gate
 from syndistill.evaluation.gate import GateReport, GateResult, judge_teacher
-from syndistill.models.presets import build
-from syndistill.models.saving import weights_hash
+from syndistill.models.networks import build, weights_hash
 from syndistill.sampling.stored import dem_of_circuit
 from syndistill.statistics.calibration import log_odds
 

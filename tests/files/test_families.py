@@ -8,8 +8,8 @@ import torch
 
 from syndistill.errors import SyndistillError
 from syndistill.files.families import FAMILIES, LIMITS, MOST_PARAMETERS, dials_of
-from syndistill.models import presets
-from syndistill.models.presets import PRESETS, build, config_from, preset
+from syndistill.models import networks as presets
+from syndistill.models.networks import PRESETS, build, config_from, preset
 
 SMALL = {
     "transformer": {"width": 6, "layers": 2, "heads": 3, "key_size": 2, "widening": 3, "conv_channels": 4,

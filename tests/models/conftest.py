@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from syndistill.circuits.experiment import Experiment
-from syndistill.models.presets import build, config_from
+from syndistill.models.networks import build, config_from
 from syndistill.sampling.shots import simulate
 
 SMALL = {

@@ -5,7 +5,7 @@ import itertools
 import torch
 
 from syndistill.circuits.layout import Layout
-from syndistill.models.attention_bias import AttentionBias, geometry_features
+from syndistill.models.transformer import AttentionBias, geometry_features
 
 
 def test_indicators_are_the_products_of_the_pair():

@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from syndistill.errors import SyndistillError
-from syndistill.models.presets import FAMILIES, build
+from syndistill.models.networks import FAMILIES, build
 from syndistill.training.objective import GroundTruth
 
 CASES = [("two_channel", "x", 1), ("two_channel", "z", 1), ("two_channel", "both", 2), ("joint4", "both", 4)]

@@ -2,7 +2,7 @@
 
 import torch
 
-from syndistill.models.embedder import StabiliserEmbedder, look_up
+from syndistill.models.blocks import StabiliserEmbedder, look_up
 
 
 def test_lookup_is_direct_evaluation():

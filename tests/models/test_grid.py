@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from syndistill.circuits.layout import Layout
-from syndistill.models.grid import StabiliserConvolution, StabiliserGrid, pool_lines
+from syndistill.models.blocks import StabiliserConvolution, StabiliserGrid, pool_lines
 
 
 @pytest.mark.parametrize("distance", [3, 5, 7])

@@ -3,7 +3,7 @@
 import pytest
 
 from syndistill.errors import SyndistillError
-from syndistill.models.presets import FAMILIES, PRESETS, build, config_from, preset
+from syndistill.models.networks import FAMILIES, PRESETS, build, config_from, preset
 
 STUDENTS = [name for name in PRESETS if name.endswith("k")]
 

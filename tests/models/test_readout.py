@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from syndistill.circuits.layout import Layout
-from syndistill.models.readout import LineReadout
+from syndistill.models.blocks import LineReadout
 
 
 @pytest.mark.parametrize("distance", [3, 5])

@@ -8,10 +8,8 @@ from safetensors.torch import save_file
 
 from syndistill.errors import SyndistillError
 from syndistill.files.network_file import change_header, network_path, read_header, read_network, shipped_names
-from syndistill.models.presets import FAMILIES, build
-from syndistill.models.saving import load_network, save_network, weights_hash
+from syndistill.models.networks import FAMILIES, build, card, load_network, save_network, weights_hash
 from syndistill.models.tensors_file import load_tensors, save_tensors
-from syndistill.models.zoo import card
 from syndistill.safe_files import file_sha256
 
 CARD = {"recipe": "none", "shots": 12, "scores": [{"ler": 0.5}]}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from syndistill.models.widening import can_widen, widened
+from syndistill.models.warm_start import can_widen, widened
 
 
 @pytest.fixture(params=["two_channel", "joint4"])

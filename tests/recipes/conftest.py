@@ -5,8 +5,7 @@ import torch
 
 from syndistill.distill.run import StudentRun
 from syndistill.evaluation.gate import judge_teacher
-from syndistill.models.presets import build
-from syndistill.models.saving import save_network
+from syndistill.models.networks import build, save_network
 from syndistill.recipes import gated
 from syndistill.recipes.choose import chosen_run
 

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from syndistill.models.saving import weights_hash
-from syndistill.models.zoo import load_any
+from syndistill.models.networks import load_network, weights_hash
 from syndistill.recipes import cards
 
 NAME = "student-d3"
@@ -14,7 +13,7 @@ TIMES = {"us_per_shot": 0.12345, "single_p50": 3.0, "single_p99": 9.0, "push_p50
 
 @pytest.fixture
 def speed():
-    own = weights_hash(load_any(NAME)[0])
+    own = weights_hash(load_network(NAME)[0])
     row = {"experiment": "d=3", "decoder": NAME, **TIMES}
     rows = [row | {"decoder_id": f"{sha256}-{way}"} for sha256 in (own, "0" * 64) for way in ("compiled", "int8")]
     return {"machine": {"processor": "a chip", "cores": 2, "load": 0.0}, "rows": rows}
@@ -31,7 +30,7 @@ def test_a_card_holds_its_own_networks_times(speed):
 def test_a_card_holds_its_own_networks_confidence():
     figures = {"experiment": "d=3", "shots": 9, "ece": 0.1, "best_temperature": 1.0, "kept": [[9, 1]]}
     figures["reliability"] = {"counts": [9]}
-    own = weights_hash(load_any(NAME)[0])
+    own = weights_hash(load_network(NAME)[0])
     rows = [figures | {"decoder_id": sha256, "decoder": "a"} for sha256 in (own, "0" * 64)]
     assert cards.card_of(NAME, [], None, {"rows": rows})["confidence"] == [figures]
 

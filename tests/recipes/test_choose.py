@@ -7,8 +7,7 @@ import torch
 
 from syndistill.distill.run import StudentRun
 from syndistill.errors import SyndistillError
-from syndistill.models.presets import build
-from syndistill.models.saving import save_network, weights_hash
+from syndistill.models.networks import build, save_network, weights_hash
 from syndistill.recipes import recipe
 from syndistill.recipes.choose import chosen_run
 from syndistill.training.run import TeacherRun

@@ -7,8 +7,7 @@ import torch
 
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.gate import GateReport
-from syndistill.models.presets import preset
-from syndistill.models.saving import load_network, weights_hash
+from syndistill.models.networks import load_network, preset, weights_hash
 from syndistill.recipes import gated
 from syndistill.recipes.gated import distil_gated
 from syndistill.safe_files import unsealed

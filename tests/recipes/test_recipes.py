@@ -8,7 +8,7 @@ import pytest
 from syndistill.distill.road import RoadRun
 from syndistill.distill.run import StudentRun
 from syndistill.errors import SyndistillError
-from syndistill.models.presets import build
+from syndistill.models.networks import build
 from syndistill.recipes import RECIPES, recipe
 from syndistill.training.config import RecordedData
 from syndistill.training.run import TeacherRun, validated

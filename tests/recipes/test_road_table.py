@@ -14,8 +14,7 @@ from scipy.special import rel_entr
 from syndistill.circuits.experiment import Experiment
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.subject import Subject
-from syndistill.models.presets import build
-from syndistill.models.saving import load_network, save_network, weights_hash
+from syndistill.models.networks import build, load_network, save_network, weights_hash
 from syndistill.recipes import road_plan, road_scores, road_table
 from syndistill.recipes.road_page import mean_over_seeds, page, steps_for
 from syndistill.recipes.road_plan import ARMS, Plan

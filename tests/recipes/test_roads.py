@@ -10,8 +10,7 @@ import torch
 from syndistill import cli
 from syndistill.distill.road import STAGES
 from syndistill.evaluation.gate import judge_teacher
-from syndistill.models.presets import build
-from syndistill.models.saving import load_network, save_network, weights_hash
+from syndistill.models.networks import build, load_network, save_network, weights_hash
 from syndistill.recipes import console, gated, recipe
 from syndistill.recipes.choose import chosen_distillation
 

@@ -12,8 +12,7 @@ from syndistill.distill.road import RoadRun
 from syndistill.distill.run import StudentRun
 from syndistill.distill.unsure import Unsure
 from syndistill.errors import SyndistillError
-from syndistill.models.presets import build
-from syndistill.models.saving import save_network
+from syndistill.models.networks import build, save_network
 from syndistill.recipes import recipe
 from syndistill.recipes.choose import changed, with_change
 from syndistill.training.run import TeacherRun, validated

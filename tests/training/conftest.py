@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from syndistill.models.presets import build
+from syndistill.models.networks import build
 from syndistill.sampling.stream import SimulatedSource
 from syndistill.training.config import Curriculum, OptimiserConfig, RoundsPhase, TrainingConfig
 from syndistill.training.loop import Trainer

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from syndistill.errors import SyndistillError
-from syndistill.models.saving import load_network
+from syndistill.models.networks import load_network
 from syndistill.training.distributed import World, share
 
 STEPS = 6

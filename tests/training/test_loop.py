@@ -7,7 +7,7 @@ import torch
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.errors import SyndistillError
-from syndistill.models.presets import build
+from syndistill.models.networks import build
 from syndistill.models.tensors_file import load_tensors
 from syndistill.sampling.shots import simulate
 from syndistill.training.config import OptimiserConfig, TrainingConfig

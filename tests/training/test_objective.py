@@ -8,7 +8,7 @@ import torch
 from syndistill.circuits.experiment import Experiment
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import Outputs
-from syndistill.models.presets import build
+from syndistill.models.networks import build
 from syndistill.sampling.shots import simulate
 from syndistill.training.config import Curriculum, DataConfig, RoundsPhase, TrainingConfig
 from syndistill.training.objective import (

@@ -14,7 +14,7 @@ from syndistill.ablation.jobs import Job, jobs_of, parts_of, targets_of
 from syndistill.ablation.plan import Plan
 from syndistill.ablation.rows import Rows
 from syndistill.distill.run import StudentRun
-from syndistill.models.presets import build
+from syndistill.models.networks import build
 
 STEP_MS = {256: 9.0, 512: 12.8}
 """Of a flat GRU of 20 k parameters, by batch size."""

@@ -25,9 +25,9 @@ from syndistill.deploy.kernel_engine import KernelEngine
 from syndistill.deploy.runtime import on_circuit
 from syndistill.distill.teacher import FrozenTeacher
 from syndistill.errors import SyndistillError
-from syndistill.models.flat_gru import FlatGruConfig
+from syndistill.models.gru import FlatGruConfig
+from syndistill.models.networks import load_network
 from syndistill.models.tensors_file import load_tensors, save_tensors
-from syndistill.models.zoo import load_any
 from syndistill.recipes.road_scores import mean_divergence
 from syndistill.sampling.stored import StoredShots, evaluation_seed
 from syndistill.statistics.calibration import nll, reliability
@@ -75,7 +75,7 @@ def judge_reference(
 
 
 def _network(name_or_path: str, stored: StoredShots, name: str) -> Decoder:
-    network, metadata = load_any(name_or_path)
+    network, metadata = load_network(name_or_path)
     assert stored.circuit is not None
     return network_decoder(network, stored.circuit, name, metadata)
 
@@ -170,4 +170,4 @@ def teacher_of(plan: Plan) -> FrozenTeacher:
 
 @lru_cache(maxsize=2)
 def _teacher(name: str, precision: Precision) -> FrozenTeacher:
-    return FrozenTeacher(load_any(name)[0], precision)
+    return FrozenTeacher(load_network(name)[0], precision)

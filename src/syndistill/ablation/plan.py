@@ -17,7 +17,7 @@ from syndistill.distill.student_data import StudentData
 from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import NetworkConfig, OutputForm
-from syndistill.models.presets import PRESETS, config_from, preset
+from syndistill.models.networks import PRESETS, config_from, preset
 from syndistill.recipes.choose import changed, nearest
 from syndistill.training.config import (
     DEVICES,

@@ -105,6 +105,12 @@ class Layout:
         return np.where(near_SS, 3 * (steps_SS2[..., 0] + 1) + steps_SS2[..., 1] + 1, 9)
 
     @cached_property
+    def blocks_SS(self) -> np.ndarray:
+        """Which weights a target (first axis) hears a source with, where those of one type of target are shared: its
+        place in `places_SS`, 9 more where the target is of type X, 18 for none; int64 (S, S)."""
+        return np.where(self.places_SS < 9, 9 * self.is_x_S[:, None] + self.places_SS, 18)
+
+    @cached_property
     def corners_Q4(self) -> np.ndarray:
         """The stabilisers up left, up right, down left, down right of each data qubit, int64 (d*d, 4), S for none."""
         d = self.distance

@@ -21,8 +21,7 @@ from syndistill.decoders.registry import DecoderFactory
 from syndistill.errors import SyndistillError
 from syndistill.files.network_file import network_path, trained_rounds
 from syndistill.models.contract import DecoderNetwork
-from syndistill.models.saving import weights_hash
-from syndistill.models.zoo import load_any
+from syndistill.models.networks import load_network, weights_hash
 from syndistill.sampling.shots import shots_from_detectors
 from syndistill.sampling.stored import StoredShots
 
@@ -88,7 +87,7 @@ def network_lookup(name: str) -> DecoderFactory | None:
         return None
 
     def factory(dem: stim.DetectorErrorModel, circuit: stim.Circuit | None) -> Decoder:
-        network, metadata = load_any(name)
+        network, metadata = load_network(name)
         return network_decoder(network, dem if circuit is None else circuit, name, metadata)
 
     return factory

@@ -17,8 +17,8 @@ from syndistill.circuits.layout import Layout
 from syndistill.circuits.placement import Placement
 from syndistill.circuits.training_noise import TrainingNoise
 from syndistill.decoders.answers import question
-from syndistill.deploy.flat_weights import n_outputs
 from syndistill.errors import SyndistillError
+from syndistill.files.families import n_channels
 
 Bits = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -100,7 +100,7 @@ class Engine(ABC):
 
     def n_outputs(self, basis: str) -> int:
         """O; SyndistillError where it has no answer for shots of the basis."""
-        return n_outputs(self.output, basis)
+        return n_channels(self.output, basis)
 
     @abstractmethod
     def stream(self, basis: str, batch: int) -> Stream:

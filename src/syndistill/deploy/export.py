@@ -16,11 +16,11 @@ import stim
 from syndistill.circuits.placement import Placement, place
 from syndistill.circuits.training_noise import NOISE_KEY, noise_in
 from syndistill.decoders.answers import learned_both
-from syndistill.deploy.flat_weights import n_outputs
 from syndistill.deploy.local_weights import Compilable, LocalWeights, load_compilable
 from syndistill.deploy.manifest import EXPERIMENT_FILE, FORMAT, MANIFEST_FILE, READOUT_FILE, STEP_FILE, WHAT, with_hash
 from syndistill.deploy.onnx_graphs import OPSET, experiment_graph, readout_graph, step_graph
 from syndistill.errors import SyndistillError
+from syndistill.files.families import n_channels
 from syndistill.files.network_file import trained_rounds
 from syndistill.safe_files import replacing, write_json
 
@@ -63,7 +63,7 @@ def _check(weights: Compilable, placement: Placement, name: str) -> None:
         raise SyndistillError(f"{name} knows one basis at a time, the circuit has both; export one for each basis")
     if isinstance(weights, LocalWeights) and weights.output == "joint4":
         raise SyndistillError(f"{name} is a local GRU of output joint4, which is not exported; take a two_channel one")
-    n_outputs(weights.output, placement.basis)
+    n_channels(weights.output, placement.basis)
 
 
 def _manifest(

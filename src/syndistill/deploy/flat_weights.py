@@ -13,8 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from syndistill.circuits.layout import BASES, Layout
-from syndistill.errors import SyndistillError
+from syndistill.circuits.layout import Layout
 from syndistill.files.families import Dials, GruDials
 from syndistill.files.network_file import Arrays, NetworkFile
 
@@ -114,18 +113,6 @@ class FlatWeights(NetworkWeights):
         bases = ("x", "z") if basis == "both" else (basis,)
         weights = [self.tensors[f"heads.{b}.weight"][0] for b in bases]
         return np.stack(weights), np.array([self.tensors[f"heads.{b}.bias"][0] for b in bases], np.float32)
-
-
-def n_outputs(output: str, basis: str) -> int:
-    """O of a network of this output form on shots of a basis; SyndistillError where it has no answer for them."""
-    if basis not in BASES:
-        raise SyndistillError(f"basis {basis!r} is unknown; pick one of {', '.join(BASES)}")
-    if output == "joint4" and basis != "both":
-        raise SyndistillError(
-            f"a joint4 network decodes two-observable shots, these are of basis {basis}; "
-            "take a two_channel one for memory experiments"
-        )
-    return 4 if output == "joint4" else 2 if basis == "both" else 1
 
 
 def runs_compiled(dials: Dials) -> bool:

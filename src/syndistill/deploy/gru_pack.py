@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from syndistill.deploy.flat_weights import FlatWeights, n_outputs
+from syndistill.deploy.flat_weights import FlatWeights
+from syndistill.files.families import n_channels
 
 Floats = NDArray[np.float32]
 UNROLL = 4
@@ -78,7 +79,7 @@ class PackedGru:
 
 def pack(weights: FlatWeights, basis: str, lanes: int, int8: bool) -> PackedGru:
     """For shots of one basis, for vectors of `lanes` floats."""
-    n_outputs(weights.output, basis)  # refuses what it has no head for
+    n_channels(weights.output, basis)  # refuses what it has no head for
     weights = weights.reading(basis)
     t, width, bits = weights.tensors, weights.width, 2 * weights.layout.n_stabilisers
     reset, update, candidate = (slice(i * width, (i + 1) * width) for i in range(3))

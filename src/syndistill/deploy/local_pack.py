@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from syndistill.circuits.layout import Layout
 from syndistill.deploy.gru_pack import INT8_MAX, joined
-from syndistill.deploy.local_weights import LocalWeights, neighbour_blocks
+from syndistill.deploy.local_weights import LocalWeights
 from syndistill.errors import SyndistillError
 from syndistill.files.families import BITS, PLACES
 
@@ -148,7 +148,7 @@ def pack(weights: LocalWeights, basis: str, lanes: int, int8: bool, chunk: int, 
     start_SD = t[f"start.{basis}"]
     top = float(max(1.0, np.abs(start_SD).max()))
     chunks = split(width, chunk)
-    near_SS, factor = neighbour_blocks(layout), _gate_factors(tables(lanes, int8))
+    near_SS, factor = layout.blocks_SS, _gate_factors(tables(lanes, int8))
     parts: dict[str, Floats] = {
         "start": np.repeat(start_SD[..., None], lanes, -1),
         "to_bytes": np.full(16, INT8_MAX / top, np.float32),

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from syndistill.circuits.layout import Layout
 from syndistill.deploy.flat_weights import COMPILED, FlatWeights, NetworkWeights, WrittenOut, weights_of
 from syndistill.errors import SyndistillError
 from syndistill.files.families import BITS, PLACES
@@ -35,12 +34,11 @@ class LocalWeights(NetworkWeights):
     def written_out(self, cell: str, basis: str) -> WrittenOut:
         """"cell" or "last_cell" for the layout's order of inputs, its states in the order that it works in."""
         n, d, t, layout = self.layout.n_stabilisers, self.width, self.tensors, self.layout
-        blocks_SS = neighbour_blocks(layout)
 
         def blocks(names: str, size: int) -> Any:
             placed = [t[f"{names}.{i}"].reshape(3, d, PLACES, size).transpose(2, 0, 1, 3) for i in range(2)]
             stacked = np.concatenate([*placed, np.zeros_like(placed[0][:1])])
-            return stacked[blocks_SS]
+            return stacked[layout.blocks_SS]
 
         recurrent = blocks("cell.recurrent", d).transpose(2, 0, 3, 1, 4).reshape(3 * n * d, n * d)
         inputs = blocks(f"{cell}.inputs", BITS).transpose(2, 0, 3, 4, 1).reshape(3 * n * d, BITS * n)
@@ -57,11 +55,6 @@ class LocalWeights(NetworkWeights):
 
 
 Compilable = FlatWeights | LocalWeights
-
-
-def neighbour_blocks(layout: Layout) -> NDArray[np.int64]:
-    """(S target, S source): 9 * (1 where the target is of type X) + the source's place, 18 for no neighbour."""
-    return np.where(layout.places_SS < PLACES, PLACES * layout.is_x_S[:, None] + layout.places_SS, 2 * PLACES)
 
 
 def load_compilable(name_or_path: str | Path) -> Compilable:

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from syndistill.circuits.placement import Placement
 from syndistill.decoders.answers import question
-from syndistill.deploy.flat_weights import FlatWeights, WrittenOut, n_outputs
+from syndistill.deploy.flat_weights import FlatWeights, WrittenOut
 from syndistill.deploy.gru_pack import NORM_EPSILON
 from syndistill.deploy.local_weights import Compilable, LocalWeights
 from syndistill.errors import SyndistillError
+from syndistill.files.families import n_channels
 
 OPSET = 17  # the first with LayerNormalization
 _IR_VERSION = 8  # of that opset's time: older loaders refuse newer files
@@ -172,7 +173,7 @@ def readout_graph(weights: Compilable, basis: str) -> bytes:
     bits = g.op("Concat", "last", g.xor("parity", "last"), axis=1)
     decide(g, weights, "state", bits, basis, output="logits")
     sizes = {"last": s, "parity": s, "state": len(weights.start(basis))}
-    return g.model(sizes, {"logits": n_outputs(weights.output, basis)})
+    return g.model(sizes, {"logits": n_channels(weights.output, basis)})
 
 
 def experiment_graph(weights: Compilable, placement: Placement) -> bytes:

@@ -14,13 +14,12 @@ import torch
 from syndistill.circuits.placement import Placement
 from syndistill.circuits.training_noise import noise_in
 from syndistill.deploy.engines import Bits, Engine, Floats, Stream, slices_of
-from syndistill.deploy.flat_weights import n_outputs
 from syndistill.errors import SyndistillError
+from syndistill.files.families import n_channels
 from syndistill.files.network_file import trained_rounds
 from syndistill.models.contract import DecoderNetwork, State
 from syndistill.models.device import usable_device
-from syndistill.models.saving import weights_hash
-from syndistill.models.zoo import load_any
+from syndistill.models.networks import load_network, weights_hash
 from syndistill.sampling.shots import Shots
 
 BATCH = 1024
@@ -32,7 +31,7 @@ class TorchEngine(Engine):
 
     def __init__(self, name_or_path: str, device: str = "cpu") -> None:
         self.device = usable_device(device)
-        self.network, metadata = load_any(name_or_path)
+        self.network, metadata = load_network(name_or_path)
         self.network.requires_grad_(False).to(self.device)
         self.name = name_or_path
         self.layout = self.network.layout
@@ -43,7 +42,7 @@ class TorchEngine(Engine):
         self.home = noise_in(metadata)
 
     def stream(self, basis: str, batch: int) -> Stream:
-        n_outputs(self.output, basis)
+        n_channels(self.output, basis)
         return _TorchStream(self.network, basis, batch, self.device)
 
     def _on(self, placement: Placement) -> Callable[[Bits], Floats]:

@@ -20,7 +20,7 @@ from syndistill.distill.student_data import Say, longest_rounds, require_sampled
 from syndistill.distill.teacher import FrozenTeacher, Teacher
 from syndistill.errors import SyndistillError
 from syndistill.models.device import usable_device
-from syndistill.models.zoo import load_any
+from syndistill.models.networks import load_network
 from syndistill.safe_files import read_sealed, write_json, write_sealed
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import SimulatedSource
@@ -83,7 +83,7 @@ def train_fusion(
     teacher: Teacher | None = None,
 ) -> Path:
     """Train (or go on) in `folder`; returns the fusion's path. fuse_report.json says what z_fuse is worth."""
-    teacher = teacher or FrozenTeacher(load_any(run.teacher)[0])
+    teacher = teacher or FrozenTeacher(load_network(run.teacher)[0])
     check_fuse(run, teacher)
     world = join_world(torch.device(run.training.device))
     with open_run(folder, run, {"teacher": teacher.key()}, FUSION_FILE, world):

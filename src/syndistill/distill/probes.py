@@ -15,8 +15,8 @@ from syndistill.circuits.layout import Layout
 from syndistill.distill.losses import posterior_divergence
 from syndistill.distill.teacher import Answer, Teacher
 from syndistill.errors import SyndistillError
+from syndistill.models.blocks import LineReadout
 from syndistill.models.contract import defined_only, event_history
-from syndistill.models.readout import LineReadout
 from syndistill.sampling.shots import Shots
 from syndistill.training.objective import Values, label_loss
 

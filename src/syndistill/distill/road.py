@@ -27,7 +27,7 @@ from syndistill.distill.terms import FeatureTerm, FinalTerm, FusedTerm, LabelTer
 from syndistill.errors import SyndistillError
 from syndistill.files.tensors import read_sealed
 from syndistill.models.device import usable_device
-from syndistill.models.zoo import load_any
+from syndistill.models.networks import load_network
 from syndistill.safe_files import write_json
 from syndistill.training.config import Name, Strict, TrainingConfig
 from syndistill.training.distributed import join_world
@@ -192,7 +192,7 @@ def walk_road(
 
     A stage that `folder` holds finished is not run again, so a killed road goes on where it stopped.
     """
-    teacher = teacher or FrozenTeacher(load_any(run.teacher)[0])
+    teacher = teacher or FrozenTeacher(load_network(run.teacher)[0])
     cache = cache or folder / "cache"
     check_road(run, teacher, cache)
     world = join_world(torch.device(run.baseline.training.device))

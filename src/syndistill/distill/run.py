@@ -32,8 +32,7 @@ from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork, NetworkConfig
 from syndistill.models.device import usable_device
-from syndistill.models.saving import save_network, weights_hash
-from syndistill.models.zoo import load_any
+from syndistill.models.networks import load_network, save_network, weights_hash
 from syndistill.sampling.stream import BatchSource
 from syndistill.training.config import Name, Precision, Strict, TrainingConfig, check_network_fits, signature
 from syndistill.training.distributed import join_world, wait_for_all
@@ -99,7 +98,7 @@ def train_student(
     cache: where the Teacher's answers are kept, shared by runs that ask the same; default: in `folder`. teacher: one
     of your own, of which run.teacher is then only the name.
     """
-    teacher = teacher or FrozenTeacher(load_any(run.teacher)[0], run.teacher_precision)
+    teacher = teacher or FrozenTeacher(load_network(run.teacher)[0], run.teacher_precision)
     network, fusion, said = student_start(run, teacher)
     world = join_world(torch.device(run.training.device))
     with open_run(folder, run, student_hashes(run, teacher), STUDENT_FILE, world):
@@ -181,7 +180,7 @@ def student_hashes(run: StudentRun, teacher: Teacher) -> dict[str, str]:
     """Of everything outside run.json that the run starts from."""
     hashes = {"teacher": teacher.key()}
     if run.start_from is not None:
-        hashes["start_from"] = weights_hash(load_any(run.start_from)[0])
+        hashes["start_from"] = weights_hash(load_network(run.start_from)[0])
     if run.fusion is not None:
         hashes["z_fuse"] = load_fusion(Path(run.fusion), teacher)[0].key(teacher.key())
     return hashes
@@ -198,7 +197,7 @@ def _fusion(run: StudentRun, teacher: Teacher) -> tuple[Fusion | None, dict[str,
 def _start(network: DecoderNetwork, run: StudentRun, teacher: Teacher) -> None:
     """Take up the weights of an earlier stage of the same Student, and of nothing else."""
     assert run.start_from is not None
-    _, metadata = load_any(run.start_from)
+    _, metadata = load_network(run.start_from)
     said = metadata.get("run")
     kind = said.get("kind") if isinstance(said, dict) else None
     if kind not in ("baseline", "stage1"):

@@ -18,7 +18,7 @@ from syndistill.circuits.layout import Layout
 from syndistill.distill.terms import UNTRAINED
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork, OutputForm
-from syndistill.models.saving import weights_hash
+from syndistill.models.networks import weights_hash
 from syndistill.sampling.shots import Shots
 from syndistill.training.config import Precision
 from syndistill.training.precision import warn_if_emulated

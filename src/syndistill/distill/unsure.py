@@ -15,8 +15,7 @@ from pydantic import Field
 
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork
-from syndistill.models.saving import weights_hash
-from syndistill.models.zoo import load_any
+from syndistill.models.networks import load_network, weights_hash
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import SimulatedSource
 from syndistill.training.config import Name, Strict
@@ -34,7 +33,7 @@ class Unsure(Strict):
 
     def key(self) -> dict[str, object]:
         """What a cache was chosen by: weights in place of a name."""
-        return self.model_dump(mode="json") | {"network": weights_hash(load_any(self.network)[0])}
+        return self.model_dump(mode="json") | {"network": weights_hash(load_network(self.network)[0])}
 
 
 class UnsureSource:
@@ -43,7 +42,7 @@ class UnsureSource:
     def __init__(self, source: SimulatedSource, unsure: Unsure) -> None:
         self.source, self.unsure = source, unsure
         self.batches_per_chunk = source.batches_per_chunk
-        self.network: DecoderNetwork = load_any(unsure.network)[0].eval().requires_grad_(False)
+        self.network: DecoderNetwork = load_network(unsure.network)[0].eval().requires_grad_(False)
         with suppress(SyndistillError):  # where there is no compiler it is slower, and that is all
             self.network.compile_blocks()
         if self.network.layout.distance != source.distance:

@@ -21,7 +21,7 @@ from syndistill.decoders.network import NetworkDecoder
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import compare_recorded
 from syndistill.models.contract import DecoderNetwork
-from syndistill.models.saving import weights_hash
+from syndistill.models.networks import weights_hash
 from syndistill.safe_files import first_fault, read_sealed
 from syndistill.sampling.seeds import derived_seed
 from syndistill.sampling.stored import StoredShots

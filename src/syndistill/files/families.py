@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from math import prod
 from typing import Any, ClassVar, TypeVar
 
+from syndistill.circuits.layout import BASES
 from syndistill.errors import SyndistillError
 
 Shapes = dict[str, tuple[int, ...]]
@@ -209,6 +210,18 @@ def dials_of(config: Mapping[str, Any]) -> Dials:
         raise SyndistillError(f"the distance is missing; keys of {family} are {', '.join(kinds)}") from None
     _check_together(found)
     return found
+
+
+def n_channels(output: str, basis: str) -> int:
+    """C of a network of this output form on shots of a basis; SyndistillError where it has no answer for them."""
+    if basis not in BASES:
+        raise SyndistillError(f"basis {basis!r} is unknown; pick one of {', '.join(BASES)}")
+    if output == "joint4" and basis != "both":
+        raise SyndistillError(
+            f"a joint4 network decodes two-observable shots, these are of basis {basis}; "
+            "take a two_channel one for memory experiments"
+        )
+    return 4 if output == "joint4" else 2 if basis == "both" else 1
 
 
 def _check_together(found: Dials) -> None:

@@ -16,7 +16,7 @@ from torch import nn
 
 from syndistill.circuits.layout import Layout
 from syndistill.errors import SyndistillError
-from syndistill.files.families import dials_of
+from syndistill.files.families import dials_of, n_channels
 from syndistill.sampling.shots import Shots
 
 OutputForm = Literal["two_channel", "joint4"]
@@ -126,14 +126,7 @@ class DecoderNetwork(nn.Module, ABC):
 
     def n_channels(self, basis: str) -> int:
         """C for shots of this basis."""
-        if self.config.output == "joint4":
-            if basis != "both":
-                raise SyndistillError(
-                    f"a joint4 network decodes two-observable shots, these are of basis {basis}; "
-                    "train a two_channel one for memory experiments"
-                )
-            return 4
-        return 2 if basis == "both" else 1
+        return n_channels(self.config.output, basis)
 
 
 class TurnableConfig(NetworkConfig):

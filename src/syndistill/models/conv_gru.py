@@ -14,6 +14,13 @@ import torch
 from torch import nn
 
 from syndistill.circuits.layout import Layout
+from syndistill.models.blocks import (
+    LineReadout,
+    PreparedConvolution,
+    StabiliserConvolution,
+    StabiliserEmbedder,
+    look_up,
+)
 from syndistill.models.contract import (
     DecoderNetwork,
     NetworkConfig,
@@ -23,9 +30,6 @@ from syndistill.models.contract import (
     event_history,
     working_dtype,
 )
-from syndistill.models.embedder import StabiliserEmbedder, look_up
-from syndistill.models.grid import PreparedConvolution, StabiliserConvolution
-from syndistill.models.readout import LineReadout
 from syndistill.sampling.shots import Shots
 
 

@@ -1,22 +1,31 @@
 """The recurrent syndrome transformer: the Teacher at full size, a Student family at small sizes.
 
 After Bausch et al., Nature 2024 (arXiv 2310.05900), Methods. Axes: B shots, R measured rounds, K ends,
-S stabilisers, D width, M layers, h heads, L lines, C logit channels.
+S stabilisers, D width, M layers, h heads, F features of a pair, L lines, C logit channels.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import ClassVar, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
 from syndistill.circuits.layout import Layout
-from syndistill.models.attention_bias import AttentionBias
-from syndistill.models.blocks import SyndromeTransformerLayer
+from syndistill.models.blocks import (
+    LineReadout,
+    PreparedConvolution,
+    ResidualDense,
+    StabiliserEmbedder,
+    SyndromeTransformerLayer,
+    agreed,
+    look_up,
+)
 from syndistill.models.contract import (
     Outputs,
     State,
@@ -26,10 +35,66 @@ from syndistill.models.contract import (
     event_history,
     working_dtype,
 )
-from syndistill.models.embedder import StabiliserEmbedder, look_up
-from syndistill.models.grid import PreparedConvolution
-from syndistill.models.readout import LineReadout, agreed
 from syndistill.sampling.shots import Shots
+
+N_GEOMETRY_FEATURES = 48
+
+
+def geometry_features(layout: Layout) -> torch.Tensor:
+    """float32 (S, S, 48): of a pair both coordinates, signed offset, Manhattan distance, same or other type.
+
+    Coordinates are scaled to [-1, 1]; the seven numbers enter as they are and through sines and cosines of
+    three frequencies (the paper says which features, not how they make 48): 4 + 2 + 1 scalars in 1 + 2 * 3
+    forms are 49, of which the offset's sum-redundant last is dropped for the type flag.
+    """
+    cells_S2 = layout.cells_S2 / layout.distance * 2 - 1
+    first, second = (np.broadcast_to(a, (len(cells_S2),) * 2 + (2,)) for a in (cells_S2[:, None], cells_S2[None]))
+    offset = second - first
+    manhattan = np.abs(offset).sum(-1, keepdims=True)
+    scalars = np.concatenate([first, second, offset, manhattan], -1)
+    waves = [f(np.pi * 2.0**k * scalars / 2) for k in range(3) for f in (np.sin, np.cos)]
+    same_type = (layout.is_x_S[:, None] == layout.is_x_S[None])[..., None]
+    features = np.concatenate([same_type, scalars, *waves], -1)[..., :N_GEOMETRY_FEATURES]
+    return torch.from_numpy(features.astype(np.float32))
+
+
+class AttentionBias(nn.Module):
+    """One scalar per head and layer for each pair of stabilisers.
+
+    The geometric part passes through a residual network and does not depend on the shot; the seven event
+    indicators are the products of the pair's events in this and the previous slice (4) and, on the diagonal,
+    event now, event before, and both (3). Their linear map is written as a bilinear form of (now, before).
+    """
+
+    features_SSF: torch.Tensor
+
+    def __init__(self, layout: Layout, heads: int, layers: int, width: int, residual_layers: int) -> None:
+        super().__init__()
+        self.heads, self.layers = heads, layers
+        self.register_buffer("features_SSF", geometry_features(layout), persistent=False)
+        self.embed = nn.Linear(N_GEOMETRY_FEATURES, width)
+        self.network = ResidualDense(width, residual_layers)
+        self.project = nn.Linear(width, layers * heads)
+        self.pairs = nn.Parameter(torch.zeros(layers, heads, 2, 2))
+        self.diagonal = nn.Parameter(torch.zeros(layers, heads, 3))
+
+    def static(self) -> torch.Tensor:
+        """The geometric part, (M, h, S, S)."""
+        bias_SSx: torch.Tensor = self.project(self.network(self.embed(self.features_SSF)))
+        s = bias_SSx.shape[0]
+        # contiguous: every sum and softmax downstream takes its layout from here
+        return bias_SSx.view(s, s, self.layers, self.heads).permute(2, 3, 0, 1).contiguous()
+
+    def forward(self, static_MhSS: torch.Tensor, events_BS: torch.Tensor, previous_BS: torch.Tensor) -> torch.Tensor:
+        """(M, B, h, S, S): the geometric part plus this slice's indicators."""
+        dtype = static_MhSS.dtype
+        now, before = events_BS.to(dtype), previous_BS.to(dtype)
+        pair_BS2 = torch.stack([now, before], -1)
+        left = torch.einsum("bsi,mhij->mbhsj", pair_BS2, self.pairs.to(dtype))
+        indicators = torch.einsum("mbhsj,btj->mbhst", left, pair_BS2)
+        diagonal_BS3 = torch.stack([now, before, now * before], -1)
+        diagonal = torch.einsum("bsi,mhi->mbhs", diagonal_BS3, self.diagonal.to(dtype))
+        return static_MhSS[:, None] + indicators + torch.diag_embed(diagonal)
 
 
 class TransformerConfig(TurnableConfig):
@@ -70,6 +135,7 @@ class SyndromeTransformer(TurnableNetwork):
 
     config: TransformerConfig
     signals_offered: ClassVar[frozenset[str]] = frozenset({"spatial", "temporal", "ends"})
+    compiled = False
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -206,6 +272,13 @@ class SyndromeTransformer(TurnableNetwork):
         Of the last layer it is the state before its convolutions: after them it would be the new state itself.
         """
         x_BSD = (x_BSD + slice_BSD) * math.sqrt(0.5)
+        # A compiled layer meets the shapes of rounds and of ends, of each number of rounds: more than Dynamo's 8.
+        with torch._dynamo.config.patch(recompile_limit=64) if self.compiled else nullcontext():
+            return self._mixed(x_BSD, biases_MBhSS, constants, keep)
+
+    def _mixed(
+        self, x_BSD: torch.Tensor, biases_MBhSS: torch.Tensor | None, constants: _Constants, keep: Collection[int]
+    ) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
         kept = {}
         # unbind and not [m]: its gradient is one stack, not a sum of M tensors that are mostly zeros
         biases = [None] * len(self.layers) if biases_MBhSS is None else biases_MBhSS.unbind(0)
@@ -254,8 +327,8 @@ class SyndromeTransformer(TurnableNetwork):
         return working_dtype(self.embedder.index_SD.device)
 
     def compile_blocks(self) -> None:
-        """One graph per layer and batch shape; the shapes are the rounds' and the ends' of each number of rounds."""
-        torch._dynamo.config.recompile_limit = 64
+        """One graph per layer and batch shape."""
+        self.compiled = True
         for layer in self.layers:
             layer.compile(dynamic=False)
 

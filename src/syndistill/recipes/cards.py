@@ -18,8 +18,7 @@ from syndistill.errors import SyndistillError
 from syndistill.evaluation.rows import Row, combine
 from syndistill.evaluation.rows_file import RowsFile
 from syndistill.files.network_file import network_path, shipped_names
-from syndistill.models.saving import weights_hash
-from syndistill.models.zoo import load_any
+from syndistill.models.networks import load_network, weights_hash
 from syndistill.safe_files import file_sha256, read_json, write_json
 
 _SCORES = ("experiment", "shots", "errors", "ler", "low", "high", "nll", "ece", "best_temperature", "us_per_shot")
@@ -35,7 +34,7 @@ def card_of(
     name: str, rows: list[Row], speed: dict[str, Any] | None = None, confidence: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """Recipe, seeds and shots seen as the file says them; size, hashes; what was measured of exactly these weights."""
-    network, metadata = load_any(name)
+    network, metadata = load_network(name)
     path = network_path(name)
     assert path is not None
     key = weights_hash(network)
@@ -100,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
         for name in shipped_names():
             path = network_path(name)
             assert path is not None
-            key = weights_hash(load_any(name)[0])
+            key = weights_hash(load_network(name)[0])
             write_json(path.with_suffix(".json"), card_of(name, rows, _about(key, speed), _about(key, confidence)))
             print(path.with_suffix(".json"))
     except SyndistillError as error:

@@ -12,8 +12,7 @@ from syndistill.distill.fuse import FuseRun
 from syndistill.distill.road import RoadRun, result_file
 from syndistill.distill.run import StudentRun
 from syndistill.errors import SyndistillError
-from syndistill.models.saving import weights_hash
-from syndistill.models.zoo import load_any
+from syndistill.models.networks import load_network, weights_hash
 from syndistill.recipes import RECIPES, recipe
 from syndistill.training.config import Strict
 from syndistill.training.run import TeacherRun, validated
@@ -123,7 +122,7 @@ def _check_hashes(content: dict[str, Any], hashes: dict[str, str], where: str) -
         name = content.get(key)
         if not isinstance(name, str):
             continue
-        found = weights_hash(load_any(name)[0])
+        found = weights_hash(load_network(name)[0])
         if found != wanted:
             raise SyndistillError(
                 f"{where} was made with another {key}: {name} has weights {found[:12]} now, {wanted[:12]} then; "

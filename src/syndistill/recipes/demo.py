@@ -25,7 +25,7 @@ from syndistill.evaluation.rows import combine
 from syndistill.evaluation.rows_file import RowsFile
 from syndistill.evaluation.subject import Subject
 from syndistill.evaluation.tables import rows_table
-from syndistill.models.presets import preset
+from syndistill.models.networks import preset
 from syndistill.recipes.console import Bars, progress_bars
 from syndistill.recipes.gated import distil_gated
 from syndistill.recipes.picture import draw_comparison

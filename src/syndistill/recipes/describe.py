@@ -9,9 +9,7 @@ from syndistill.decoders.registry import decoder_names
 from syndistill.errors import SyndistillError
 from syndistill.files.network_file import network_path, shipped_names
 from syndistill.models.contract import DecoderNetwork
-from syndistill.models.presets import PRESETS, build
-from syndistill.models.saving import weights_hash
-from syndistill.models.zoo import card, load_any
+from syndistill.models.networks import PRESETS, build, card, load_network, weights_hash
 from syndistill.recipes import RECIPES, recipe
 from syndistill.recipes.choose import nearest
 from syndistill.training.run import TeacherRun
@@ -22,7 +20,7 @@ ROUNDS = (3, 9, 25)
 def overview() -> str:
     """Everything that has a name, one line each."""
     parts = ["shipped networks"]
-    parts += [f"  {name:<22} {_size(load_any(name)[0])}" for name in shipped_names()] or ["  none"]
+    parts += [f"  {name:<22} {_size(load_network(name)[0])}" for name in shipped_names()] or ["  none"]
     parts.append("recipes")
     parts += [f"  {name:<22} {_first_line(RECIPES[name].__doc__)}" for name in RECIPES]
     parts.append("decoders")
@@ -37,7 +35,7 @@ def describe(name: str) -> str:
     """A network, a recipe or a preset; where a network and a recipe share a name, both."""
     parts: list[str] = []
     if network_path(name) is not None:
-        network, metadata = load_any(name)
+        network, metadata = load_network(name)
         said = {"card": card(name)} if name in shipped_names() else {"metadata": metadata}
         parts.append(f"network {name}\n" + _json(_network(network) | {"sha256": weights_hash(network)} | said))
     if name in RECIPES:

@@ -17,8 +17,7 @@ from syndistill.distill.targets import FrozenTeacher
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.gate import ROUNDS, SHOTS, GateReport, P, judge_teacher
 from syndistill.models.contract import DecoderNetwork
-from syndistill.models.saving import weights_hash
-from syndistill.models.zoo import load_any
+from syndistill.models.networks import load_network, weights_hash
 from syndistill.safe_files import write_sealed
 from syndistill.training.config import DataConfig
 from syndistill.training.distributed import join_world
@@ -49,7 +48,7 @@ def distil_gated(
     the run and the report, and the same call with accept_any_teacher goes on from there.
     """
     precision = run.teacher_precision if isinstance(run, StudentRun) else "fp32"
-    teacher = FrozenTeacher(load_any(run.teacher)[0], precision)
+    teacher = FrozenTeacher(load_network(run.teacher)[0], precision)
     with _opened(run, teacher, folder, cache):
         return _distil(
             run, folder, teacher, cache, accept_any_teacher, gate_shots, gate_progress, cache_progress, bar, say
@@ -105,7 +104,7 @@ def pass_gate(
     say: Say = lambda _: None,
 ) -> GateReport:
     """The report on the Teacher of that name, made once and kept in the folder. SyndistillError when it is refused."""
-    network, _ = load_any(name)
+    network, _ = load_network(name)
     report = _kept(folder / GATE_FILE, network)
     if report is None:
         say(f"judging the Teacher {name} against plain matching")

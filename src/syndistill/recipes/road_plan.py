@@ -17,7 +17,7 @@ from syndistill.distill.road import Baseline, Fuse, RoadRun, Stage1, Stage2
 from syndistill.distill.run import STUDENT_FILE, StudentRun
 from syndistill.distill.student_data import StudentData
 from syndistill.distill.terms import LabelTerm
-from syndistill.models.presets import preset
+from syndistill.models.networks import preset
 from syndistill.recipes.roads import probe_training
 from syndistill.recipes.students import fixed_rounds
 from syndistill.training.config import OptimiserConfig, Strict, TrainingConfig

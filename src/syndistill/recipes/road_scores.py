@@ -22,8 +22,8 @@ from syndistill.distill.road import is_finished
 from syndistill.distill.run import STUDENT_FILE, student_hashes, train_student
 from syndistill.distill.targets import FrozenTeacher
 from syndistill.errors import SyndistillError
+from syndistill.models.networks import load_network
 from syndistill.models.tensors_file import load_tensors, save_tensors
-from syndistill.models.zoo import load_any
 from syndistill.recipes.road_plan import Case, Job, Plan
 from syndistill.safe_files import first_fault
 from syndistill.safe_lines import SealedLines
@@ -114,7 +114,7 @@ def judged_shots(case: Case) -> StoredShots:
 def judge_references(plan: Plan, case: Case, out: Path) -> list[Score]:
     """The Teacher, whose answers are kept in `out` for every Student's divergence, and its rival."""
     torch.set_num_threads(1)
-    shots, teacher = judged_shots(case), FrozenTeacher(load_any(plan.teacher)[0])
+    shots, teacher = judged_shots(case), FrozenTeacher(load_network(plan.teacher)[0])
     assert shots.circuit is not None
     found = []
     for name in (TEACHER, RIVAL):
@@ -145,11 +145,11 @@ def has_answers(case: Case, out: Path, teacher: str) -> bool:
 def do_job(plan: Plan, job: Job, out: Path) -> list[Score]:
     """Train what is not trained yet, on one thread, and judge its end on every case."""
     torch.set_num_threads(1)
-    teacher = FrozenTeacher(load_any(plan.teacher)[0])
+    teacher = FrozenTeacher(load_network(plan.teacher)[0])
     for folder, run in plan.parts(job, out):
         if not is_finished(folder, STUDENT_FILE, run, student_hashes(run, teacher), lambda _: None):
             train_student(run, folder, out / "cache", teacher=teacher)
-    student, _ = load_any(str(plan.student_file(job, out)))
+    student, _ = load_network(str(plan.student_file(job, out)))
     scores = []
     for case in plan.cases:
         shots = judged_shots(case)

@@ -28,7 +28,7 @@ from syndistill.distill.road import RoadRun, check_road, is_finished
 from syndistill.distill.run import StudentRun
 from syndistill.distill.targets import FrozenTeacher
 from syndistill.errors import SyndistillError
-from syndistill.models.zoo import load_any
+from syndistill.models.networks import load_network
 from syndistill.recipes.console import Bars, progress_bars
 from syndistill.recipes.gated import pass_gate
 from syndistill.recipes.road_page import page
@@ -50,7 +50,7 @@ Task = Callable[[], list[Score]]
 
 def make_table(plan: Plan, out: Path, rows: Path, workers: int, accept_any_teacher: bool) -> ScoresFile:
     """Everything that the rows file lacks, in `out`."""
-    teacher = FrozenTeacher(load_any(plan.teacher)[0])
+    teacher = FrozenTeacher(load_network(plan.teacher)[0])
     file = ScoresFile(rows)
     file.require_teacher(teacher.key())
     left = [job for job in plan.jobs if any(key_of(job, case) not in file.scores for case in plan.cases)]

@@ -7,9 +7,8 @@ from typing import Literal
 from syndistill.distill.objective import FinalTerm, LabelTerm, Terms
 from syndistill.distill.run import StudentData, StudentRun
 from syndistill.distill.unsure import Unsure
-from syndistill.models.flat_gru import FlatGruConfig
-from syndistill.models.local_gru import LocalGruConfig
-from syndistill.models.presets import preset
+from syndistill.models.gru import FlatGruConfig, LocalGruConfig
+from syndistill.models.networks import preset
 from syndistill.training.config import Curriculum, DataConfig, OptimiserConfig, RoundsPhase, TrainingConfig
 
 ROUNDS = 9

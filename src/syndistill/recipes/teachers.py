@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from syndistill.models.presets import preset
+from syndistill.models.networks import preset
 from syndistill.training.config import (
     Curriculum,
     DataConfig,

@@ -12,12 +12,9 @@ from syndistill.circuits.training_noise import NOISE_KEY
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork, NetworkConfig
 from syndistill.models.device import usable_device
-from syndistill.models.presets import build, config_from
-from syndistill.models.saving import save_network, weights_hash
+from syndistill.models.networks import build, config_from, load_network, save_network, weights_hash
 from syndistill.models.transformer import SyndromeTransformer
-from syndistill.models.warm_start import can_begin, carried_over
-from syndistill.models.widening import can_widen, widened
-from syndistill.models.zoo import load_any
+from syndistill.models.warm_start import can_begin, can_widen, carried_over, widened
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import BatchSource, RecordedModelSource, SimulatedSource
 from syndistill.training.config import (
@@ -148,7 +145,7 @@ def start_weights(network: DecoderNetwork, path: str, any_distance: bool = False
 
     any_distance: also take the same architecture of another distance or not turned, as far as its weights carry over.
     """
-    found, _ = load_any(path)
+    found, _ = load_network(path)
     if any_distance and can_begin(found, network):
         network.load_state_dict(carried_over(found, network))
         return weights_hash(found)

@@ -1,21 +1,34 @@
-"""Named sizes of networks, and the one place that knows which families there are.
+"""Networks by name: the families there are, named sizes, and files (safetensors; loading runs no code).
 
-A new family is one more entry in FAMILIES; a new size one more in PRESETS.
+A new family is one more entry in FAMILIES; a new size one more in PRESETS. Shipped networks are package data in
+`pretrained/`, a card each; others go by path.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from pydantic import ValidationError
 
 from syndistill.errors import SyndistillError
+from syndistill.files.network_file import (
+    FORMAT,
+    WHAT,
+    check_weights,
+    read_network,
+    shipped_card,
+    shipped_names,
+    weights_sha256,
+)
 from syndistill.models.contract import DecoderNetwork, NetworkConfig, OutputForm
 from syndistill.models.conv_gru import ConvGru, ConvGruConfig
-from syndistill.models.flat_gru import FlatGru, FlatGruConfig
-from syndistill.models.local_gru import LocalGru, LocalGruConfig
+from syndistill.models.gru import FlatGru, FlatGruConfig, LocalGru, LocalGruConfig
+from syndistill.models.tensors_file import save_tensors
 from syndistill.models.transformer import SyndromeTransformer, TransformerConfig
+from syndistill.safe_files import read_json
 
 
 class Family(NamedTuple):
@@ -109,3 +122,39 @@ def build(
         )
     family: str = what.family  # type: ignore[attr-defined]  # every registered config has it
     return FAMILIES[family].network(what)
+
+
+def save_network(path: Path, network: DecoderNetwork, metadata: Mapping[str, Any]) -> None:
+    """Weights, config and `metadata` (anything JSON knows) in one file, written whole or not at all."""
+    check_weights(str(path), _arrays(network))
+    header = {"what": WHAT, "format": FORMAT, "config": network.config.model_dump(), "metadata": dict(metadata)}
+    save_tensors(path, network.state_dict(), header)
+
+
+def load_network(name_or_path: str | Path) -> tuple[DecoderNetwork, dict[str, Any]]:
+    """The network (on the CPU, in eval mode) of a shipped name or a path, and the metadata it was saved with.
+
+    SyndistillError as of `files.network_file.read_network`. Leaves PyTorch's random generator as it was.
+    """
+    found = read_network(name_or_path)
+    with torch.random.fork_rng(devices=[]):
+        network = build(config_from(found.config))
+    network.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in found.tensors.items()})
+    return network.eval(), found.metadata
+
+
+def weights_hash(network: DecoderNetwork) -> str:
+    """sha256 over names, types, shapes and bytes of all weights, in the order of their names."""
+    return weights_sha256(_arrays(network))
+
+
+def _arrays(network: DecoderNetwork) -> dict[str, Any]:
+    return {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
+
+
+def card(name: str) -> dict[str, Any]:
+    """The card of a shipped network: recipe, seeds, hashes, scores."""
+    if name not in shipped_names():
+        raise SyndistillError(f"{name!r} is no shipped network with a card; shipped: {', '.join(shipped_names())}")
+    content: dict[str, Any] = read_json(shipped_card(name), "install syndistill again")
+    return content

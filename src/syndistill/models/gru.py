@@ -1,15 +1,20 @@
-"""Student family: a GRU whose state sits at the stabilisers and hears its neighbours alone; all share their weights.
+"""Student families that a GRU moves on: events and parities in, states by a GRU, answers at the ends.
 
-With its weights written out per stabiliser it is the flat GRU with a sparse matrix, so that it is as cheap to run; what
-it shares, and that its lines must agree, is why it learns a distance of 5 from far fewer shots (docs/experiments.md).
+flat_gru: one GRU over the whole syndrome, each weight used once a round (fewest operations per shot). local_gru: a GRU
+whose state sits at the stabilisers and hears its neighbours alone; all share their weights. With these written out per
+stabiliser it is the flat GRU with a sparse matrix, so that it is as cheap to run; what it shares, and that its lines
+must agree, is why it learns a distance of 5 from far fewer shots (docs/experiments.md).
 
-Axes: B shots, R measured rounds, K ends, S stabilisers, D width of a stabiliser's state, G the gates (reset, update,
-candidate), I = 2 input bits of a stabiliser (event, parity), T = 9 places of a neighbourhood, Q data qubits, W readout
-width, L lines, C logit channels; N any number of (shot, end) pairs.
+Axes: B shots, R measured rounds, K ends, S stabilisers, D width (of a stabiliser's state, where it is local), G the
+gates (reset, update, candidate), I input bits (2 S, or a stabiliser's 2: event, parity), X a state (any shape), T = 9
+places of a neighbourhood, Q data qubits, W readout width, L lines, C logit channels; N any number of (shot, end) pairs.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Collection
+from dataclasses import replace
 from typing import ClassVar, Literal, cast
 
 import numpy as np
@@ -18,11 +23,149 @@ from torch import nn
 
 from syndistill.circuits.layout import BASES, Layout
 from syndistill.files.families import BITS, PLACES
-from syndistill.models.blocks import ResidualDense
-from syndistill.models.contract import TurnableConfig
-from syndistill.models.gru_network import GruNetwork, bits_of
+from syndistill.models.blocks import ResidualDense, agreed
+from syndistill.models.contract import (
+    Outputs,
+    State,
+    TurnableConfig,
+    TurnableNetwork,
+    defined_only,
+    event_history,
+    working_dtype,
+)
 from syndistill.models.local_scan import LocalScan
-from syndistill.models.readout import agreed
+from syndistill.sampling.shots import Shots
+
+
+class GruNetwork(TurnableNetwork):
+    """Of a family whose state is moved on by a GRU that reads events and running parities of all stabilisers, 0 where
+    undefined; a family says what the GRU, the readout and the prediction of events are."""
+
+    start: nn.ParameterDict
+    """The state before the first round, by basis."""
+
+    @abstractmethod
+    def _rounds(self, bits_BRI: torch.Tensor, memory_BX: torch.Tensor) -> torch.Tensor:
+        """The states after each round, (B, R, X)."""
+
+    @abstractmethod
+    def _decide(
+        self, state_NX: torch.Tensor, last_NS: torch.Tensor, parity_NS: torch.Tensor, basis: str
+    ) -> torch.Tensor:
+        """logits_NLC from the state, the last slice and the final parities."""
+
+    @abstractmethod
+    def _predicted(self, states_BRX: torch.Tensor) -> torch.Tensor | None:
+        """next_BRS as the network sees stabilisers; None where it does not predict events."""
+
+    def _temporal(self, states_BRX: torch.Tensor, basis: str) -> torch.Tensor:
+        return states_BRX
+
+    def init_state(self, batch: int, basis: str) -> State:
+        self.n_channels(basis)
+        start_X = self.start[basis]
+        empty_BS = torch.zeros(batch, self.layout.n_stabilisers, dtype=torch.uint8, device=start_X.device)
+        memory_BX = start_X.to(working_dtype(start_X.device)).expand(batch, *start_X.shape)
+        return State(basis, 0, memory_BX, empty_BS, empty_BS)
+
+    def step(self, state: State, events_BS: torch.Tensor) -> State:
+        if state.rounds_done == 0:
+            events_BS = events_BS * self.defined_S(state.basis)
+        events_BS = self.framed(events_BS, state.basis)
+        parity_BS = state.parity_BS ^ events_BS
+        return replace(
+            state,
+            rounds_done=state.rounds_done + 1,
+            memory_BX=self._rounds(bits_of(events_BS, parity_BS)[:, None], state.memory_BX)[:, 0],
+            parity_BS=parity_BS,
+            previous_BS=events_BS,
+        )
+
+    def readout(self, state: State, last_BS: torch.Tensor) -> torch.Tensor:
+        last_BS = self.framed(last_BS * self.defined_S(state.basis), state.basis)
+        return self._decide(state.memory_BX, last_BS, state.parity_BS ^ last_BS, state.basis)
+
+    def forward(self, shots: Shots, want_signals: Collection[str] = ()) -> Outputs:
+        self.check_signals(want_signals)
+        shots = self.framed_shots(defined_only(shots))
+        parity_BRS, _, last_parity_BKS, _ = event_history(shots)
+        start_BX = self.init_state(len(shots), shots.basis).memory_BX
+        states_BRX = self._rounds(bits_of(shots.events_BRS, parity_BRS), start_BX)
+        ended_NX = states_BRX[:, [end - 1 for end in shots.ends]].flatten(0, 1)
+        last_NS, parity_NS = shots.last_BKS.flatten(0, 1), last_parity_BKS.flatten(0, 1)
+        logits_NLC = self._decide(ended_NX, last_NS, parity_NS, shots.basis)
+        predicted_BRS = self._predicted(states_BRX)
+        next_BRS = None if predicted_BRS is None else self.unframed(predicted_BRS, shots.basis)
+        signals = {"temporal": self._temporal(states_BRX, shots.basis)} if "temporal" in want_signals else {}
+        return Outputs(logits_NLC.unflatten(0, (len(shots), len(shots.ends))), next_BRS, signals)
+
+
+def bits_of(events: torch.Tensor, parity: torch.Tensor) -> torch.Tensor:
+    """Events, then parities (*, 2 S)."""
+    return torch.cat([events, parity], -1).to(working_dtype(events.device))
+
+
+class FlatGruConfig(TurnableConfig):
+    """Dials of the flat GRU."""
+
+    family: Literal["flat_gru"] = "flat_gru"
+    width: int = 64
+    readout_width: int = 32
+    readout_layers: int = 1
+    next_events: bool = False
+    """Whether it also predicts the next round's events: an aid in training, of no use afterwards."""
+
+
+class FlatGru(GruNetwork):
+    """Input of a round: events and running parity of all stabilisers, 0 where undefined.
+
+    The basis is told through a learned initial state and an output head for each.
+    """
+
+    config: FlatGruConfig
+    signals_offered: ClassVar[frozenset[str]] = frozenset({"temporal"})
+
+    def __init__(self, config: FlatGruConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.layout = layout = Layout(config.distance)
+        n_bits = 2 * layout.n_stabilisers
+        joint = config.output == "joint4"
+        bases = ("both",) if joint else BASES
+        self.start = nn.ParameterDict({basis: nn.Parameter(torch.randn(config.width) * 0.1) for basis in bases})
+        self.gru = nn.GRU(n_bits, config.width, batch_first=True)
+        self.decide = nn.Sequential(
+            nn.Linear(config.width + n_bits, config.readout_width),
+            nn.GELU(),
+            ResidualDense(config.readout_width, config.readout_layers),
+        )
+        heads = {"both": 4 * layout.n_lines} if joint else {"x": layout.n_lines, "z": layout.n_lines}
+        self.heads = nn.ModuleDict({basis: nn.Linear(config.readout_width, n) for basis, n in heads.items()})
+        self.next_events = nn.Linear(config.width, layout.n_stabilisers) if config.next_events else None
+
+    def _rounds(self, bits_BRI: torch.Tensor, memory_BX: torch.Tensor) -> torch.Tensor:
+        states_BRD: torch.Tensor = self.gru(bits_BRI, memory_BX[None].contiguous())[0]
+        return states_BRD
+
+    def _predicted(self, states_BRX: torch.Tensor) -> torch.Tensor | None:
+        return None if self.next_events is None else self.next_events(states_BRX)
+
+    def multiply_adds(self, rounds: int) -> float:
+        c, s, lines = self.config, self.layout.n_stabilisers, self.layout.n_lines
+        core = 3 * c.width * (2 * s + c.width)
+        channels = 4 if c.output == "joint4" else 1
+        decide = c.readout_width * (c.width + 2 * s + 2 * c.readout_layers * c.readout_width)
+        return core + (decide + c.readout_width * lines * channels) / rounds
+
+    def _decide(
+        self, state_NX: torch.Tensor, last_NS: torch.Tensor, parity_NS: torch.Tensor, basis: str
+    ) -> torch.Tensor:
+        hidden_NW = self.decide(torch.cat([state_NX, bits_of(last_NS, parity_NS)], -1))
+        if self.config.output == "joint4":
+            logits_NLC: torch.Tensor = self.heads["both"](hidden_NW).unflatten(-1, (-1, 4))
+            return logits_NLC
+        bases = ("x", "z") if basis == "both" else (basis,)
+        return torch.stack([self.heads[b](hidden_NW) for b in bases], -1)
 
 
 class LocalGruConfig(TurnableConfig):
@@ -54,7 +197,7 @@ class LocalCell(nn.Module):
         self.inputs = _shared(3 * width, PLACES * BITS, bound)
         self.bias_GSD = nn.Parameter(torch.zeros(3, layout.n_stabilisers, width))
         self.hidden_bias_SD = nn.Parameter(torch.zeros(layout.n_stabilisers, width))
-        self.register_buffer("block_SS", _blocks(layout), persistent=False)
+        self.register_buffer("block_SS", torch.from_numpy(layout.blocks_SS), persistent=False)
         self.scan: LocalScan | None = None
 
     def compile_rounds(self) -> None:
@@ -185,12 +328,6 @@ class LocalGru(GruNetwork):
         weight_LCW, bias_LC = (x.unflatten(0, (self.layout.n_lines, -1)) for x in (head.weight, head.bias))
         products_NLC = torch.einsum("nlw,lcw->nlc", hidden_NLW, weight_LCW.to(hidden_NLW.dtype))
         return products_NLC + bias_LC
-
-
-def _blocks(layout: Layout) -> torch.Tensor:
-    """int64 (S target, S source): 9 * (1 where the target is of type X) + the source's place, 18 for no neighbour."""
-    blocks_SS = np.where(layout.places_SS < PLACES, PLACES * layout.is_x_S[:, None] + layout.places_SS, 2 * PLACES)
-    return torch.from_numpy(blocks_SS)
 
 
 def _shared(rows: int, columns: int, bound: float) -> nn.ParameterList:
