@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from syndistill.errors import SyndistillError
-from syndistill.evaluation.rows import Pair, Row, combine, pair_key, row_key
-from syndistill.evaluation.rows_file import RowsFile
+from syndistill.evaluation.rows import Pair, Row, RowsFile, combine, pair_key, row_key
 from syndistill.safe_lines import TornLine
 from syndistill.statistics.calibration import CalibrationSums, nll
 from syndistill.statistics.rates import mcnemar, wilson

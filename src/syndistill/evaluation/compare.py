@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 
 from syndistill.decoders.contract import Decoder, decisions
 from syndistill.errors import SyndistillError
-from syndistill.evaluation.rows import Pair, Row, combine, pair_key, row_key
-from syndistill.evaluation.rows_file import RowsFile
+from syndistill.evaluation.rows import Pair, Row, RowsFile, combine, pair_key, row_key
 from syndistill.sampling.stored import StoredShots, dem_of_circuit, evaluation_seed
 from syndistill.statistics.calibration import CalibrationSums
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from scipy.stats import binomtest
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.placement import place_experiment
@@ -25,6 +24,7 @@ from syndistill.models.networks import weights_hash
 from syndistill.safe_files import first_fault, read_sealed
 from syndistill.sampling.seeds import derived_seed
 from syndistill.sampling.stored import StoredShots
+from syndistill.statistics.rates import mcnemar
 
 SHOTS = 20_000
 ROUNDS = (3, 9)
@@ -33,15 +33,13 @@ SIGNIFICANCE = 0.05
 TEMPERATURES = (0.8, 1.25)
 
 Progress = Callable[[int, int], None]
+_FROZEN = ConfigDict(extra="forbid", frozen=True)
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class GateResult(_Frozen):
+class GateResult(BaseModel):
     """Teacher and plain matching on the same shots of one experiment. p_value: exact McNemar, one-sided."""
 
+    model_config = _FROZEN
     experiment: str
     shots: int
     teacher_ler: float
@@ -68,9 +66,10 @@ class GateResult(_Frozen):
         return found
 
 
-class GateReport(_Frozen):
+class GateReport(BaseModel):
     """What the gate found of one Teacher, known by the hash of its weights."""
 
+    model_config = _FROZEN
     format: Literal[1] = 1
     teacher: str
     results: tuple[GateResult, ...]
@@ -144,8 +143,6 @@ def _judge(network: DecoderNetwork, experiment: Experiment, shots: int, seed: in
     assert temperature is not None
     assert nll is not None
     assert ece is not None
-    discordant = pair.only_a_wrong + pair.only_b_wrong
-    better = binomtest(pair.only_a_wrong, discordant, 0.5, "less").pvalue if discordant else 1.0
     return GateResult(
         experiment=str(experiment),
         shots=shots,
@@ -153,7 +150,7 @@ def _judge(network: DecoderNetwork, experiment: Experiment, shots: int, seed: in
         matching_ler=matching.ler,
         only_teacher_wrong=pair.only_a_wrong,
         only_matching_wrong=pair.only_b_wrong,
-        p_value=float(better),
+        p_value=mcnemar(pair.only_a_wrong, pair.only_b_wrong, "less"),
         best_temperature=temperature,
         nll=nll,
         ece=ece,

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from syndistill.errors import SyndistillError
-from syndistill.evaluation.rows import Row, combine
-from syndistill.evaluation.rows_file import RowsFile
+from syndistill.evaluation.rows import Row, RowsFile, combine
 from syndistill.files.network_file import network_path, shipped_names
 from syndistill.models.networks import load_network, weights_hash
 from syndistill.safe_files import file_sha256, read_json, write_json

@@ -21,8 +21,7 @@ from syndistill.distill.student_data import StudentData
 from syndistill.distill.terms import LabelTerm
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import Comparison
-from syndistill.evaluation.rows import combine
-from syndistill.evaluation.rows_file import RowsFile
+from syndistill.evaluation.rows import RowsFile, combine
 from syndistill.evaluation.subject import Subject
 from syndistill.evaluation.tables import rows_table
 from syndistill.models.networks import preset

@@ -38,8 +38,8 @@ def wilson(errors: int, shots: int, confidence: float = 0.95) -> Interval:
     return Interval(float(found.low), float(found.high))
 
 
-def mcnemar(only_a_wrong: int, only_b_wrong: int) -> float:
-    """Exact two-sided McNemar p-value for two decoders on the same shots.
+def mcnemar(only_a_wrong: int, only_b_wrong: int, alternative: str = "two-sided") -> float:
+    """Exact McNemar p-value for two decoders on the same shots; alternative "less": of "a is not better".
 
     Under equal error rates each discordant shot is a fair coin; without discordant shots the answer is 1.
     """
@@ -48,7 +48,7 @@ def mcnemar(only_a_wrong: int, only_b_wrong: int) -> float:
     discordant = only_a_wrong + only_b_wrong
     if discordant == 0:
         return 1.0
-    return float(binomtest(only_a_wrong, discordant, 0.5).pvalue)
+    return float(binomtest(only_a_wrong, discordant, 0.5, alternative).pvalue)
 
 
 class Ratio(NamedTuple):

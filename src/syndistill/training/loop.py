@@ -17,11 +17,10 @@ import torch
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork
 from syndistill.models.device import usable_device
-from syndistill.models.tensors_file import load_tensors, save_tensors
+from syndistill.models.tensors_file import Tensors, load_tensors, save_tensors
 from syndistill.safe_files import parsed, reason, write_text
 from syndistill.safe_lines import append_text, cut_torn_line
 from syndistill.sampling.stream import BatchSource, ShotStream
-from syndistill.training.checkpoint import pack_optimiser, unpack_optimiser
 from syndistill.training.config import OptimiserConfig, TrainingConfig
 from syndistill.training.distributed import LossModule, join_world, parallel, share, wait_for_all
 from syndistill.training.objective import Values
@@ -169,7 +168,7 @@ class Trainer:
     def save(self) -> None:
         tensors = {f"weights.{k}": v for k, v in self.trained.state_dict().items()}
         tensors |= {f"ema.{k}": v for k, v in self.ema.items()}
-        save_tensors(self.folder / STATE, tensors | pack_optimiser(self.optimiser), self._said())
+        save_tensors(self.folder / STATE, tensors | _pack_optimiser(self.optimiser), self._said())
 
     def _said(self) -> dict[str, object]:
         run = run_key(self.folder)
@@ -184,7 +183,7 @@ class Trainer:
         try:
             self.trained.load_state_dict(weights)
             self.ema = {k: tensors[f"ema.{k}"].to(self.device) for k in self.ema}
-            unpack_optimiser(self.optimiser, tensors)
+            _unpack_optimiser(self.optimiser, tensors)
         except (RuntimeError, KeyError, ValueError):  # PyTorch's message has a line per weight
             raise SyndistillError(
                 f"{self.folder / STATE} is of another network than this run's; use a fresh folder"
@@ -255,3 +254,28 @@ def _tensorboard(folder: Path):  # type: ignore[no-untyped-def]
     except ImportError:
         raise SyndistillError("TensorBoard is not installed: pip install 'syndistill[tensorboard]'") from None
     return SummaryWriter(folder / "tensorboard")
+
+
+def _pack_optimiser(optimiser: torch.optim.Optimizer) -> Tensors:
+    """Flat tensors "optimiser.<parameter>.<key>" of everything the optimiser remembers."""
+    flat: Tensors = {}
+    for index, state in optimiser.state_dict()["state"].items():
+        for key, value in state.items():
+            if value is not None:
+                flat[f"optimiser.{index}.{key}"] = torch.as_tensor(value)
+    for index, group in enumerate(optimiser.param_groups):
+        if "step" in group:  # where pytorch_optimizer counts
+            flat[f"optimiser.group{index}.step"] = torch.as_tensor(group["step"])
+    return flat
+
+
+def _unpack_optimiser(optimiser: torch.optim.Optimizer, tensors: Tensors) -> None:
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimiser.") and not name.startswith("optimiser.group"):
+            _, index, key = name.split(".", 2)
+            state.setdefault(int(index), {})[key] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    for number, group in enumerate(optimiser.param_groups):
+        if (steps := tensors.get(f"optimiser.group{number}.step")) is not None:
+            group["step"] = int(steps)
