@@ -23,14 +23,14 @@ from syndistill.decoders.network import network_decoder
 from syndistill.decoders.registry import build_decoder
 from syndistill.deploy.kernel_engine import KernelEngine
 from syndistill.deploy.runtime import on_circuit
+from syndistill.distill.losses import posterior_divergence
 from syndistill.distill.teacher import FrozenTeacher
 from syndistill.errors import SyndistillError
 from syndistill.models.gru import FlatGruConfig
 from syndistill.models.networks import load_network
 from syndistill.models.tensors_file import load_tensors, save_tensors
-from syndistill.recipes.road_scores import mean_divergence
 from syndistill.sampling.stored import StoredShots, evaluation_seed
-from syndistill.statistics.calibration import nll, reliability
+from syndistill.statistics.calibration import log_odds, nll, reliability
 from syndistill.training.config import Precision
 
 RIVAL, OPTIMUM, TEACHER = "pymatching-correlated", "optimal", "teacher"
@@ -171,3 +171,9 @@ def teacher_of(plan: Plan) -> FrozenTeacher:
 @lru_cache(maxsize=2)
 def _teacher(name: str, precision: Precision) -> FrozenTeacher:
     return FrozenTeacher(load_network(name)[0], precision)
+
+
+def mean_divergence(student_B: NDArray[np.float64], teacher_B: NDArray[np.float64]) -> float:
+    """KL of the Teacher's posterior to the Student's, nats per shot, from probabilities of a flip."""
+    student_B1, teacher_B1 = (torch.from_numpy(log_odds(p))[:, None] for p in (student_B, teacher_B))
+    return float(posterior_divergence(student_B1, teacher_B1).double().mean())
