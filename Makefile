@@ -19,7 +19,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 run: venv ## distil a Student from the shipped d=3 Teacher and judge it against matching
-	$(PY) -m syndistill.recipes.demo
+	$(PY) -m syndistill.runs.demo
 
 lint: venv ## ruff and mypy
 	$(PY) -m ruff check .

@@ -26,7 +26,7 @@ import syndistill.ablation.judge
 import syndistill.ablation.page
 import syndistill.ablation.runner
 import syndistill.distill.student_data
-import syndistill.recipes.gated
+import syndistill.runs.gated
 from syndistill import cli, cli_ablation
 from syndistill.ablation.backends import Inline
 from syndistill.models.networks import build, save_network
@@ -190,8 +190,8 @@ def prepared(verbs: list[Verb], root: Path) -> None:
 
 def patched() -> None:
     """Smaller gates and statistics than any option allows; one process."""
-    gated = syndistill.recipes.gated.distil_gated
-    syndistill.recipes.gated.distil_gated = lambda *a, **k: gated(*a, **{**k, "gate_shots": 200})
+    gated = syndistill.runs.gated.distil_gated
+    syndistill.runs.gated.distil_gated = lambda *a, **k: gated(*a, **{**k, "gate_shots": 200})
     syndistill.distill.student_data.STATISTICS_SHOTS = 256
     syndistill.distill.student_data.STATISTICS_RATES = 1
     simulated = syndistill.distill.student_data.simulated

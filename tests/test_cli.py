@@ -13,7 +13,8 @@ from syndistill.circuits.experiment import Experiment
 from syndistill.evaluation.gate import judge_teacher
 from syndistill.models.networks import build, load_network, save_network, weights_hash
 from syndistill.models.tensors_file import load_tensors, save_tensors
-from syndistill.recipes import console, gated, recipe
+from syndistill.recipes import recipe
+from syndistill.runs import console, gated
 
 EXPERIMENT = "d=3,rounds=2,basis=z,noise=si1000,p=0.004"
 SMALL = ("steps=6", "batch_size=16", "threads=1", "checkpoint_minutes=0", "log_every=2")

@@ -22,6 +22,7 @@ ORDER = [
     {"evaluation"},
     {"deploy"},
     {"recipes"},
+    {"runs"},
     {"ablation"},
     {"cli_parts"},
     {"cli_ablation", "cli_show"},

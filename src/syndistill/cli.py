@@ -70,8 +70,8 @@ def train(run: Run, out: Out, set_: Changes = None) -> None:
 
     [bold]Example:[/bold] syndistill train teacher-tiny --out runs/teacher-tiny --set training.steps=200
     """
-    from syndistill.recipes.choose import chosen_run
-    from syndistill.recipes.console import progress_bars
+    from syndistill.runs.choose import chosen_run
+    from syndistill.runs.console import progress_bars
     from syndistill.training.run import TeacherRun, train_teacher
 
     chosen = chosen_run(TeacherRun, run, set_ or [])
@@ -117,9 +117,9 @@ def distill(
 
     syndistill distill road-d3 --stage stage2 --from runs/road --out runs/warm --set stage2.fused.temperature=2
     """
-    from syndistill.recipes.choose import chosen_distillation, stage_alone
-    from syndistill.recipes.console import progress_bars
-    from syndistill.recipes.gated import distil_gated
+    from syndistill.runs.choose import chosen_distillation, stage_alone
+    from syndistill.runs.console import progress_bars
+    from syndistill.runs.gated import distil_gated
 
     chosen = chosen_distillation(run, set_ or [])
     if stage is not None:
@@ -177,7 +177,7 @@ def evaluate(
 
     _require_writable(json, force)
     subject = _subject(Subject, circuit, recorded, experiment, seed)
-    from syndistill.recipes.console import progress_bars  # loads PyTorch: bad input is said before
+    from syndistill.runs.console import progress_bars  # loads PyTorch: bad input is said before
 
     _use_threads(threads)
     how = f"the same command goes on from the batches in {rows}" if rows else "with --rows FILE it can go on from there"
@@ -317,7 +317,7 @@ def info(
 
     For a network: card, configuration, parameters, multiply-adds a round and hash. For a recipe: the whole run.
     """
-    from syndistill.recipes.describe import describe, overview
+    from syndistill.runs.describe import describe, overview
 
     print(overview() if name is None else describe(name))
 

@@ -45,7 +45,7 @@ def ablate(
     """
     from syndistill.ablation.plans import chosen_plan
     from syndistill.ablation.runner import run_plan
-    from syndistill.recipes.console import progress_bars
+    from syndistill.runs.console import progress_bars
 
     plan = chosen_plan(recipe, set_ or [])
     if dry_run:

@@ -1,17 +1,24 @@
 """Recipes are complete, and say what their names promise."""
 
 import json
-import re
 
 import pytest
 
+from syndistill.distill.legs import Legs
 from syndistill.distill.road import RoadRun
 from syndistill.distill.run import StudentRun
 from syndistill.errors import SyndistillError
-from syndistill.models.networks import build
+from syndistill.files.network_file import shipped_names
+from syndistill.models.networks import load_network
 from syndistill.recipes import RECIPES, recipe
 from syndistill.training.config import RecordedData
 from syndistill.training.run import TeacherRun, validated
+
+
+def single_runs(name):
+    """The runs of a recipe: itself, or its legs."""
+    run = recipe(name)
+    return list(run.legs.values()) if isinstance(run, Legs) else [run]
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -19,19 +26,33 @@ def test_a_recipe_survives_json_and_fits_together(name):
     run = recipe(name)
     text = run.model_dump_json()
     assert validated(type(run), json.loads(text), name) == run
-    data = run.data.simulated if isinstance(run, StudentRun | RoadRun) else run.data
-    assert data.distance == run.network.distance
-    if not isinstance(data, RecordedData):
-        assert (data.bases == ("both",)) == (run.network.output == "joint4")
+    for one in single_runs(name):
+        data = one.data.simulated if isinstance(one, StudentRun | RoadRun) else one.data
+        assert data.distance == one.network.distance
+        if not isinstance(data, RecordedData):
+            assert (data.bases == ("both",)) == (one.network.output == "joint4")
     assert RECIPES[name].__doc__
     assert isinstance(run, TeacherRun) == name.startswith(("teacher", "sycamore"))
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if isinstance(recipe(name), StudentRun | RoadRun)])
-def test_students_keep_within_their_size(name):
-    size = re.search(r"-(\d+)k$", name)
-    most = 1000 * int(size[1]) if size else 20_000
-    assert build(recipe(name).network).n_parameters() <= most
+def test_every_shipped_network_has_a_recipe_of_its_name_that_makes_its_very_kind():
+    """Size, family and form of the last leg are the shipped file's."""
+    for name in shipped_names():
+        assert name in RECIPES
+        assert single_runs(name)[-1].network == load_network(name)[0].config, name
+
+
+def test_no_recipe_names_a_file():
+    """But for a user's own data: what a recipe begins from is shipped, an earlier leg, or what another recipe makes."""
+    own = {"runs/teacher-tiny/teacher.safetensors"}
+    for name in RECIPES:
+        for run in single_runs(name):
+            content = run.model_dump(mode="json")
+            named = [content.get("start_from"), content.get("teacher")]
+            if unsure := (content["data"].get("unsure") if isinstance(run, StudentRun) else None):
+                named.append(unsure["network"])
+            for network in filter(None, named):
+                assert network in {*shipped_names(), *own} or network.startswith("leg:"), (name, network)
 
 
 def test_labels_alone_is_the_baseline_without_its_teacher():

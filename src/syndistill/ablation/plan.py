@@ -18,7 +18,7 @@ from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import NetworkConfig, OutputForm
 from syndistill.models.networks import PRESETS, config_from, preset
-from syndistill.recipes.choose import changed, nearest
+from syndistill.training.changes import changed, nearest
 from syndistill.training.config import (
     DEVICES,
     BatchSize,

@@ -6,7 +6,6 @@ first weights and order of shots.
 
 from __future__ import annotations
 
-import runpy
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -27,9 +26,10 @@ from syndistill.ablation.plan import (
 from syndistill.distill.student_data import StudentData
 from syndistill.distill.terms import FeatureTerm, ReadoutTerm, SpatialTerm, Terms
 from syndistill.errors import SyndistillError
-from syndistill.recipes.choose import nearest, with_change
 from syndistill.recipes.students import fixed_rounds
+from syndistill.runs.own_file import made_by
 from syndistill.safe_files import read_json
+from syndistill.training.changes import nearest, with_change
 from syndistill.training.config import OptimiserConfig
 
 ON = {signal: {f"terms.{signal}.weight": 1.0} for signal in ("spatial", "temporal", "readout")}
@@ -314,14 +314,5 @@ def chosen_plan(name: str, changes: list[str]) -> Plan:
 def _content(path: Path) -> dict[str, Any]:
     if path.suffix == ".json":
         return plan_from(read_json(path, "name a plan file"), str(path)).model_dump(mode="json")
-    try:
-        made = runpy.run_path(str(path)).get("plan")
-        plan = made() if callable(made) else None
-    except SyndistillError:
-        raise
-    except Exception as error:  # whatever a user's file does
-        said = " ".join(str(error).split()) or "no message"
-        raise SyndistillError(f"{path} cannot be read as a plan ({type(error).__name__}: {said}); mend it") from None
-    if not isinstance(plan, Plan):
-        raise SyndistillError(f"{path} has no function plan() that gives a Plan; see {BUILT_IN / 'ablation_d3.py'}")
+    plan = made_by(path, "plan", Plan, f"a Plan (as {BUILT_IN / 'ablation_d3.py'} does)")
     return plan.model_dump(mode="json")

@@ -45,7 +45,7 @@ from syndistill.distill.run import STUDENT_FILE, StudentRun, check_fit, student_
 from syndistill.distill.stage import check_student_signals
 from syndistill.distill.teacher import Teacher
 from syndistill.errors import SyndistillError
-from syndistill.recipes.gated import pass_gate
+from syndistill.runs.gated import pass_gate
 from syndistill.safe_files import read_sealed, write_sealed
 from syndistill.training.config import Strict
 from syndistill.training.loop import make_optimiser

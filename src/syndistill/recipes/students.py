@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
+from syndistill.distill.legs import Legs
 from syndistill.distill.objective import FinalTerm, LabelTerm, Terms
 from syndistill.distill.run import StudentData, StudentRun
 from syndistill.distill.unsure import Unsure
-from syndistill.models.gru import FlatGruConfig, LocalGruConfig
+from syndistill.models.gru import LocalGruConfig
 from syndistill.models.networks import preset
 from syndistill.training.config import Curriculum, DataConfig, OptimiserConfig, RoundsPhase, TrainingConfig
 
 ROUNDS = 9
-LABELS_ALONE_D5 = "results/networks/local-d5-labels.safetensors"
-"""A local GRU after 8.5 M drawn labels: recipe local-d5-30k and a second leg (docs/experiments.md, 2026-11-26)."""
-TAUGHT_D5 = "results/networks/local-d5-30k.safetensors"
-"""After the recipe local-d5-taught-30k."""
-TAUGHT_AGAIN_D5 = "results/networks/local-d5-again.safetensors"
-"""After the recipe local-d5-taught-again-30k."""
-TEACHER_D5 = "results/networks/teacher-d5-leg7.safetensors"
-"""teacher-d5 as it was when these learned from it (docs/training.md); an earlier stage's Teacher must be the same."""
 LABELS_ALONE = Terms(labels=LabelTerm(where="every"), final=FinalTerm(weight=0.0))
 
 
 def baseline_d3() -> StudentRun:
-    """The shipped d=3 Student: a flat GRU below 20 k parameters, from the shipped Teacher's final logits and labels.
+    """student-d3's first leg: a flat GRU below 20 k parameters, from the Teacher's final logits and labels.
 
     655,360 shots of 9 rounds are asked of the Teacher once; every end gives the final posterior of an experiment of so
     many rounds. p is uniform: a Student has no calibration goal at small p, and shots at large p say more.
@@ -51,68 +45,84 @@ def baseline_d3() -> StudentRun:
     )
 
 
-def baseline_d3_longer() -> StudentRun:
-    """Goes on from runs/baseline-d3 with experiments of up to 25 rounds: what it never saw there it does not keep."""
+def student_d3() -> Legs:
+    """The shipped student-d3: baseline-d3, then up to 25 rounds: what it never saw there it does not keep."""
     run = baseline_d3()
     optimiser = run.training.optimiser.model_copy(
         update={"learning_rate": 1.5e-3, "matrix_rate": 0.01, "decay_steps": 11_400}
     )
     simulated = fixed_rounds(25, ("x", "z"), p_min=0.001, p_max=0.006)
-    return run.model_copy(
+    longer = run.model_copy(
         update={
-            "start_from": "runs/baseline-d3/student.safetensors",
+            "start_from": "leg:rounds-9",
             "data": run.data.model_copy(update={"simulated": simulated, "cached_shots": 131_072}),
             "training": run.training.model_copy(
                 update={"steps": 12_000, "batch_size": 256, "seed": 2, "optimiser": optimiser}
             ),
         }
     )
+    further = longer.training.model_copy(
+        update={"steps": 18_000, "seed": 3, "optimiser": optimiser.model_copy(update={"decay_steps": 17_400})}
+    )
+    again = longer.model_copy(update={"start_from": "leg:rounds-25", "training": further})
+    return Legs(legs={"rounds-9": run, "rounds-25": longer, "rounds-25-again": again})
 
 
-def baseline_d5() -> StudentRun:
-    """A flat GRU of at most 20 k parameters from the d=5 Teacher's final logits and labels, for up to 9 rounds."""
-    return _baseline_d5(width=50, readout_width=28, steps=12_000)
+def student_d5() -> Legs:
+    """The shipped student-d5, a local GRU of 29 k parameters: from labels alone, then from the Teacher's posterior of
+    the shots that it is not sure of, three times nearer to its boundary.
 
-
-def baseline_d5_100k() -> StudentRun:
-    """The same for at most 100 k parameters."""
-    return _baseline_d5(width=132, readout_width=60, steps=12_000)
-
-
-def _baseline_d5(width: int, readout_width: int, steps: int) -> StudentRun:
-    run = baseline_d3()
-    network = FlatGruConfig(distance=5, width=width, readout_width=readout_width, readout_layers=1, turn_x=True)
-    optimiser = run.training.optimiser.model_copy(update={"decay_steps": steps * 97 // 100})
-    simulated = fixed_rounds(ROUNDS, ("x", "z"), p_min=0.001, p_max=0.006, distance=5)
-    return run.model_copy(
-        update={
-            "network": network,
-            "teacher": "teacher-d5",
-            "teacher_precision": "bf16",
-            "data": run.data.model_copy(update={"simulated": simulated, "cached_shots": 131_072}),
-            "training": run.training.model_copy(update={"steps": steps, "batch_size": 256, "optimiser": optimiser}),
+    Of 1.8 M shots of 3 and 5 rounds some 525,000 are asked, of 8 M a million, of 3.1 M 300,000, each for its last end:
+    100 minutes of two cores in float32. Best under torchrun with two processes of one thread.
+    """
+    labels = _labels_alone_d5()
+    rates = {"matrix_rate": 0.015, "warmup_steps": 100, "decay_steps": 7_000}
+    longer = _going_on(labels, "leg:labels", {}, {"steps": 7_600, "seed": 2}, rates, (5, 5, 9))
+    first = {"cached_shots": 1_802_240}
+    again = {"cached_shots": 8_048_640, "cache_seed": 1_000_004}
+    boundary = {"cached_shots": 3_112_960, "cache_seed": 1_000_005}
+    return Legs(
+        legs={
+            "labels": labels,
+            "labels-9": longer,
+            "taught": _taught_d5("leg:labels-9", 4.0, 0.05, first, 5, 29_500, 28_500, 0.015),
+            "taught-again": _taught_d5("leg:taught", 2.0, 0.02, again, 6, 32_000, 31_000, 0.015),
+            "boundary": _taught_d5("leg:taught-again", 1.5, 0.02, boundary, 7, 8_000, 7_800, 0.008),
         }
     )
 
 
-def local_d5_30k() -> StudentRun:
-    """A local GRU of at most 30 k parameters at d=5, from labels alone, on fresh shots of up to 25 rounds.
+def student_d5_82k() -> Legs:
+    """The shipped student-d5-82k: student-d5 with states twice as wide, on a million shots that it is not sure of
+    (40 minutes of two cores for the Teacher's answers).
 
-    Best under torchrun with two processes of one thread.
-    """
-    run = labels_d5()
+    The shipped one's shots were chosen by student-d5 as it was two legs before its end."""
+    data = {"cached_shots": 8_048_640, "cache_seed": 1_000_004}
+    run = _taught_d5("student-d5", 2.0, 0.02, data, 9, 5_000, 4_900, 0.012)
+    rates = run.training.optimiser.model_copy(update={"warmup_steps": 100})
+    wider = run.model_copy(
+        update={
+            "network": run.network.model_copy(update={"width": 32}),
+            "training": run.training.model_copy(update={"optimiser": rates}),
+        }
+    )
+    return Legs(legs={"wider": wider})
+
+
+def _labels_alone_d5() -> StudentRun:
+    """A local GRU of at most 30 k parameters from labels alone, on fresh shots of up to 25 rounds."""
+    run = labels_d3()
     phases = (
         RoundsPhase(from_shots=0, rounds=(5,)),
         RoundsPhase(from_shots=2_000_000, rounds=(5, 5, 9)),
         RoundsPhase(from_shots=3_800_000, rounds=(5, 9, 15, 25)),
     )
-    simulated = run.data.simulated
+    simulated = fixed_rounds(ROUNDS, ("x", "z"), p_min=0.001, p_max=0.006, distance=5)
     curriculum = simulated.curriculum.model_copy(update={"rounds": phases, "n_rates": 17})
     optimiser = run.training.optimiser.model_copy(update={"decay_steps": 6_000})
     return run.model_copy(
         update={
-            "teacher": TEACHER_D5,
-            "teacher_precision": "fp32",  # it is not asked
+            "teacher": "teacher-d5",
             "network": LocalGruConfig(distance=5, width=16, readout_width=32, readout_layers=1, turn_x=True),
             "data": run.data.model_copy(
                 update={"simulated": simulated.model_copy(update={"curriculum": curriculum}), "ends": 2}
@@ -124,89 +134,51 @@ def local_d5_30k() -> StudentRun:
     )
 
 
-def local_d5_taught() -> StudentRun:
-    """Goes on from local-d5-30k's weights with the Teacher's posterior, of the shots that those are not sure of.
-
-    Of 1.8 M shots of 3 and 5 rounds some 525,000 are asked, each for its last end: 40 minutes of two cores in float32.
-    """
-    run = local_d5_30k()
-    simulated = run.data.simulated
-    phases = (RoundsPhase(from_shots=0, rounds=(3, 5, 5, 5, 5)),)
-    curriculum = simulated.curriculum.model_copy(update={"rounds": phases})
-    optimiser = run.training.optimiser.model_copy(
-        update={"matrix_rate": 0.015, "warmup_steps": 200, "decay_steps": 28_500}
-    )
-    return run.model_copy(
+def _taught_d5(
+    start: str,
+    below: float,
+    others: float,
+    data: dict[str, int],
+    seed: int,
+    steps: int,
+    decay_steps: int,
+    matrix_rate: float,
+) -> StudentRun:
+    """From `start`'s weights, on shots that those are not sure of: labels and the Teacher's posterior."""
+    run = _labels_alone_d5()
+    asked = {**data, "cached_ends": "last", "unsure": Unsure(network=start, below=below, others=others)}
+    training = {"seed": seed, "steps": steps, "log_every": 100}
+    rates = {"matrix_rate": matrix_rate, "warmup_steps": 200, "decay_steps": decay_steps}
+    taught = _going_on(run, start, asked, training, rates, (3, 5, 5, 5, 5))
+    return taught.model_copy(
         update={
-            "start_from": LABELS_ALONE_D5,
-            "data": run.data.model_copy(
-                update={
-                    "simulated": simulated.model_copy(update={"curriculum": curriculum}),
-                    "cached_shots": 1_802_240,
-                    "cached_ends": "last",
-                    "unsure": Unsure(network=LABELS_ALONE_D5),
-                }
-            ),
             "terms": Terms(labels=LabelTerm(weight=0.1), final=FinalTerm()),
-            "training": run.training.model_copy(
-                update={"steps": 29_500, "seed": 5, "compile": True, "log_every": 100, "optimiser": optimiser}
-            ),
+            "training": taught.training.model_copy(update={"compile": True}),
         }
     )
 
 
-def local_d5_taught_again() -> StudentRun:
-    """Goes on from local-d5-taught-30k's weights with a million shots, out of 8 M fresh ones, that those call with a
-    chance of more than 1 in 8 to be wrong.
-
-    40 minutes of two cores for the Teacher's answers, 31 for the steps.
-    """
-    data = {"cached_shots": 8_048_640, "cache_seed": 1_000_004}
-    return _asked_again(TAUGHT_D5, 2.0, data, {"steps": 32_000, "seed": 6}, {"decay_steps": 31_000})
-
-
-def local_d5_boundary() -> StudentRun:
-    """The last leg of the shipped student-d5, from local-d5-taught-again-30k's weights: 300,000 shots near its
-    boundary, out of 3.1 M fresh ones. 19 minutes of two cores in all."""
-    data = {"cached_shots": 3_112_960, "cache_seed": 1_000_005}
-    rates = {"decay_steps": 7_800, "matrix_rate": 0.008}
-    return _asked_again(TAUGHT_AGAIN_D5, 1.5, data, {"steps": 8_000, "seed": 7}, rates)
-
-
-def local_d5_100k() -> StudentRun:
-    """A local GRU of 82 k parameters: student-d5 with states twice as wide, on the million shots of
-    local-d5-taught-again-30k (40 minutes of two cores for the Teacher's answers)."""
-    run = local_d5_taught_again()
-    rates = {"decay_steps": 4_900, "matrix_rate": 0.012, "warmup_steps": 100}
+def _going_on(
+    run: StudentRun,
+    start: str,
+    data: Mapping[str, object],
+    training: Mapping[str, int],
+    rates: Mapping[str, float],
+    rounds: tuple[int, ...],
+) -> StudentRun:
+    """The run from `start`'s weights, with these settings changed."""
+    simulated = run.data.simulated
+    phases = (RoundsPhase(from_shots=0, rounds=rounds),)
+    curriculum = simulated.curriculum.model_copy(update={"rounds": phases})
+    shots = {"simulated": simulated.model_copy(update={"curriculum": curriculum})}
     optimiser = run.training.optimiser.model_copy(update=rates)
     return run.model_copy(
         update={
-            "network": run.network.model_copy(update={"width": 32}),
-            "start_from": "student-d5",
-            "training": run.training.model_copy(update={"steps": 5_000, "seed": 9, "optimiser": optimiser}),
-        }
-    )
-
-
-def _asked_again(
-    start: str, below: float, data: dict[str, int], training: dict[str, int], optimiser: dict[str, float]
-) -> StudentRun:
-    """local_d5_taught from `start`'s weights, on shots that those are not sure of."""
-    run = local_d5_taught()
-    rates = run.training.optimiser.model_copy(update=optimiser)
-    unsure = Unsure(network=start, below=below, others=0.02)
-    return run.model_copy(
-        update={
             "start_from": start,
-            "data": run.data.model_copy(update={**data, "unsure": unsure}),
-            "training": run.training.model_copy(update={**training, "optimiser": rates}),
+            "data": run.data.model_copy(update={**shots, **data}),
+            "training": run.training.model_copy(update={**training, "optimiser": optimiser}),
         }
     )
-
-
-def labels_d5() -> StudentRun:
-    """The control of baseline_d5: the same steps from labels alone, on fresh shots."""
-    return _labels_alone(baseline_d5())
 
 
 def labels_d3() -> StudentRun:
@@ -220,14 +192,14 @@ def _labels_alone(run: StudentRun) -> StudentRun:
     return run.model_copy(update={"terms": LABELS_ALONE, "data": data})
 
 
-def baseline_d3_joint() -> StudentRun:
-    """The baseline with a softmax over I, X, Z, Y; its Teacher comes from the recipe teacher-d3-joint."""
+def student_d3_joint() -> StudentRun:
+    """The shipped student-d3-joint: baseline-d3 with a softmax over I, X, Z, Y, from teacher-d3-joint."""
     run = baseline_d3()
     simulated = run.data.simulated.model_copy(update={"bases": ("both",)})
     return run.model_copy(
         update={
             "network": preset("flat-gru-20k", 3, "joint4"),
-            "teacher": "runs/teacher-d3-joint/teacher.safetensors",
+            "teacher": "teacher-d3-joint",
             "data": run.data.model_copy(update={"simulated": simulated}),
         }
     )

@@ -22,9 +22,7 @@ def teacher_d3() -> TeacherRun:
     """
     return TeacherRun(
         network=preset("teacher-small", 3),
-        data=DataConfig(
-            distance=3, noise="si1000", bases=("x", "z"), labels="exact", curriculum=_d3_curriculum()
-        ),
+        data=DataConfig(distance=3, noise="si1000", bases=("x", "z"), labels="exact", curriculum=_d3_curriculum()),
         training=TrainingConfig(
             steps=16_000,
             batch_size=256,

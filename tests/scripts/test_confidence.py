@@ -2,9 +2,8 @@
 
 import json
 
+import confidence
 import pytest
-
-from syndistill.recipes import confidence
 
 EXPERIMENT = "d=3,rounds=2,basis=z,noise=si1000,p=0.005"
 QUICK = ["--experiment", EXPERIMENT, "--shots", "600"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from syndistill.evaluation.compare import Comparison
-from syndistill.recipes import console, demo
+from syndistill.runs import console, demo
 
 TINY = demo.Budget(
     gate_shots=300, cached_shots=4096, probe_steps=4, fused_shots=256, steps=6, batch_size=64, judged_shots=600

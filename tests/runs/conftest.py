@@ -6,8 +6,8 @@ import torch
 from syndistill.distill.run import StudentRun
 from syndistill.evaluation.gate import judge_teacher
 from syndistill.models.networks import build, save_network
-from syndistill.recipes import gated
-from syndistill.recipes.choose import chosen_run
+from syndistill.runs import gated
+from syndistill.runs.choose import chosen_run
 
 
 @pytest.fixture

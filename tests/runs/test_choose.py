@@ -9,7 +9,7 @@ from syndistill.distill.run import StudentRun
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import build, save_network, weights_hash
 from syndistill.recipes import recipe
-from syndistill.recipes.choose import chosen_run
+from syndistill.runs.choose import chosen_run
 from syndistill.training.run import TeacherRun
 
 

@@ -11,8 +11,9 @@ from syndistill import cli
 from syndistill.distill.road import STAGES
 from syndistill.evaluation.gate import judge_teacher
 from syndistill.models.networks import build, load_network, save_network, weights_hash
-from syndistill.recipes import console, gated, recipe
-from syndistill.recipes.choose import chosen_distillation
+from syndistill.recipes import recipe
+from syndistill.runs import console, gated
+from syndistill.runs.choose import chosen_distillation
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "distillation.md"
 TINY_TRAINING = {"steps": 3, "batch_size": 32, "threads": 1, "log_every": 1}

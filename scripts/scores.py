@@ -1,7 +1,7 @@
 """The published scores of one distance: every decoder on the standard grid, from rows that add up.
 
-    python -m syndistill.recipes.scores --rows results/d3.jsonl --page docs/results.md
-    python -m syndistill.recipes.scores --distance 5 --rows results/d5.jsonl --page docs/results-d5.md
+    python scripts/scores.py --rows results/d3.jsonl --page docs/results.md
+    python scripts/scores.py --distance 5 --rows results/d5.jsonl --page docs/results-d5.md
 
 Batches that the rows file holds already are not decoded again, so a killed call goes on.
 """
@@ -19,7 +19,7 @@ from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import Comparison
 from syndistill.evaluation.rows import Pair, Row
 from syndistill.evaluation.subject import Subject
-from syndistill.recipes.console import progress_bars
+from syndistill.runs.console import progress_bars
 from syndistill.safe_files import write_text
 from syndistill.statistics.rates import fit_per_round
 
@@ -197,7 +197,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     suite = SUITES[args.distance]
     command = (
-        f"python -m syndistill.recipes.scores --distance {args.distance} --rows {args.rows} --page {args.page} "
+        f"python scripts/scores.py --distance {args.distance} --rows {args.rows} --page {args.page} "
         f"--shots {args.shots} --long-shots {args.long_shots}"
     )
     try:

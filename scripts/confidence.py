@@ -1,6 +1,6 @@
 """What confidence is worth: error rate against kept fraction, and reliability, of networks beside matching's gap.
 
-    python -m syndistill.recipes.confidence --json results/confidence.json --picture docs/confidence.png
+    python scripts/confidence.py --json results/confidence.json --picture docs/confidence.png
 
 Decoders are named as for `syndistill evaluate`; matching-gap is there too.
 """

@@ -1,6 +1,6 @@
 """The whole road in minutes: distil a Student from the shipped d=3 Teacher stage by stage, judge it against all else.
 
-    python -m syndistill.recipes.demo [--out runs/demo] [--quick]
+    python -m syndistill.runs.demo [--out runs/demo] [--quick]
 
 Killed or interrupted, the same command goes on from where it stopped.
 """
@@ -25,11 +25,11 @@ from syndistill.evaluation.rows import RowsFile, combine
 from syndistill.evaluation.subject import Subject
 from syndistill.evaluation.tables import rows_table
 from syndistill.models.networks import preset
-from syndistill.recipes.console import Bars, progress_bars
-from syndistill.recipes.gated import distil_gated
-from syndistill.recipes.picture import draw_comparison
 from syndistill.recipes.roads import probe_training
 from syndistill.recipes.students import fixed_rounds
+from syndistill.runs.console import Bars, progress_bars
+from syndistill.runs.gated import distil_gated
+from syndistill.runs.picture import draw_comparison
 from syndistill.safe_files import read_sealed, write_sealed
 from syndistill.training.config import OptimiserConfig, TrainingConfig
 from syndistill.training.run_folder import RUN_FILE, read_run
@@ -208,7 +208,7 @@ def verdict(found: Comparison, students: Mapping[Stage, str]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0; 2 for bad input, 130 when interrupted."""
-    parser = argparse.ArgumentParser(prog="python -m syndistill.recipes.demo", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m syndistill.runs.demo", description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder (default: runs/demo)")
     parser.add_argument("--quick", action="store_true", help="a minute's toy of the same: shows the road, not its end")
     parser.add_argument("--teacher", default=TEACHER, help=f"shipped name or path (default: {TEACHER})")

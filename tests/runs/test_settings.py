@@ -14,12 +14,12 @@ from syndistill.distill.unsure import Unsure
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import build, save_network
 from syndistill.recipes import recipe
-from syndistill.recipes.choose import changed, with_change
+from syndistill.training.changes import changed, with_change
 from syndistill.training.run import TeacherRun, validated
 
 
 def unsure_student():
-    run = recipe("local-d5-taught-30k")
+    run = recipe("student-d5").legs["taught"]
     unsure = Unsure(network="student-d5")
     return run.model_copy(update={"data": run.data.model_copy(update={"unsure": unsure}), "start_from": "student-d5"})
 
@@ -28,7 +28,7 @@ RUNS = {
     "teacher": (TeacherRun, recipe("teacher-d5")),
     "recorded": (TeacherRun, recipe("sycamore-d3")),
     "student": (StudentRun, unsure_student()),
-    "joint student": (StudentRun, recipe("baseline-d3-joint")),
+    "joint student": (StudentRun, recipe("student-d3-joint")),
     "fuse": (FuseRun, recipe("road-d3").fuse_run()),
     "road": (RoadRun, recipe("road-d3")),
     "ablation": (Plan, chosen_plan("ablation-d3", [])),

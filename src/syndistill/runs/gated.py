@@ -1,7 +1,8 @@
-"""Whatever is distilled, behind the Teacher gate: a Student's run, the fuse stage, or the whole road."""
+"""Whatever is distilled, behind the Teacher gate: a Student's run or legs, the fuse stage, or the whole road."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import torch
 
 from syndistill.distill.fuse import FUSION_FILE, FuseRun, check_fuse, train_fusion
+from syndistill.distill.legs import Legs, result_of
 from syndistill.distill.one_pass import check_cache
-from syndistill.distill.road import ROAD_FILE, Bar, RoadRun, check_road, walk_road
+from syndistill.distill.road import ROAD_FILE, Bar, RoadRun, check_road, is_finished, walk_road
 from syndistill.distill.run import STUDENT_FILE, StudentRun, student_hashes, student_start, train_student
 from syndistill.distill.student_data import StudentData
 from syndistill.distill.targets import FrozenTeacher
@@ -18,7 +20,7 @@ from syndistill.errors import SyndistillError
 from syndistill.evaluation.gate import ROUNDS, SHOTS, GateReport, P, judge_teacher
 from syndistill.models.contract import DecoderNetwork
 from syndistill.models.networks import load_network, weights_hash
-from syndistill.safe_files import write_sealed
+from syndistill.safe_files import replacing, write_sealed
 from syndistill.training.config import DataConfig
 from syndistill.training.distributed import join_world
 from syndistill.training.run_folder import open_run
@@ -29,7 +31,7 @@ Say = Callable[[str], None]
 
 
 def distil_gated(
-    run: StudentRun | FuseRun | RoadRun,
+    run: StudentRun | FuseRun | RoadRun | Legs,
     folder: Path,
     *,
     cache: Path | None = None,
@@ -47,12 +49,52 @@ def distil_gated(
     Raises SyndistillError when the gate refuses the Teacher and accept_any_teacher is not set; the folder then holds
     the run and the report, and the same call with accept_any_teacher goes on from there.
     """
+    if isinstance(run, Legs):
+        return _distil_legs(run, folder, cache, accept_any_teacher, gate_shots, gate_progress, cache_progress, bar, say)
     precision = run.teacher_precision if isinstance(run, StudentRun) else "fp32"
     teacher = FrozenTeacher(load_network(run.teacher)[0], precision)
     with _opened(run, teacher, folder, cache):
         return _distil(
             run, folder, teacher, cache, accept_any_teacher, gate_shots, gate_progress, cache_progress, bar, say
         )
+
+
+def _distil_legs(
+    legs: Legs,
+    folder: Path,
+    cache: Path | None,
+    accept_any_teacher: bool,
+    gate_shots: int,
+    gate_progress: Count | None,
+    cache_progress: Count | None,
+    bar: Bar,
+    say: Say,
+) -> Path:
+    """Each leg in a folder of its own; one that is finished is not run again. The last one's Student is the result."""
+    if cache is not None:
+        raise SyndistillError("legs ask for other shots each, and keep each its own cache; leave --cache out")
+    world = join_world(torch.device(legs.legs[legs.last].training.device))
+    result = folder / STUDENT_FILE
+    with open_run(folder, legs, {}, STUDENT_FILE, world):
+        for name in legs.legs:
+            run = legs.leg(name, folder)
+            teacher = FrozenTeacher(load_network(run.teacher)[0], run.teacher_precision)
+            if not is_finished(folder / name, STUDENT_FILE, run, student_hashes(run, teacher), say):
+                say(f"leg {name}")
+                distil_gated(
+                    run,
+                    folder / name,
+                    accept_any_teacher=accept_any_teacher,
+                    gate_shots=gate_shots,
+                    gate_progress=gate_progress,
+                    cache_progress=cache_progress,
+                    bar=bar,
+                    say=say,
+                )
+        if world.is_first:
+            with replacing(result) as beside:
+                shutil.copyfile(result_of(legs.last, folder), beside)
+    return result
 
 
 def _distil(

@@ -1,6 +1,6 @@
 """The road on real input: train on a chip's error models, judge on its recorded shots.
 
-    python -m syndistill.recipes.sycamore --data sycamore_x_even --out runs/sycamore-d3
+    python scripts/sycamore.py --data sycamore_x_even --out runs/sycamore-d3
 
 The shipped d=3 Teacher is tuned on samples of one centre's p_ij models and judged, round by round, next to
 matching on both of the recording's models; recorded shots are never trained on. What a p_ij model was fitted
@@ -19,8 +19,8 @@ from rich.table import Table
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import Comparison
 from syndistill.evaluation.subject import Subject
-from syndistill.recipes.console import progress_bars
 from syndistill.recipes.teachers import sycamore_d3
+from syndistill.runs.console import progress_bars
 from syndistill.safe_files import write_json
 from syndistill.sampling.recorded import find_recordings
 from syndistill.statistics.rates import fit_per_round

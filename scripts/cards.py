@@ -1,9 +1,9 @@
-"""The cards of shipped networks, from the network files and the rows of `recipes.scores` alone.
+"""The cards of shipped networks, from the network files and the rows of `scripts/scores.py` alone.
 
-    python -m syndistill.recipes.cards --rows results/d3.jsonl results/d5.jsonl \
+    python scripts/cards.py --rows results/d3.jsonl results/d5.jsonl \
         --speed results/speed.json results/speed-d5.json --confidence results/confidence.json
 
---speed is what benchmarks/decoding_speed.py wrote, a file for each distance, --confidence what `recipes.confidence`
+--speed is what benchmarks/decoding_speed.py wrote, a file for each distance, --confidence what `scripts/confidence.py`
 did; without them a card says nothing of times, or of kept fractions and reliability.
 """
 
@@ -85,16 +85,16 @@ def _about(weights_sha256: str, found: list[dict[str, Any]]) -> dict[str, Any] |
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=Path, nargs="+", required=True, help="rows files of recipes.scores")
+    parser.add_argument("--rows", type=Path, nargs="+", required=True, help="rows files of scripts/scores.py")
     parser.add_argument("--speed", type=Path, nargs="+", default=[], help="figures of benchmarks/decoding_speed.py")
-    parser.add_argument("--confidence", type=Path, nargs="+", default=[], help="figures of recipes.confidence")
+    parser.add_argument("--confidence", type=Path, nargs="+", default=[], help="figures of scripts/confidence.py")
     args = parser.parse_args(arguments)
     try:
         if missing := [path for path in args.rows if not path.is_file()]:
-            raise SyndistillError(f"no rows file {missing[0]}; python -m syndistill.recipes.scores makes it")
+            raise SyndistillError(f"no rows file {missing[0]}; python scripts/scores.py makes it")
         rows = combine([row for path in args.rows for row in RowsFile(path).rows.values()])
         speed = _read(args.speed, "benchmarks/decoding_speed.py")
-        confidence = _read(args.confidence, "python -m syndistill.recipes.confidence")
+        confidence = _read(args.confidence, "python scripts/confidence.py")
         for name in shipped_names():
             path = network_path(name)
             assert path is not None

@@ -11,7 +11,7 @@ from syndistill.files.network_file import network_path, shipped_names
 from syndistill.models.contract import DecoderNetwork
 from syndistill.models.networks import PRESETS, build, card, load_network, weights_hash
 from syndistill.recipes import RECIPES, recipe
-from syndistill.recipes.choose import nearest
+from syndistill.training.changes import nearest
 from syndistill.training.run import TeacherRun
 
 ROUNDS = (3, 9, 25)

@@ -1,29 +1,31 @@
-"""From what a user names (a recipe, or the run.json of an earlier run) and changes (--set) to a complete run."""
+"""From what a user names (a recipe, a file of one's own, an earlier run.json) and changes (--set) to a complete run."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
 from syndistill.distill.fuse import FuseRun
+from syndistill.distill.legs import Legs
 from syndistill.distill.road import RoadRun, result_file
 from syndistill.distill.run import StudentRun
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import load_network, weights_hash
 from syndistill.recipes import RECIPES, recipe
+from syndistill.runs.own_file import made_by
+from syndistill.training.changes import nearest, with_change
 from syndistill.training.config import Strict
 from syndistill.training.run import TeacherRun, validated
 from syndistill.training.run_folder import read_run
 
 Run = TypeVar("Run", bound=Strict)
-_VERBS: dict[str, tuple[str, type[TeacherRun | StudentRun | FuseRun | RoadRun]]] = {
+_VERBS: dict[str, tuple[str, type[TeacherRun | StudentRun | FuseRun | RoadRun | Legs]]] = {
     "teacher": ("train", TeacherRun),
     **dict.fromkeys(("baseline", "stage1", "fused", "stage2"), ("distill", StudentRun)),
     "fuse": ("distill", FuseRun),
     "road": ("distill", RoadRun),
+    "legs": ("distill", Legs),
 }
 
 
@@ -37,16 +39,16 @@ def chosen_run(kind: type[Run], name: str, changes: Sequence[str]) -> Run:
     return run
 
 
-def chosen_distillation(name: str, changes: Sequence[str]) -> StudentRun | FuseRun | RoadRun:
+def chosen_distillation(name: str, changes: Sequence[str]) -> StudentRun | FuseRun | RoadRun | Legs:
     """As `chosen_run`, for whatever `syndistill distill` runs."""
-    run: StudentRun | FuseRun | RoadRun = _chosen((StudentRun, FuseRun, RoadRun), name, changes)
+    run: StudentRun | FuseRun | RoadRun | Legs = _chosen((StudentRun, FuseRun, RoadRun, Legs), name, changes)
     return run
 
 
-def stage_alone(run: StudentRun | FuseRun | RoadRun, stage: str, start: Path | None) -> StudentRun | FuseRun:
+def stage_alone(run: StudentRun | FuseRun | RoadRun | Legs, stage: str, start: Path | None) -> StudentRun | FuseRun:
     """One stage of a road as a run of its own; `start` is the folder of a road that has what the stage takes up."""
     if not isinstance(run, RoadRun):
-        raise SyndistillError(f"--stage is for a road; this is a {run.kind} run, one stage already: leave --stage out")
+        raise SyndistillError(f"--stage is for a road; this is a {run.kind} run: leave --stage out")
     known = next((one for one in run.stages if one == stage), None)
     if known is None:
         raise SyndistillError(f"stage {stage!r} is unknown{nearest(stage, run.stages)}; pick {', '.join(run.stages)}")
@@ -62,14 +64,18 @@ def stage_alone(run: StudentRun | FuseRun | RoadRun, stage: str, start: Path | N
 
 
 def _chosen(kinds: tuple[type[Strict], ...], name: str, changes: Sequence[str]) -> Any:
-    if name in RECIPES:
-        content, where, hashes = recipe(name).model_dump(mode="json"), f"recipe {name}", {}
+    hashes: dict[str, str] = {}
+    if name.endswith(".py"):
+        run = made_by(Path(name), "run", Strict, "a complete run")
+        content, where = run.model_dump(mode="json"), name
+    elif name in RECIPES:
+        content, where = recipe(name).model_dump(mode="json"), f"recipe {name}"
     elif name.endswith(".json") or Path(name).is_file():
         found = read_run(Path(name))
         content, where, hashes = found["config"], name, found["hashes"]
     else:
         raise SyndistillError(
-            f"{name!r} is neither a recipe nor the run.json of a run{nearest(name, RECIPES)}; "
+            f"{name!r} is neither a recipe nor the run.json of a run, nor a .py file{nearest(name, RECIPES)}; "
             f"recipes: {', '.join(RECIPES)}"
         )
     verb, found_kind = _VERBS.get(_kind_of(content), ("", None))
@@ -82,34 +88,6 @@ def _chosen(kinds: tuple[type[Strict], ...], name: str, changes: Sequence[str]) 
     run = validated(found_kind, content, where)
     _check_hashes(content, hashes, where)
     return run
-
-
-def with_change(content: dict[str, Any], change: str) -> dict[str, Any]:
-    """A copy with one "key.path=value" applied; the value is JSON where it can be read as such, else text."""
-    path, equals, text = change.partition("=")
-    if not equals:
-        raise SyndistillError(f"--set {change!r} is not key.path=value, for example training.steps=1000")
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):  # ValueError: also a number of more digits than Python reads
-        value = text
-    return changed(content, path.strip().split("."), value, f"--set {path.strip()}")
-
-
-def changed(content: Any, keys: list[str], value: Any, where: str) -> dict[str, Any]:
-    """A copy with the value below these keys replaced; `where` begins the SyndistillError for a key that is unknown."""
-    key, *rest = keys
-    if not isinstance(content, dict):
-        raise SyndistillError(f"{where}: there are no settings below it; set the whole value as JSON")
-    if key not in content:
-        raise SyndistillError(f"{where}: {key!r} is unknown{nearest(key, content)}; keys: {', '.join(content)}")
-    return content | {key: changed(content[key], rest, value, where) if rest else value}
-
-
-def nearest(name: str, known: Any) -> str:
-    """The nearest of the known names as a question in brackets, or nothing where none is near."""
-    close = get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _kind_of(content: Any) -> str:

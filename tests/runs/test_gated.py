@@ -8,8 +8,8 @@ import torch
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.gate import GateReport
 from syndistill.models.networks import load_network, preset, weights_hash
-from syndistill.recipes import gated
-from syndistill.recipes.gated import distil_gated
+from syndistill.runs import gated
+from syndistill.runs.gated import distil_gated
 from syndistill.safe_files import unsealed
 
 

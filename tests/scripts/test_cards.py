@@ -2,10 +2,10 @@
 
 import json
 
+import cards
 import pytest
 
 from syndistill.models.networks import load_network, weights_hash
-from syndistill.recipes import cards
 
 NAME = "student-d3"
 TIMES = {"us_per_shot": 0.12345, "single_p50": 3.0, "single_p99": 9.0, "push_p50": None, "push_p99": None, "round": 0.5}
