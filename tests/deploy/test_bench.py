@@ -8,8 +8,8 @@ import pytest
 from syndistill import cli
 from syndistill.circuits.experiment import Experiment
 from syndistill.decoders.contract import Decoder
+from syndistill.decoders.onnx_engine import Manifest
 from syndistill.deploy.bench import WAYS, bench_decoder, default_decoders, measure
-from syndistill.deploy.manifest import Manifest
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.subject import Subject
 from syndistill.sampling.stored import StoredShots

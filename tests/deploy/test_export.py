@@ -8,13 +8,12 @@ import stim
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.placement import place
-from syndistill.decoders.network import network_decoder
-from syndistill.deploy.decoding import EngineDecoder
-from syndistill.deploy.engines import slices_of
+from syndistill.decoders.engines import slices_of
+from syndistill.decoders.kernels.weights import load_compilable
+from syndistill.decoders.network import NetworkDecoder
+from syndistill.decoders.onnx_engine import GRAPH_FILES, Manifest, OnnxEngine, OnnxExperiment, with_hash
+from syndistill.decoders.torch_engine import network_decoder
 from syndistill.deploy.export import export_onnx
-from syndistill.deploy.local_weights import load_compilable
-from syndistill.deploy.manifest import GRAPH_FILES, Manifest, with_hash
-from syndistill.deploy.onnx_engine import OnnxEngine, OnnxExperiment
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import load_network, weights_hash
 from syndistill.safe_files import file_sha256
@@ -213,5 +212,5 @@ def test_a_folder_serves_its_basis_and_any_rounds(folder, network_file, experime
         engine.stream("x", 1)
     circuit, shots = experiment_shots("z", rounds=7, n_shots=30)
     expected = network_decoder(load_network(network_file(metadata=TRAINED))[0], circuit, "n", {}).decode(shots)
-    found = EngineDecoder(engine, place(circuit)).decode(shots)
+    found = NetworkDecoder(engine, place(circuit)).decode(shots)
     np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)

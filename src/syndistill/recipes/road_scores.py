@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from syndistill.decoders.contract import Decoder, decisions
-from syndistill.decoders.network import network_decoder
 from syndistill.decoders.registry import build_decoder
+from syndistill.decoders.torch_engine import network_decoder
 from syndistill.distill.losses import posterior_divergence
 from syndistill.distill.road import is_finished
 from syndistill.distill.run import STUDENT_FILE, student_hashes, train_student
@@ -121,7 +121,7 @@ def judge_references(plan: Plan, case: Case, out: Path) -> list[Score]:
         if name == TEACHER:
             decoder: Decoder = network_decoder(teacher.network, shots.circuit or shots.dem, name, {})
         else:
-            decoder = build_decoder(name, shots.dem, shots.circuit)
+            decoder = build_decoder(name, shots.dem)
         p_B = decoder.decode(shots)[:, 0]
         if name == TEACHER:
             said = {"shots": shots.sha256, "teacher": teacher.key()}
