@@ -193,7 +193,7 @@ def test_refused_exports_write_nothing(network_file, folder, tmp_path):
     two = Experiment(3, 2, "both", "si1000", 0.01).circuit()
     for network, circuit, where, said in [
         (network_file(), five, "new", "decodes distance 3, the circuit has distance 5"),
-        (network_file("conv_gru"), three, "new", "of family conv_gru"),
+        (network_file("transformer"), three, "new", "of family transformer"),
         (network_file(output="joint4"), three, "new", "joint4"),
         (network_file(), two, "new", "knows one basis at a time, the circuit has both"),
         (network_file(), three, "taken", "taken exists"),

@@ -6,8 +6,8 @@ import torch
 
 from syndistill.circuits.placement import place
 from syndistill.decoders.engines import slices_of
-from syndistill.decoders.kernel_engine import MANY, Kernel
-from syndistill.decoders.kernels.flat import pack
+from syndistill.decoders.kernel_engine import Kernel
+from syndistill.decoders.kernels.flat import MANY, pack
 from syndistill.decoders.kernels.vector_code import INT8_MAX, Machine
 from syndistill.decoders.kernels.weights import load_compilable
 from syndistill.errors import SyndistillError

@@ -182,8 +182,8 @@ def test_refusals(local_file, network_file, tmp_path, monkeypatch):
     joint = KernelEngine(local_file(output="joint4"))
     with pytest.raises(SyndistillError, match="through PyTorch"):
         joint.stream("both", 1)
-    with pytest.raises(SyndistillError, match="of family conv_gru; only flat_gru and local_gru run without PyTorch"):
-        load_compilable(network_file("conv_gru"))
+    with pytest.raises(SyndistillError, match="of family transformer; only flat_gru and local_gru run without PyTorch"):
+        load_compilable(network_file("transformer"))
     with pytest.raises(SyndistillError, match="there is no file"):
         load_compilable(tmp_path / "nowhere.safetensors")
     tensors, header = load_tensors(local_file())

@@ -41,11 +41,11 @@ def engines(network_file, tmp_path_factory):
     return make
 
 
-ENGINES = ["kernel", "onnx", "flat_gru", "conv_gru", "transformer"]
+ENGINES = ["kernel", "onnx", "flat_gru", "transformer"]
 
 
 def whole_history(name, network_file, circuit, shots):
-    family = name if name in ("conv_gru", "transformer") else "flat_gru"
+    family = "transformer" if name == "transformer" else "flat_gru"
     network, metadata = load_network(network_file(family, both=circuit.num_observables == 2))
     return network_decoder(network, circuit, "n", metadata).decode(shots)
 
