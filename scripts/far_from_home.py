@@ -20,7 +20,7 @@ from syndistill.circuits.experiment import si1000_memory
 from syndistill.circuits.placement import far_from, place
 from syndistill.decoders.contract import decisions
 from syndistill.decoders.registry import build_decoder
-from syndistill.deploy.runtime import load, on_circuit
+from syndistill.decoders.runtime import load, on_circuit
 from syndistill.errors import SyndistillError
 from syndistill.sampling.stored import StoredShots, dem_of_circuit, evaluation_seed
 

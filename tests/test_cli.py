@@ -346,4 +346,4 @@ def test_info_lists_and_describes(capsys, networks):
     assert told["metadata"] == {"note": "untrained"}
     steps = recipe("labels-d3").training.steps
     assert f'"steps": {steps}' in run(capsys, "info", "labels-d3")[1]
-    assert "multiply_adds_per_round" in run(capsys, "info", "conv-gru-5k")[1]
+    assert "multiply_adds_per_round" in run(capsys, "info", "flat-gru-5k")[1]

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from syndistill.circuits.experiment import Experiment
-from syndistill.decoders.network import network_decoder
+from syndistill.decoders.kernel_engine import KernelEngine
+from syndistill.decoders.onnx_engine import OnnxEngine, OnnxExperiment
+from syndistill.decoders.runtime import on_circuit
+from syndistill.decoders.torch_engine import network_decoder
 from syndistill.deploy.export import export_onnx
-from syndistill.deploy.kernel_engine import KernelEngine
-from syndistill.deploy.onnx_engine import OnnxEngine, OnnxExperiment
-from syndistill.deploy.runtime import on_circuit
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import build, config_from, load_network, save_network
 from syndistill.models.tensors_file import load_tensors, save_tensors

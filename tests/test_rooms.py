@@ -98,17 +98,20 @@ def test_lower_rooms_load_without_torch(room: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_of_deploy_only_what_says_so_knows_torch() -> None:
+def test_of_what_decodes_and_ships_only_what_says_so_knows_torch() -> None:
     """So that a network runs where PyTorch is not installed."""
-    deploy = [path for path in FILES if path.parent.name == "deploy"]
+    files = [path for path in FILES if path.relative_to(PACKAGE).parts[0] in ("decoders", "deploy")]
     direct = {
-        path.stem: set(imported_names(path.read_text(encoding="utf-8"), ["syndistill", "deploy"])) for path in deploy
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): set(
+            imported_names(path.read_text(encoding="utf-8"), ["syndistill", *path.relative_to(PACKAGE).parent.parts])
+        )
+        for path in files
     }
     rooms_with_torch = tuple(f"syndistill.{room}." for room in ("models", "training", "distill", "sampling.shots"))
-    knowing = {stem for stem, names in direct.items() if any(n.startswith(("torch", *rooms_with_torch)) for n in names)}
-    assert knowing == {"torch_engine"}
-    through = {stem for stem, names in direct.items() if any(n.startswith("syndistill.deploy.torch") for n in names)}
-    assert through == {"bench"}
+    knowing = {name for name, names in direct.items() if any(n.startswith(("torch", *rooms_with_torch)) for n in names)}
+    assert knowing == {"decoders.torch_engine", "decoders.exact_teacher"}
+    through = {name for name, names in direct.items() if any(n.startswith("syndistill.decoders.torch") for n in names)}
+    assert through == {"deploy.bench"}
 
 
 DEEPEST = 37

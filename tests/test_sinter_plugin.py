@@ -14,7 +14,7 @@ import stim
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.decoders.contract import decisions
-from syndistill.decoders.network import network_decoder
+from syndistill.decoders.torch_engine import network_decoder
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import load_network, shipped_names
 from syndistill.sampling.stored import StoredShots, dem_of_circuit

@@ -21,10 +21,9 @@ import stim
 from numpy.typing import NDArray
 
 from syndistill.decoders.contract import decisions
-from syndistill.deploy.decoding import EngineDecoder, on_circuit
-from syndistill.deploy.engines import Engine, packed_bits
-from syndistill.deploy.flat_weights import runs_compiled
-from syndistill.deploy.machine import PRECISIONS
+from syndistill.decoders.engines import PRECISIONS, Engine, packed_bits
+from syndistill.decoders.kernels.weights import runs_compiled
+from syndistill.decoders.network import NetworkDecoder, on_circuit
 from syndistill.errors import SyndistillError
 from syndistill.files.network_file import network_path, read_header, shipped_names
 
@@ -89,7 +88,7 @@ class SinterDecoder(sinter.Decoder):
             return _Constant(constant, dem.num_detectors)
         return _Compiled(self.on_circuit(dem), self.discard_below)
 
-    def on_circuit(self, source: stim.Circuit | stim.DetectorErrorModel) -> EngineDecoder:
+    def on_circuit(self, source: stim.Circuit | stim.DetectorErrorModel) -> NetworkDecoder:
         """The same decoder outside of sinter."""
         return on_circuit(_engine(self.network, self.precision), source)
 
@@ -108,7 +107,7 @@ class SinterSampler(sinter.Sampler):
 
 
 class _Compiled(sinter.CompiledDecoder):
-    def __init__(self, decoder: EngineDecoder, discard_below: float | None) -> None:
+    def __init__(self, decoder: NetworkDecoder, discard_below: float | None) -> None:
         self._decoder, self._discard_below = decoder, discard_below
 
     def decode_shots_bit_packed(self, *, bit_packed_detection_event_data: Packed) -> Packed:
@@ -179,12 +178,12 @@ def _engine(network: str, precision: str, device: str = "cpu") -> Engine:
 def _load(network: str, precision: str, device: str) -> Engine:
     compiled = runs_compiled(read_header(network).dials) and find_spec("llvmlite") is not None
     if precision != "float32" or (compiled and device == "cpu"):
-        from syndistill.deploy.kernel_engine import KernelEngine
+        from syndistill.decoders.kernel_engine import KernelEngine
 
         return KernelEngine(network, precision)
     import torch
 
-    from syndistill.deploy.torch_engine import TorchEngine
+    from syndistill.decoders.torch_engine import TorchEngine
 
     if multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)  # sinter starts a worker for each core

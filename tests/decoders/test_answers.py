@@ -14,14 +14,13 @@ from syndistill.circuits.layout import Layout
 from syndistill.circuits.placement import Placement, noise_of, place
 from syndistill.decoders.answers import Answers, learned_both, question
 from syndistill.decoders.contract import decisions
-from syndistill.decoders.network import network_decoder
-from syndistill.deploy.engines import slices_of
+from syndistill.decoders.engines import slices_of
+from syndistill.decoders.kernel_engine import KernelEngine
+from syndistill.decoders.network import StreamingDecoder
+from syndistill.decoders.onnx_engine import OnnxEngine, OnnxExperiment
+from syndistill.decoders.runtime import on_circuit
+from syndistill.decoders.torch_engine import TorchEngine, network_decoder
 from syndistill.deploy.export import export_onnx
-from syndistill.deploy.kernel_engine import KernelEngine
-from syndistill.deploy.onnx_engine import OnnxEngine, OnnxExperiment
-from syndistill.deploy.runtime import on_circuit
-from syndistill.deploy.streaming import StreamingDecoder
-from syndistill.deploy.torch_engine import TorchEngine
 from syndistill.models.networks import load_network
 from syndistill.sampling.stored import StoredShots
 from syndistill.sinter_plugin import SinterDecoder

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import stim
 
-from syndistill.decoders.belief import MAX_BP_ITERATIONS, BeliefMatchingDecoder
+from syndistill.decoders.matching import MAX_BP_ITERATIONS, BeliefMatchingDecoder
 from syndistill.errors import SyndistillError
 from syndistill.sampling.stored import StoredShots
 

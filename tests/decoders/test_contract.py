@@ -6,8 +6,9 @@ import stim
 from scipy.stats import binomtest
 
 from syndistill.decoders.contract import decisions
-from syndistill.decoders.network import network_lookup
-from syndistill.decoders.registry import build_decoder, decoder_names, register_lookup
+from syndistill.decoders.network import on_circuit
+from syndistill.decoders.registry import build_decoder, decoder_names
+from syndistill.decoders.torch_engine import TorchEngine
 from syndistill.errors import SyndistillError
 from syndistill.sampling.stored import StoredShots
 
@@ -36,7 +37,8 @@ def shots(circuit):
     return StoredShots.sample(circuit, 4000, seed=11)
 
 
-register_lookup(network_lookup)
+def made(name, dem, circuit):
+    return build_decoder(name, dem) if name in decoder_names() else on_circuit(TorchEngine(name), circuit)
 
 
 @pytest.fixture(scope="module", params=[*decoder_names(), "teacher-d3"])
@@ -46,7 +48,7 @@ def name(request):
 
 @pytest.fixture(scope="module")
 def decoder(name, circuit, shots):
-    return build_decoder(name, shots.dem, circuit)
+    return made(name, shots.dem, circuit)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,7 @@ def test_shape_dtype_range(decoder, probabilities_BO):
 
 def test_deterministic(decoder, name, circuit, shots, probabilities_BO):
     np.testing.assert_array_equal(decoder.decode(shots), probabilities_BO)
-    again = build_decoder(name, shots.dem, circuit)
+    again = made(name, shots.dem, circuit)
     assert again.content_id == decoder.content_id
     np.testing.assert_array_equal(again.decode(shots), probabilities_BO)
 

@@ -6,7 +6,7 @@ import torch
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.placement import place
 from syndistill.decoders.exact_teacher import ExactEveryEnd, exact_teacher
-from syndistill.decoders.optimal import posterior_table
+from syndistill.decoders.optimal import ExactPosterior
 from syndistill.errors import SyndistillError
 from syndistill.sampling.shots import simulate
 from syndistill.sampling.stored import dem_of_circuit
@@ -21,7 +21,7 @@ def test_its_nll_is_the_least_possible(basis):
     logits = exact_teacher(experiment).logits(shots)
     assert logits.shape == (20_000, 1, 1, 1)
     nll_B = label_loss(logits[:, :, :, :], shots.labels_BKLO[:, -1:, :1])[:, 0, 0]
-    _, least = posterior_table(dem_of_circuit(experiment.circuit())).optimum()
+    _, least = ExactPosterior(dem_of_circuit(experiment.circuit())).optimum()
     assert abs(float(nll_B.mean()) - least[0]) < 5.5 * float(nll_B.std()) / 20_000**0.5
 
 

@@ -7,8 +7,7 @@ from scipy.special import expit
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.decoders.contract import decisions
-from syndistill.decoders.matching import MatchingDecoder
-from syndistill.decoders.matching_gap import MatchingGapDecoder
+from syndistill.decoders.matching import MatchingDecoder, MatchingGapDecoder
 from syndistill.errors import SyndistillError
 from syndistill.sampling.stored import StoredShots
 

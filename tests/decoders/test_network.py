@@ -9,7 +9,7 @@ from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.layout import Layout
 from syndistill.decoders.contract import FarFromTraining, decisions
 from syndistill.decoders.matching import MatchingDecoder
-from syndistill.decoders.network import network_decoder
+from syndistill.decoders.torch_engine import network_decoder
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import build, load_network
 from syndistill.sampling.stored import StoredShots, dem_of_circuit

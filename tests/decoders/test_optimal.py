@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 from syndistill.circuits.experiment import Experiment
 from syndistill.decoders import optimal
 from syndistill.decoders.matching import MatchingDecoder
-from syndistill.decoders.optimal import ExactPosterior, OptimalDecoder, posterior_table
+from syndistill.decoders.optimal import ExactPosterior, OptimalDecoder
 from syndistill.errors import SyndistillError
 from syndistill.sampling.stored import StoredShots, dem_of_circuit
 from syndistill.statistics.calibration import nll
@@ -62,7 +62,7 @@ def test_lookup_equals_enumeration():
     shots = StoredShots.from_bits(events_BN, np.zeros((32, 2), bool), dem)
     conditional_BK = (joint_KM / joint_KM.sum(axis=0)).T[(events_BN << np.arange(5)).sum(axis=1)]
     flipped_BO = np.stack([conditional_BK[:, 1] + conditional_BK[:, 3], conditional_BK[:, 2] + conditional_BK[:, 3]], 1)
-    decoder, posterior = OptimalDecoder(dem), posterior_table(dem)
+    decoder, posterior = OptimalDecoder(dem), ExactPosterior(dem)
     np.testing.assert_allclose(posterior.class_probabilities(shots.detectors_packed), conditional_BK, rtol=1e-9)
     np.testing.assert_allclose(decoder.decode(shots), flipped_BO, rtol=1e-9)
     np.testing.assert_allclose(
@@ -73,7 +73,7 @@ def test_lookup_equals_enumeration():
 def test_optimum_equals_enumeration():
     mechanisms, dem = random_model(4)
     joint_OM = enumerate_joint(mechanisms, 5, 2).reshape(2, 2, 32)  # (L1, L0, detectors)
-    ler_O, nll_O = posterior_table(dem).optimum()
+    ler_O, nll_O = ExactPosterior(dem).optimum()
     for o, table in enumerate((joint_OM.sum(axis=0), joint_OM.sum(axis=1))):
         assert ler_O[o] == pytest.approx(np.minimum(*table).sum(), rel=1e-12)
         assert nll_O[o] == pytest.approx(-(table * np.log(table / table.sum(axis=0))).sum(), rel=1e-12)
@@ -123,7 +123,7 @@ def test_many_rounds_need_times_and_narrow_slices():
 def test_too_large_or_nothing_to_decode():
     big = stim.DetectorErrorModel("error(0.1) D0 L0\ndetector D25")
     with pytest.raises(SyndistillError, match="26 detectors and 1 observables"):
-        posterior_table(big)
+        ExactPosterior(big)
     with pytest.raises(SyndistillError, match="1 observable or more"):
         OptimalDecoder(stim.DetectorErrorModel("error(0.1) D0"))
 
@@ -132,7 +132,7 @@ def test_published_optimum_of_si1000():
     """d=3, r=3, p=.004: LER .04178 and NLL .11758 in memory Z.  Sampled errors agree (false alarm below 1e-6)."""
     circuit = Experiment(3, 3, "z", "si1000", 0.004).circuit()
     decoder = OptimalDecoder(dem_of_circuit(circuit))
-    (least_ler,), (least_nll,) = posterior_table(dem_of_circuit(circuit)).optimum()
+    (least_ler,), (least_nll,) = ExactPosterior(dem_of_circuit(circuit)).optimum()
     assert least_ler == pytest.approx(0.04178, abs=1e-5)
     assert least_nll == pytest.approx(0.11758, abs=1e-5)
     shots = StoredShots.sample(circuit, 100_000, seed=1)
@@ -155,7 +155,7 @@ def test_published_optimum_of_si1000():
     ],
 )
 def test_published_optima_of_si1000(basis, p, ler, nats):
-    (least_ler,), (least_nll,) = posterior_table(
+    (least_ler,), (least_nll,) = ExactPosterior(
         dem_of_circuit(Experiment(3, 3, basis, "si1000", p).circuit())
     ).optimum()
     assert least_ler == pytest.approx(ler, abs=1e-5)

@@ -15,17 +15,16 @@ from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.layout import Layout
 from syndistill.circuits.placement import Placement, place
 from syndistill.decoders.contract import MoreRoundsThanTrained
-from syndistill.decoders.network import network_decoder, network_lookup
+from syndistill.decoders.engines import Engine
+from syndistill.decoders.kernel_engine import KernelEngine
+from syndistill.decoders.network import NetworkDecoder, StreamingDecoder
+from syndistill.decoders.onnx_engine import OnnxEngine, OnnxExperiment
 from syndistill.decoders.registry import build_decoder
-from syndistill.deploy.decoding import EngineDecoder
-from syndistill.deploy.engines import Engine
+from syndistill.decoders.runtime import load
+from syndistill.decoders.torch_engine import TorchEngine, network_decoder
 from syndistill.deploy.export import export_onnx
-from syndistill.deploy.kernel_engine import KernelEngine
-from syndistill.deploy.onnx_engine import OnnxEngine, OnnxExperiment
-from syndistill.deploy.runtime import load
-from syndistill.deploy.streaming import StreamingDecoder
-from syndistill.deploy.torch_engine import TorchEngine
 from syndistill.errors import SyndistillError
+from syndistill.evaluation.subject import Subject
 from syndistill.models.networks import load_network
 from syndistill.sampling.shots import shots_from_detectors
 from syndistill.sampling.stored import StoredShots
@@ -85,7 +84,7 @@ def odd_arrays(good):
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_whole_shots(engines, circuit, shots, name):
-    decoder = EngineDecoder(engines[name], place(circuit))
+    decoder = NetworkDecoder(engines[name], place(circuit))
     good = shots.detectors_packed.copy()
     expected = decoder.probabilities(good)
     for wrong in wrong_arrays(good):
@@ -146,7 +145,7 @@ def test_what_streams_are_made_of(engines, name):
 def test_placements(engines, circuit, name):
     """Compiled code writes where a placement says."""
     engine, good = engines[name], place(circuit)
-    refused(EngineDecoder, None, good)
+    refused(NetworkDecoder, None, good)
     other = place(Experiment(5, 2, "z", "si1000", 0.02).circuit())
     damaged = [
         replace(good, **changed)
@@ -159,16 +158,16 @@ def test_placements(engines, circuit, name):
     ]  # fmt: skip
     for wrong in (None, "z", circuit, other, *damaged):
         refused(engine.on, wrong)
-        refused(EngineDecoder, engine, wrong)
+        refused(NetworkDecoder, engine, wrong)
         refused(StreamingDecoder, engine, wrong)
-    for decoder in (engine.on, partial(EngineDecoder, engine)):
+    for decoder in (engine.on, partial(NetworkDecoder, engine)):
         refused(decoder, OF_Z)  # of no circuit, so for streams alone
 
 
 def test_every_decoder_takes_stored_shots_alone(engines, circuit, shots, network_file):
     pytorch = network_decoder(load_network(network_file())[0], circuit, "n", {})
     names = ("pymatching", "pymatching-correlated", "optimal")
-    for decoder in (pytorch, engines["experiment"], *(build_decoder(name, shots.dem, circuit) for name in names)):
+    for decoder in (pytorch, engines["experiment"], *(build_decoder(name, shots.dem) for name in names)):
         for wrong in (None, 3, shots.detectors(), shots.detectors_packed, [shots], "shots"):
             refused(decoder.decode, wrong)
         assert decoder.decode(shots).shape == (B, 1)
@@ -224,11 +223,9 @@ def test_what_engines_are_made_of(kind, tmp_path):
 
 def test_evaluate_warns_of_more_rounds_than_trained(network_file, circuit):
     path = network_file(metadata={"curriculum": {"rounds": [{"from_shots": 0, "rounds": [R - 1]}]}})
-    factory = network_lookup(str(path))
-    dem = circuit.detector_error_model(decompose_errors=True)
     with pytest.warns(MoreRoundsThanTrained, match="trained on at most 2 rounds, the circuit has 3"):
-        factory(dem, circuit)
+        Subject.of_circuit(circuit, "c").decoder(str(path))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        short = Experiment(3, R - 1, "z", "si1000", 0.02).circuit()
-        factory(short.detector_error_model(decompose_errors=True), short)
+        short = Experiment(3, R - 1, "z", "si1000", 0.02)
+        Subject.from_experiment(str(short)).decoder(str(path))

@@ -8,8 +8,8 @@ import pytest
 from syndistill import cli
 from syndistill.circuits.experiment import Experiment
 from syndistill.decoders.contract import Decoder
+from syndistill.decoders.onnx_engine import Manifest
 from syndistill.deploy.bench import WAYS, bench_decoder, default_decoders, measure
-from syndistill.deploy.manifest import Manifest
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.subject import Subject
 from syndistill.sampling.stored import StoredShots
@@ -41,7 +41,7 @@ def test_every_way_of_a_network_is_another_decoder_with_its_answers(subject, net
     assert len({decoder.content_id for decoder in decoders}) == 3
     for decoder in decoders[1:]:
         np.testing.assert_allclose(decoder.decode(shots), decoders[0].decode(shots), atol=1e-5)
-    assert bench_decoder(subject, str(network_file("conv_gru"))).content_id.endswith("-pytorch")
+    assert bench_decoder(subject, str(network_file("transformer"))).content_id.endswith("-pytorch")
 
 
 def test_default_decoders_are_of_the_distance(subject):

@@ -8,13 +8,12 @@ import stim
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.placement import place
-from syndistill.decoders.network import network_decoder
-from syndistill.deploy.decoding import EngineDecoder
-from syndistill.deploy.engines import slices_of
+from syndistill.decoders.engines import slices_of
+from syndistill.decoders.kernels.weights import load_compilable
+from syndistill.decoders.network import NetworkDecoder
+from syndistill.decoders.onnx_engine import GRAPH_FILES, Manifest, OnnxEngine, OnnxExperiment, with_hash
+from syndistill.decoders.torch_engine import network_decoder
 from syndistill.deploy.export import export_onnx
-from syndistill.deploy.local_weights import load_compilable
-from syndistill.deploy.manifest import GRAPH_FILES, Manifest, with_hash
-from syndistill.deploy.onnx_engine import OnnxEngine, OnnxExperiment
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import load_network, weights_hash
 from syndistill.safe_files import file_sha256
@@ -194,7 +193,7 @@ def test_refused_exports_write_nothing(network_file, folder, tmp_path):
     two = Experiment(3, 2, "both", "si1000", 0.01).circuit()
     for network, circuit, where, said in [
         (network_file(), five, "new", "decodes distance 3, the circuit has distance 5"),
-        (network_file("conv_gru"), three, "new", "of family conv_gru"),
+        (network_file("transformer"), three, "new", "of family transformer"),
         (network_file(output="joint4"), three, "new", "joint4"),
         (network_file(), two, "new", "knows one basis at a time, the circuit has both"),
         (network_file(), three, "taken", "taken exists"),
@@ -213,5 +212,5 @@ def test_a_folder_serves_its_basis_and_any_rounds(folder, network_file, experime
         engine.stream("x", 1)
     circuit, shots = experiment_shots("z", rounds=7, n_shots=30)
     expected = network_decoder(load_network(network_file(metadata=TRAINED))[0], circuit, "n", {}).decode(shots)
-    found = EngineDecoder(engine, place(circuit)).decode(shots)
+    found = NetworkDecoder(engine, place(circuit)).decode(shots)
     np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from syndistill.circuits.placement import place
-from syndistill.deploy.engines import slices_of
-from syndistill.deploy.gru_kernel import MANY, GruKernel
-from syndistill.deploy.gru_pack import INT8_MAX, pack
-from syndistill.deploy.local_weights import load_compilable
+from syndistill.decoders.engines import slices_of
+from syndistill.decoders.kernel_engine import Kernel
+from syndistill.decoders.kernels.flat import MANY, pack
+from syndistill.decoders.kernels.vector_code import INT8_MAX, Machine
+from syndistill.decoders.kernels.weights import load_compilable
 from syndistill.errors import SyndistillError
 from syndistill.files.families import n_channels
 from syndistill.models.networks import load_network
@@ -46,7 +47,7 @@ def kernel_logits(kernel, circuit, shots):
 def test_logits_are_those_of_pytorch(network_file, experiment_shots, dials, lanes):
     path = network_file(**dials)
     circuit, shots = experiment_shots(n_shots=MANY + 17)
-    kernel = GruKernel(load_compilable(path), "z", lanes=lanes)
+    kernel = Kernel(load_compilable(path), "z", lanes=lanes)
     expected = torch_logits(path, circuit, shots)
     assert expected.std() > 0.1  # the shots tell something
     np.testing.assert_allclose(kernel_logits(kernel, circuit, shots), expected, atol=2e-5, rtol=1e-5)
@@ -59,14 +60,14 @@ def test_logits_are_those_of_pytorch(network_file, experiment_shots, dials, lane
 def test_every_basis_output_and_distance(network_file, experiment_shots, output, basis, distance):
     path = network_file(output=output, distance=distance, width=24)
     circuit, shots = experiment_shots(basis, rounds=3, n_shots=20, distance=distance)
-    kernel = GruKernel(load_compilable(path), basis)
+    kernel = Kernel(load_compilable(path), basis)
     expected = torch_logits(path, circuit, shots)
     np.testing.assert_allclose(kernel_logits(kernel, circuit, shots), expected, atol=2e-5, rtol=1e-5)
 
 
 def test_each_shot_on_its_own_in_any_group(network_file, experiment_shots):
     circuit, shots = experiment_shots(n_shots=29)
-    kernel = GruKernel(load_compilable(network_file()), "z")
+    kernel = Kernel(load_compilable(network_file()), "z")
     together = kernel_logits(kernel, circuit, shots)
     for start, stop in ((0, 1), (5, 5 + MANY - 1), (3, 3 + MANY), (11, 29), (7, 7)):
         found = kernel_logits(kernel, circuit, shots.take(start, stop))
@@ -75,8 +76,8 @@ def test_each_shot_on_its_own_in_any_group(network_file, experiment_shots):
 
 def test_rounds_of_a_stream_are_those_of_whole_shots(network_file, experiment_shots):
     circuit, shots = experiment_shots(n_shots=13)
-    kernel = GruKernel(load_compilable(network_file()), "z")
-    states, parities = kernel.new_states(13)
+    kernel = Kernel(load_compilable(network_file()), "z")
+    states, parities = kernel.packed.new_states(13)
     slices = np.ascontiguousarray(slices_of(shots.detectors_packed, place(circuit)))
     places_of = [a.ctypes.data for a in (states, parities)]
     rounds, last = slices[:-1].copy(), slices[-1].copy()
@@ -92,7 +93,7 @@ def test_int8_weights_are_bytes_and_their_arithmetic_is_exact(network_file, expe
     """Against the same arithmetic in numpy: bytes of weights and states, the rest in floats."""
     weights = load_compilable(network_file(width=22))
     circuit, shots = experiment_shots(n_shots=19)
-    kernel = GruKernel(weights, "z", "int8", lanes)
+    kernel = Kernel(weights, "z", "int8", lanes)
     start = kernel.packed.offsets["recurrent"]
     columns = -(-22 // lanes)
     stored = kernel.packed.blob[start:].view(np.int8)[: columns * 24 * 3 * lanes]  # 22 inputs are padded to 24
@@ -104,7 +105,7 @@ def test_int8_weights_are_bytes_and_their_arithmetic_is_exact(network_file, expe
     assert not by_gate[:, :, 22:].any()
     expected = emulated_int8(weights, np.rint(matrix / largest * INT8_MAX), largest / INT8_MAX, circuit, shots)
     found = kernel_logits(kernel, circuit, shots)
-    exact = kernel_logits(GruKernel(weights, "z"), circuit, shots)
+    exact = kernel_logits(Kernel(weights, "z"), circuit, shots)
     # A state that lies between two bytes may be rounded either way, which a few shots then show.
     assert np.median(np.abs(found - expected)) < 1e-5
     assert np.median(np.abs(exact - expected)) > 1e-3
@@ -142,7 +143,7 @@ def emulated_int8(weights, bytes_GDK, scale_GD1, circuit, shots):
 
 def test_bytes_of_another_circuit_are_refused(network_file, experiment_shots):
     circuit, shots = experiment_shots(rounds=3)
-    kernel = GruKernel(load_compilable(network_file()), "z")
+    kernel = Kernel(load_compilable(network_file()), "z")
     with pytest.raises(SyndistillError, match="2 bytes a shot where the circuit's has 3"):
         kernel.decode(shots.detectors_packed[:, :-1], kernel.places(place(circuit)), 3)
 
@@ -150,19 +151,19 @@ def test_bytes_of_another_circuit_are_refused(network_file, experiment_shots):
 def test_a_start_beyond_one_is_scaled_for_int8(network_file):
     weights = load_compilable(network_file())
     weights.tensors["start.z"][2] = -3.0
-    assert pack(weights, "z", 16, int8=True).state_scale == 3.0
-    assert pack(weights, "x", 16, int8=True).state_scale == 1.0
+    assert pack(weights, "z", Machine(16, True, True), int8=True).state_scale == 3.0
+    assert pack(weights, "x", Machine(16, True, True), int8=True).state_scale == 1.0
 
 
 def test_refusals(network_file, monkeypatch):
     weights = load_compilable(network_file())
     with pytest.raises(SyndistillError, match="precision 'int4' is unknown"):
-        GruKernel(weights, "z", "int4")
+        Kernel(weights, "z", "int4")
     monkeypatch.setattr(llvm, "get_host_cpu_features", dict)
     with pytest.raises(SyndistillError, match="no AVX-512 VNNI"):
-        GruKernel(weights, "z", "int8")
+        Kernel(weights, "z", "int8")
     with pytest.raises(SyndistillError, match="joint4 network"):
-        pack(load_compilable(network_file(output="joint4")), "x", 16, int8=False)
+        pack(load_compilable(network_file(output="joint4")), "x", Machine(16, True, True), int8=False)
 
 
 def test_outputs_of_a_basis():
@@ -175,11 +176,11 @@ def test_outputs_of_a_basis():
 def test_networks_of_one_shape_share_code_and_keep_their_weights(network_file, experiment_shots):
     paths = [network_file(width=12, readout_width=8, seed=seed) for seed in (1, 2)]
     circuit, shots = experiment_shots(n_shots=MANY + 3)
-    kernels = [GruKernel(load_compilable(path), "z") for path in paths]
+    kernels = [Kernel(load_compilable(path), "z") for path in paths]
     assert kernels[0]._functions is kernels[1]._functions
     found = [kernel_logits(kernel, circuit, shots) for kernel in kernels]
     for path, logits in zip(paths, found, strict=True):
         np.testing.assert_allclose(logits, torch_logits(path, circuit, shots), atol=1e-4)
     assert np.abs(found[0] - found[1]).max() > 0.01
-    other = GruKernel(load_compilable(network_file(width=13, readout_width=8)), "z")
+    other = Kernel(load_compilable(network_file(width=13, readout_width=8)), "z")
     assert other._functions is not kernels[0]._functions

@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from syndistill.circuits.placement import place
-from syndistill.deploy.engines import slices_of
-from syndistill.deploy.kernel_engine import KernelEngine
-from syndistill.deploy.local_kernel import LocalKernel
-from syndistill.deploy.local_pack import COARSE_TABLES, FINE_TABLES, split
-from syndistill.deploy.local_weights import load_compilable
+from syndistill.decoders.engines import slices_of
+from syndistill.decoders.kernel_engine import Kernel, KernelEngine
+from syndistill.decoders.kernels.local import COARSE_TABLES, FINE_TABLES, split
+from syndistill.decoders.kernels.weights import load_compilable
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import load_network, weights_hash
 from syndistill.models.tensors_file import load_tensors, save_tensors
@@ -67,7 +66,7 @@ def streamed_logits(engine, circuit, shots, several=1):
 def test_logits_are_those_of_pytorch(local_file, experiment_shots, dials, lanes, distance, basis, turn_x):
     path = local_file(distance=distance, turn_x=turn_x, **dials)
     circuit, shots = experiment_shots(basis, rounds=4, n_shots=40, distance=distance)
-    kernel = LocalKernel(load_compilable(path), basis, lanes=lanes)
+    kernel = Kernel(load_compilable(path), basis, lanes=lanes)
     expected = torch_logits(path, circuit, shots)
     assert expected.std() > 0.03  # the shots tell something
     np.testing.assert_allclose(kernel_logits(kernel, circuit, shots), expected, atol=1e-4, rtol=0)
@@ -78,7 +77,7 @@ def test_logits_are_those_of_pytorch(local_file, experiment_shots, dials, lanes,
 def test_every_batch_and_number_of_rounds(local_file, experiment_shots, batch, rounds):
     path = local_file(distance=5)
     circuit, shots = experiment_shots("x", rounds=rounds, n_shots=batch, distance=5)
-    kernel = LocalKernel(load_compilable(path), "x")
+    kernel = Kernel(load_compilable(path), "x")
     expected = torch_logits(path, circuit, shots)
     np.testing.assert_allclose(kernel_logits(kernel, circuit, shots), expected, atol=1e-4, rtol=0)
 
@@ -119,7 +118,7 @@ def test_int8_is_close(local_file, experiment_shots, dials, basis):
     circuit, shots = experiment_shots(basis, rounds=6, n_shots=100, distance=5)
     weights = load_compilable(path)
     exact, found = (
-        kernel_logits(LocalKernel(weights, basis, precision), circuit, shots) for precision in ("float32", "int8")
+        kernel_logits(Kernel(weights, basis, precision), circuit, shots) for precision in ("float32", "int8")
     )
     error = np.abs(found - exact) / exact.std()
     assert 1e-4 < np.median(error) < 0.03
@@ -137,7 +136,7 @@ def test_bits_are_exact_in_int8(local_file, experiment_shots):
             tensor.reshape(len(tensor), 4, -1)[:, :, : weights.width] = 0
     circuit, shots = experiment_shots(rounds=3, n_shots=50)
     exact, found = (
-        kernel_logits(LocalKernel(weights, "z", precision), circuit, shots) for precision in ("float32", "int8")
+        kernel_logits(Kernel(weights, "z", precision), circuit, shots) for precision in ("float32", "int8")
     )
     np.testing.assert_allclose(found, exact, atol=2e-4 * exact.std() + 1e-5)
 
@@ -177,14 +176,14 @@ def test_the_same_tensors_config_and_hash(local_file, output, next_events):
 def test_refusals(local_file, network_file, tmp_path, monkeypatch):
     weights = load_compilable(local_file())
     with pytest.raises(SyndistillError, match="precision 'int4' is unknown"):
-        LocalKernel(weights, "z", "int4")
+        Kernel(weights, "z", "int4")
     with pytest.raises(SyndistillError, match=r"answer for basis x or z .* not for both .*torch_engine"):
-        LocalKernel(weights, "both")
+        Kernel(weights, "both")
     joint = KernelEngine(local_file(output="joint4"))
     with pytest.raises(SyndistillError, match="through PyTorch"):
         joint.stream("both", 1)
-    with pytest.raises(SyndistillError, match="of family conv_gru; only flat_gru and local_gru run without PyTorch"):
-        load_compilable(network_file("conv_gru"))
+    with pytest.raises(SyndistillError, match="of family transformer; only flat_gru and local_gru run without PyTorch"):
+        load_compilable(network_file("transformer"))
     with pytest.raises(SyndistillError, match="there is no file"):
         load_compilable(tmp_path / "nowhere.safetensors")
     tensors, header = load_tensors(local_file())
@@ -194,19 +193,19 @@ def test_refusals(local_file, network_file, tmp_path, monkeypatch):
         load_compilable(tmp_path / "lacking.safetensors")
     monkeypatch.setattr(llvm, "get_host_cpu_features", dict)
     with pytest.raises(SyndistillError, match="no AVX-512 VNNI"):
-        LocalKernel(weights, "z", "int8")
+        Kernel(weights, "z", "int8")
 
 
 def test_bytes_of_another_circuit_are_refused(local_file, experiment_shots):
     circuit, shots = experiment_shots(rounds=3)
-    kernel = LocalKernel(load_compilable(local_file()), "z")
+    kernel = Kernel(load_compilable(local_file()), "z")
     with pytest.raises(SyndistillError, match="2 bytes a shot where the circuit's has 3"):
         kernel.decode(shots.detectors_packed[:, :-1], kernel.places(place(circuit)), 3)
     assert kernel.decode(shots.detectors_packed[:0], kernel.places(place(circuit)), 3).shape == (0, 1)
 
 
 def test_networks_of_one_shape_share_code(local_file):
-    kernels = [LocalKernel(load_compilable(local_file(seed=seed)), "z") for seed in (1, 2)]
+    kernels = [Kernel(load_compilable(local_file(seed=seed)), "z") for seed in (1, 2)]
     assert kernels[0]._functions is kernels[1]._functions
-    other = LocalKernel(load_compilable(local_file(width=7)), "z")
+    other = Kernel(load_compilable(local_file(width=7)), "z")
     assert other._functions is not kernels[0]._functions

@@ -11,13 +11,12 @@ import stim
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.placement import place
 from syndistill.decoders.contract import MoreRoundsThanTrained, decisions
-from syndistill.decoders.network import network_decoder
-from syndistill.deploy.engines import slices_of
+from syndistill.decoders.engines import slices_of
+from syndistill.decoders.network import StreamingDecoder
+from syndistill.decoders.onnx_engine import OnnxExperiment
+from syndistill.decoders.runtime import load, on_circuit
+from syndistill.decoders.torch_engine import TorchEngine, network_decoder
 from syndistill.deploy.export import export_onnx
-from syndistill.deploy.onnx_engine import OnnxExperiment
-from syndistill.deploy.runtime import load, on_circuit
-from syndistill.deploy.streaming import StreamingDecoder
-from syndistill.deploy.torch_engine import TorchEngine
 from syndistill.errors import SyndistillError
 from syndistill.files.network_file import trained_rounds
 from syndistill.models.networks import load_network

@@ -8,14 +8,12 @@ import pytest
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.layout import Layout
 from syndistill.circuits.placement import Placement, place
-from syndistill.decoders.network import network_decoder
-from syndistill.deploy.decoding import EngineDecoder
-from syndistill.deploy.engines import slices_of
+from syndistill.decoders.engines import slices_of
+from syndistill.decoders.kernel_engine import KernelEngine
+from syndistill.decoders.network import NetworkDecoder, StreamingDecoder
+from syndistill.decoders.onnx_engine import OnnxEngine
+from syndistill.decoders.torch_engine import TorchEngine, network_decoder
 from syndistill.deploy.export import export_onnx
-from syndistill.deploy.kernel_engine import KernelEngine
-from syndistill.deploy.onnx_engine import OnnxEngine
-from syndistill.deploy.streaming import StreamingDecoder
-from syndistill.deploy.torch_engine import TorchEngine
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import load_network
 
@@ -43,11 +41,11 @@ def engines(network_file, tmp_path_factory):
     return make
 
 
-ENGINES = ["kernel", "onnx", "flat_gru", "conv_gru", "transformer"]
+ENGINES = ["kernel", "onnx", "flat_gru", "transformer"]
 
 
 def whole_history(name, network_file, circuit, shots):
-    family = name if name in ("conv_gru", "transformer") else "flat_gru"
+    family = "transformer" if name == "transformer" else "flat_gru"
     network, metadata = load_network(network_file(family, both=circuit.num_observables == 2))
     return network_decoder(network, circuit, "n", metadata).decode(shots)
 
@@ -68,7 +66,7 @@ def test_rounds_one_by_one_give_the_whole_history(engines, network_file, experim
     assert stream.rounds_done == R
     np.testing.assert_allclose(stream.finish(slices[-1].astype(bool)), expected, atol=1e-5, rtol=0)
     np.testing.assert_allclose(
-        EngineDecoder(engine, placement).decode(shots), expected, atol=1e-5, rtol=0
+        NetworkDecoder(engine, placement).decode(shots), expected, atol=1e-5, rtol=0
     )
     stream.restart()
     stream.push_rounds(slices[:-1])

@@ -52,7 +52,6 @@ def taught():
 STUDENT_SIZES = {
     "flat_gru": {"width": 10, "readout_width": 8},
     "local_gru": {"width": 4, "readout_width": 8},
-    "conv_gru": {"width": 6, "readout_width": 8},
     "transformer": {**SIZES["transformer"], "attention_bias": False},
 }
 

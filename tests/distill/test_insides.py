@@ -73,8 +73,7 @@ def knowing_stage(folder, family, student_turned, teacher_turned, alike, loss="n
     feature = {"weight": 1.0, "share": None, "components": WIDTH, "every_rounds": 1, "loss": loss}
     terms = Terms(labels={"weight": 0.0}, final={"weight": 0.0}, temporal=feature)
     run = stage1_run("given", family, terms=terms)
-    turned = {"turn_x": student_turned} if family != "conv_gru" else {}
-    config = config_from({"family": family, "distance": 3, **STUDENT_SIZES[family], **turned})
+    config = config_from({"family": family, "distance": 3, **STUDENT_SIZES[family], "turn_x": student_turned})
     network = fresh_network(config, 1)
     torch.manual_seed(5)
     size = WIDTH * (STABILISERS if family == "flat_gru" else 1)
@@ -108,8 +107,7 @@ def losses_of(network, stage, batches):
 @pytest.mark.parametrize("teacher_turned", [False, True])
 @pytest.mark.parametrize(
     ("family", "student_turned", "alike"),
-    [("flat_gru", True, False), ("flat_gru", False, False), ("local_gru", True, False), ("local_gru", False, True),
-     ("conv_gru", False, True)],
+    [("flat_gru", True, False), ("flat_gru", False, False), ("local_gru", True, False), ("local_gru", False, True)],
 )  # fmt: skip
 def test_a_state_that_is_a_linear_map_of_the_teachers_reaches_it(
     tmp_path, family, student_turned, alike, teacher_turned

@@ -89,7 +89,7 @@ def test_finished_stages_are_not_run_again(tmp_path, road):
 
 
 def test_a_stage_repeated_from_its_run_json_is_the_same_to_the_bit(tmp_path, road):
-    run = road("conv_gru", no_kd=None, stage1=Stage1(
+    run = road("transformer", no_kd=None, stage1=Stage1(
         training=road().baseline.training, spatial=FEATURE, temporal=FEATURE, start="baseline"
     ))  # fmt: skip
     walk_road(run, tmp_path / "road")
@@ -123,7 +123,7 @@ def slow_run(run, steps):
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
 def test_kill_9_and_resume_is_the_stage_never_stopped(tmp_path, road, stage1_run, stage):
     if stage == "stage1":
-        run = slow_run(stage1_run("conv_gru"), 40)
+        run = slow_run(stage1_run("transformer"), 40)
     else:
         walk_road(road(no_kd=None), tmp_path / "road")
         run = slow_run(road(no_kd=None).student_run("stage2", tmp_path / "road"), 40)

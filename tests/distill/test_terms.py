@@ -72,8 +72,8 @@ def test_spatial_and_temporal_have_other_targets(tmp_path, stage1_run):
     assert lesson.features["spatial"].shape == lesson.features["temporal"].shape
     assert (lesson.features["spatial"] - lesson.features["temporal"]).abs().mean() > 0.1
     assert stage.sources == {"spatial": "temporal", "temporal": "temporal"}  # a flat Student has one inside
-    _, _, of_conv, _ = staged(stage1_run("conv_gru"), tmp_path / "conv")
-    assert of_conv.sources == {"spatial": "spatial", "temporal": "temporal"}
+    _, _, of_layers, _ = staged(stage1_run("transformer"), tmp_path / "layers")
+    assert of_layers.sources == {"spatial": "spatial", "temporal": "temporal"}
     with pytest.raises(SyndistillError, match="no layers inside a round"):
         staged(stage1_run(terms=Terms(spatial=FEATURE | {"student_layer": 0})), tmp_path / "layer")
 

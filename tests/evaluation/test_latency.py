@@ -7,8 +7,8 @@ import pytest
 import stim
 
 from syndistill.decoders.contract import Decoder
+from syndistill.deploy.bench import measure_latency
 from syndistill.errors import SyndistillError
-from syndistill.evaluation.latency import measure_latency
 from syndistill.sampling.stored import StoredShots
 
 DEM = stim.DetectorErrorModel("error(0.1) D0 L0")

@@ -15,7 +15,6 @@ SMALL = {
     "transformer": {"width": 6, "layers": 2, "heads": 3, "key_size": 2, "widening": 3, "conv_channels": 4,
                     "embedder_layers": 1, "bias_width": 5, "bias_layers": 2, "readout_width": 7, "readout_layers": 1,
                     "max_rounds": 4},
-    "conv_gru": {"width": 5, "embedder_layers": 2, "readout_width": 4, "readout_layers": 0, "max_rounds": 3},
     "flat_gru": {"width": 7, "readout_width": 5, "readout_layers": 2},
     "local_gru": {"width": 4, "readout_width": 3, "readout_layers": 0},
 }  # fmt: skip

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from syndistill.errors import SyndistillError
-from syndistill.files.tensors import adopt, change_metadata, main, read_sealed
+from syndistill.files.tensors import adopt, main, read_sealed
 from syndistill.models.tensors_file import load_tensors, save_tensors
 
 TENSORS = {
@@ -118,13 +118,6 @@ def test_a_file_of_an_earlier_version(file, capsys):
     save_file(TENSORS, file, metadata={"format": "pt"})
     assert main([str(file)]) == 2
     assert "no whole safetensors file of this project" in capsys.readouterr().err
-
-
-def test_changed_metadata(file):
-    change_metadata(file, lambda said: said.update(noise={"p": 0.5}))
-    tensors, said = load_tensors(file)
-    assert said == SAID | {"noise": {"p": 0.5}}
-    assert torch.equal(tensors["a"], TENSORS["a"])
 
 
 def test_a_failed_write_leaves_the_old_file(file, monkeypatch):

@@ -10,7 +10,6 @@ from syndistill.sampling.shots import simulate
 SMALL = {
     "transformer": {"width": 8, "layers": 2, "heads": 2, "key_size": 4, "widening": 2, "conv_channels": 4,
                     "embedder_layers": 1, "bias_width": 8, "bias_layers": 1, "readout_width": 8, "readout_layers": 1},
-    "conv_gru": {"width": 8, "readout_width": 8, "next_events": True},
     "flat_gru": {"width": 12, "readout_width": 8, "turn_x": True, "next_events": True},
     "local_gru": {"width": 5, "readout_width": 8, "turn_x": True, "next_events": True},
 }  # fmt: skip

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from syndistill.errors import SyndistillError
-from syndistill.files.network_file import change_header, network_path, read_header, read_network, shipped_names
+from syndistill.files.network_file import network_path, read_header, read_network, shipped_names
 from syndistill.models.networks import FAMILIES, build, card, load_network, save_network, weights_hash
 from syndistill.models.tensors_file import load_tensors, save_tensors
 from syndistill.safe_files import file_sha256
@@ -127,16 +127,6 @@ def test_the_header_is_plain_json(saved):
     header = json.loads(saved.read_bytes()[8 : 8 + size])["__metadata__"]
     assert json.loads(header["config"])["family"] == "flat_gru"
     assert json.loads(header["metadata"]) == CARD
-
-
-def test_more_said_of_a_saved_network(saved):
-    network, _ = load_network(saved)
-    change_header(saved, metadata=CARD | {"noise": [1, 2]})
-    again, metadata = load_network(saved)
-    assert metadata == read_header(saved).metadata == CARD | {"noise": [1, 2]}
-    assert weights_hash(again) == weights_hash(network) == read_network(saved).sha256
-    with pytest.raises(SyndistillError, match="has no key weights"):
-        change_header(saved, weights={})
 
 
 def test_shipped_networks_are_what_their_cards_say():

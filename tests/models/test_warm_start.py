@@ -8,7 +8,7 @@ from syndistill.errors import SyndistillError
 from syndistill.models.warm_start import alike, can_begin, carried_over
 
 
-@pytest.mark.parametrize("family", ["transformer", "conv_gru"])
+@pytest.mark.parametrize("family", ["transformer"])
 def test_all_that_does_not_depend_on_the_distance_carries_over(make_network, family):
     source, target = make_network(family), make_network(family, distance=5)
     target.load_state_dict(carried_over(source, target))

@@ -19,10 +19,10 @@ from syndistill.ablation.plan import Plan
 from syndistill.ablation.rows import REFERENCE, Reliability, Score
 from syndistill.circuits.experiment import Experiment
 from syndistill.decoders.contract import Decoder, MoreRoundsThanTrained, decisions
-from syndistill.decoders.network import network_decoder
+from syndistill.decoders.kernel_engine import KernelEngine
 from syndistill.decoders.registry import build_decoder
-from syndistill.deploy.kernel_engine import KernelEngine
-from syndistill.deploy.runtime import on_circuit
+from syndistill.decoders.runtime import on_circuit
+from syndistill.decoders.torch_engine import network_decoder
 from syndistill.distill.losses import posterior_divergence
 from syndistill.distill.teacher import FrozenTeacher
 from syndistill.errors import SyndistillError
@@ -65,7 +65,7 @@ def judge_reference(
     if name == TEACHER:
         decoder: Decoder = _network(plan.teacher, stored, name)
     else:
-        decoder = build_decoder(name, stored.dem, stored.circuit)
+        decoder = build_decoder(name, stored.dem)
     p_BO, seconds = _decoded(decoder, stored)
     if name == TEACHER:
         said = {"shots": stored.sha256, "teacher": teacher_key}

@@ -14,7 +14,7 @@ import torch
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.layout import Layout
 from syndistill.circuits.placement import place_experiment
-from syndistill.decoders.optimal import posterior_table
+from syndistill.decoders.optimal import ExactPosterior
 from syndistill.distill.teacher import Answer, PosteriorTeacher, Teacher
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import OutputForm
@@ -33,7 +33,7 @@ def exact_teacher(experiment: Experiment) -> PosteriorTeacher:
     """
     circuit = experiment.circuit()
     placement = place_experiment(experiment)
-    posterior = posterior_table(dem_of_circuit(circuit))
+    posterior = ExactPosterior(dem_of_circuit(circuit))
     both = experiment.basis == "both"
 
     def logits(shots: Shots) -> torch.Tensor:

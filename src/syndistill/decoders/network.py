@@ -1,103 +1,128 @@
-"""A trained network as a decoder: detector events in Stim's order in, probabilities of the observables out.
+"""Networks as decoders, whatever engine runs them: Stim's packed bits in, probabilities of the observables out; or
+round by round while the experiment runs: push a round, ask for the posterior at any time, finish with the readout.
 
-Axes: B shots, N detectors, O observables, C logit channels.
+Axes: B shots or logical qubits, R rounds, N detectors, S stabilisers in the layout's order, O observables.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import stim
-import torch
 from numpy.typing import NDArray
 
 from syndistill.circuits.placement import Placement, place
-from syndistill.circuits.training_noise import TrainingNoise, noise_in
-from syndistill.decoders.answers import Answers, Question
+from syndistill.decoders.answers import Answers
 from syndistill.decoders.contract import Decoder, warn_of_more_rounds, warn_of_other_noise
-from syndistill.decoders.registry import DecoderFactory
+from syndistill.decoders.engines import Bits, Engine, packed_bits, require_engine
 from syndistill.errors import SyndistillError
-from syndistill.files.network_file import network_path, trained_rounds
-from syndistill.models.contract import DecoderNetwork
-from syndistill.models.networks import load_network, weights_hash
-from syndistill.sampling.shots import shots_from_detectors
 from syndistill.sampling.stored import StoredShots
-
-BATCH = 256  # of a forward; a Teacher of d=5 takes 2.9 ms a shot, with 1024 5.7: it leaves the cache
 
 
 class NetworkDecoder(Decoder):
-    """Teacher or Student on one circuit, placed by `home`, the noise that it was trained on.
+    """A network on one circuit, run by an engine.
 
-    Raises SyndistillError for a circuit of another distance, and of bases that the network has no answer for. Warns of
-    more rounds, and of other noise, than it was trained on.
+    Raises SyndistillError for a circuit of another distance and a basis that the network has no answer for; warns of
+    more rounds (MoreRoundsThanTrained) and of other noise (FarFromTraining) than the training shots had.
     """
 
     gives_probabilities = True
 
-    def __init__(
-        self,
-        network: DecoderNetwork,
-        placement: Placement,
-        name: str,
-        *,
-        home: TrainingNoise | None = None,
-        trained_rounds: int | None = None,
-    ) -> None:
-        if placement.layout != network.layout:
-            raise SyndistillError(
-                f"{name} decodes distance {network.layout.distance}, the circuit has distance "
-                f"{placement.layout.distance}; take a network of that distance"
-            )
-        self._answers = Answers(placement, network.config.output, home)
-        for question in self._answers.questions:
-            network.n_channels(question.placement.basis)
-        warn_of_more_rounds(name, trained_rounds, placement.rounds)
-        warn_of_other_noise(name, home, placement)
-        self.network = network.eval().requires_grad_(False)
+    def __init__(self, engine: Engine, placement: Placement, name: str | None = None) -> None:
+        require_engine(engine)
+        engine.check(placement)
+        self.engine = engine
         self.placement = placement
-        self.name = name
-        self.n_parameters = network.n_parameters()
+        self.name = name or engine.name
+        self._answers = Answers(placement, engine.output, engine.home)
+        self._logits = [engine.on(question.placement) for question in self._answers.questions]
+        warn_of_more_rounds(self.name, engine.trained_rounds, placement.rounds)
+        warn_of_other_noise(self.name, engine.home, placement)
+        self.n_parameters = engine.n_parameters
         self.n_detectors = len(placement.slice_N)
         self.n_observables = placement.n_observables
-        self.content_id = weights_hash(network)
+        self.content_id = engine.content_id
+
+    def probabilities(self, detectors_packed: Bits) -> NDArray[np.float64]:
+        """As `decode`, of bits packed in Stim's order, uint8 (B, ceil(N / 8)). SyndistillError for another shape."""
+        packed = packed_bits(detectors_packed, self.n_detectors, self.name)
+        questions = zip(self._logits, self._answers.questions, strict=True)
+        return self._answers.flips([logits(question.packed(packed)) for logits, question in questions], packed)
 
     def _probabilities(self, shots: StoredShots) -> NDArray[np.float64]:
-        parts = []
-        for start in range(0, shots.n_shots, BATCH):
-            packed = shots.take(start, min(start + BATCH, shots.n_shots)).detectors_packed
-            logits = [self._logits(question, question.packed(packed)) for question in self._answers.questions]
-            parts.append(self._answers.flips(logits, packed))
-        return np.concatenate(parts)
-
-    @torch.inference_mode()
-    def _logits(self, question: Question, packed: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """(B, C) of line 0, which every Student has learned."""
-        placement = question.placement
-        detectors_BN = np.unpackbits(packed, axis=1, bitorder="little", count=len(placement.slice_N))
-        logits_BC = self.network(shots_from_detectors(detectors_BN, placement)).logits_BKLC[:, -1, 0]
-        return np.asarray(logits_BC.double().numpy())
+        return self.probabilities(shots.detectors_packed)
 
 
-def network_lookup(name: str) -> DecoderFactory | None:
-    """For the registry: shipped names and paths of saved networks, None for what is neither."""
-    if network_path(name) is None:
-        return None
-
-    def factory(dem: stim.DetectorErrorModel, circuit: stim.Circuit | None) -> Decoder:
-        network, metadata = load_network(name)
-        return network_decoder(network, dem if circuit is None else circuit, name, metadata)
-
-    return factory
+def on_circuit(engine: Engine, source: stim.Circuit | stim.DetectorErrorModel) -> NetworkDecoder:
+    """A decoder of a circuit's shots, or an error model's. SyndistillError for what the network cannot decode."""
+    return NetworkDecoder(engine, place(source, engine.home))
 
 
-def network_decoder(
-    network: DecoderNetwork, source: stim.Circuit | stim.DetectorErrorModel, name: str, metadata: Mapping[str, Any]
-) -> NetworkDecoder:
-    """A network, with the metadata of its file, on a circuit or an error model alone."""
-    home = noise_in(metadata)
-    return NetworkDecoder(
-        network, place(source, home), name, home=home, trained_rounds=trained_rounds(metadata)
-    )
+class StreamingDecoder:
+    """`batch` logical qubits side by side, all in the same round.
+
+    placement: of the circuit that runs (`circuits.placement.place`), whose basis and observables count; or
+    `Placement.of_lines` where there is no circuit. What it keeps does not grow with the rounds. Raises SyndistillError
+    for a basis that the network has no answer for.
+    """
+
+    def __init__(self, engine: Engine, placement: Placement, batch: int = 1) -> None:
+        require_engine(engine)
+        engine.check(placement)
+        self.layout = engine.layout
+        self._answers = Answers(placement, engine.output, engine.home)
+        if len(self._answers.questions) > 1:
+            raise SyndistillError(f"{engine.name} knows one basis at a time; stream the two bases as two experiments")
+        self._stream = engine.stream(placement.basis, batch)
+        self._last_events = np.zeros((batch, engine.layout.n_stabilisers), np.uint8)
+        self._turn_SO = placement.turn_OS.T.astype(np.int64)
+        self._parity_BS = self._last_events.copy() if self._turn_SO.any() else None
+        self._finished = False
+
+    @property
+    def rounds_done(self) -> int:
+        return self._stream.rounds_done
+
+    def push(self, events_BS: Bits) -> None:
+        """Takes in one measured round: detection events, uint8 or bool. Refused events change nothing."""
+        self.push_rounds(events_BS[None] if isinstance(events_BS, np.ndarray) else events_BS)
+
+    def push_rounds(self, events_RBS: Bits) -> None:
+        """Takes in several rounds at once, without Python between them where the engine can."""
+        if self._finished:
+            raise SyndistillError("the experiment is finished; restart the stream before the next round")
+        first = self._stream.rounds_done == 0
+        self._stream.push(events_RBS)
+        if self._parity_BS is not None:
+            defined_RBS = np.asarray(events_RBS, np.uint8)
+            if first and len(defined_RBS):
+                defined_RBS = defined_RBS.copy()
+                defined_RBS[0] *= self._stream.defined_S
+            self._parity_BS ^= np.bitwise_xor.reduce(defined_RBS, axis=0)
+
+    def posterior(self) -> NDArray[np.float64]:
+        """Probability (B, O) that each observable has flipped by now, if the data were read at once and showed no
+        event beyond those pushed. The stream goes on as if nobody had asked."""
+        return self._answer(self._last_events)
+
+    def finish(self, last_BS: Bits) -> NDArray[np.float64]:
+        """Probability (B, O) that each observable flipped, given the slice computed from the data readout."""
+        answer = self._answer(last_BS)
+        self._finished = True
+        return answer
+
+    def restart(self) -> None:
+        """The next experiment, of all the logical qubits."""
+        self._stream.restart()
+        if self._parity_BS is not None:
+            self._parity_BS[:] = 0
+        self._finished = False
+
+    def _answer(self, last_BS: Bits) -> NDArray[np.float64]:
+        if self._finished:
+            raise SyndistillError("the experiment is finished; restart the stream before asking again")
+        flips_BO = self._answers.untouched([self._stream.logits(last_BS)])
+        if self._parity_BS is None:
+            return flips_BO
+        final_BS = self._parity_BS ^ (np.asarray(last_BS, np.uint8) * self._stream.defined_S)
+        turned_BO = (final_BS.astype(np.int64) @ self._turn_SO) % 2 == 1
+        return np.where(turned_BO, 1 - flips_BO, flips_BO)

@@ -1,4 +1,5 @@
-"""Where each decoder stands in accuracy and time on this machine: the same shots, in turns, one thread.
+"""Where each decoder stands in accuracy and time on this machine: the same shots, in turns, one thread; and how long a
+caller waits for it: wall-clock time of single calls.
 
 Legend: B shots.
 """
@@ -23,22 +24,62 @@ from rich.table import Table
 from syndistill.circuits.placement import place
 from syndistill.decoders.answers import learned_both
 from syndistill.decoders.contract import Decoder
+from syndistill.decoders.kernel_engine import KernelEngine
+from syndistill.decoders.kernels.weights import runs_compiled
+from syndistill.decoders.network import NetworkDecoder, StreamingDecoder
+from syndistill.decoders.onnx_engine import OnnxExperiment
 from syndistill.decoders.registry import decoder_names
-from syndistill.deploy.decoding import EngineDecoder
+from syndistill.decoders.runtime import on_circuit
+from syndistill.decoders.torch_engine import TorchEngine
 from syndistill.deploy.export import export_onnx
-from syndistill.deploy.flat_weights import runs_compiled
-from syndistill.deploy.kernel_engine import KernelEngine
-from syndistill.deploy.onnx_engine import OnnxExperiment
-from syndistill.deploy.runtime import on_circuit
-from syndistill.deploy.streaming import StreamingDecoder
-from syndistill.deploy.torch_engine import TorchEngine
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import Comparison, compare
-from syndistill.evaluation.latency import measure_latency
 from syndistill.evaluation.rows import Row
 from syndistill.evaluation.subject import Subject
 from syndistill.files.network_file import network_path, read_header, shipped_names
 from syndistill.sampling.stored import StoredShots, evaluation_seed
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Microseconds of one call of `decode` on `batch` shots: median and 99th percentile over `calls` calls."""
+
+    decoder: str
+    batch: int
+    calls: int
+    p50_us: float
+    p99_us: float
+
+    @property
+    def us_per_shot(self) -> float:
+        """The median call, divided by its shots."""
+        return self.p50_us / self.batch
+
+
+def measure_latency(
+    decoder: Decoder, shots: StoredShots, *, batch: int = 1, calls: int = 1000, warm_up: int = 20
+) -> Latency:
+    """Times `calls` calls on successive batches of the shots (from the start again at the end), after `warm_up` calls.
+
+    Each call includes the unpacking and checks that a user pays for too.  Raises SyndistillError for fewer shots than
+    one batch, or fewer than 100 calls, of which no 99th percentile can be told.
+    """
+    if not 1 <= batch <= shots.n_shots:
+        raise SyndistillError(f"batch {batch} of {shots.n_shots} shots: take 1 <= batch <= the number of shots")
+    if calls < 100 or warm_up < 1:
+        raise SyndistillError(f"{calls} calls after {warm_up} of warm-up: take at least 100 after at least 1")
+    pieces = [shots.take(start, start + batch) for start in range(0, shots.n_shots - batch + 1, batch)]
+    for call in range(warm_up):
+        decoder.decode(pieces[call % len(pieces)])
+    microseconds = np.empty(calls)
+    for call in range(calls):
+        piece = pieces[call % len(pieces)]
+        start = time.perf_counter_ns()
+        decoder.decode(piece)
+        microseconds[call] = (time.perf_counter_ns() - start) / 1e3
+    p50, p99 = np.percentile(microseconds, (50, 99))
+    return Latency(decoder.name, batch, calls, float(p50), float(p99))
+
 
 WAYS = ("compiled", "int8", "onnx", "pytorch")
 BATCH, CALLS, ROUNDS, TIMED_SHOTS = 1024, 1000, 1000, 4096
@@ -160,7 +201,7 @@ def _single(decoder: Decoder, shots: StoredShots, seconds: float) -> tuple[float
 
 
 def _streamed(decoder: Decoder, shots: StoredShots) -> tuple[float, float, float] | tuple[()]:
-    if not isinstance(decoder, EngineDecoder) or not isinstance(decoder.engine, KernelEngine):
+    if not isinstance(decoder, NetworkDecoder) or not isinstance(decoder.engine, KernelEngine):
         return ()
     if decoder.placement.basis == "both" and not learned_both(decoder.engine.output, decoder.engine.home):
         return ()

@@ -1,28 +1,247 @@
-"""A flat or local GRU as a folder of ONNX graphs with a manifest: what `syndistill export` writes. Needs no PyTorch.
+"""A flat or local GRU as a folder of ONNX graphs (a round, a readout, a whole experiment) with a manifest: what
+`syndistill export` writes. Built from the weights, without PyTorch.
 
-Legend: N detectors, S stabilisers, D width.
+Floats only, parities included (cumulative sums modulo 2), so that loaders without integer arithmetic take them.
+Axes: B shots (dynamic), N detectors, T slices, S stabilisers, D width, O outputs or observables.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import stim
+from numpy.typing import NDArray
 
 from syndistill.circuits.placement import Placement, place
 from syndistill.circuits.training_noise import NOISE_KEY, noise_in
-from syndistill.decoders.answers import learned_both
-from syndistill.deploy.local_weights import Compilable, LocalWeights, load_compilable
-from syndistill.deploy.manifest import EXPERIMENT_FILE, FORMAT, MANIFEST_FILE, READOUT_FILE, STEP_FILE, WHAT, with_hash
-from syndistill.deploy.onnx_graphs import OPSET, experiment_graph, readout_graph, step_graph
+from syndistill.decoders.answers import learned_both, question
+from syndistill.decoders.kernels.vector_code import NORM_EPSILON
+from syndistill.decoders.kernels.weights import Compilable, FlatWeights, LocalWeights, WrittenOut, load_compilable
+from syndistill.decoders.onnx_engine import (
+    EXPERIMENT_FILE,
+    FORMAT,
+    MANIFEST_FILE,
+    READOUT_FILE,
+    STEP_FILE,
+    WHAT,
+    with_hash,
+)
 from syndistill.errors import SyndistillError
 from syndistill.files.families import n_channels
 from syndistill.files.network_file import trained_rounds
 from syndistill.safe_files import replacing, write_json
+
+OPSET = 17  # the first with LayerNormalization
+_IR_VERSION = 8  # of that opset's time: older loaders refuse newer files
+
+
+class Graph:
+    """Nodes and constants of a graph under construction; every method returns the name of its result."""
+
+    def __init__(self, name: str) -> None:
+        try:
+            import onnx
+        except ImportError as error:
+            raise SyndistillError("ONNX export needs onnx: pip install 'syndistill[onnx]'") from error
+        self._onnx = onnx
+        self._name = name
+        self._nodes: list[Any] = []
+        self._constants: list[Any] = []
+
+    def constant(self, values: NDArray[Any] | Sequence[int] | float) -> str:
+        array = np.asarray(values)
+        array = array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
+        name = f"c{len(self._constants)}"
+        self._constants.append(self._onnx.numpy_helper.from_array(array, name))
+        return name
+
+    def op(self, kind: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        """A node with one output that matters: its first, or for GRU its second, the final state."""
+        name = output or f"v{len(self._nodes)}"
+        outputs = ["", name] if kind == "GRU" else [name]
+        self._nodes.append(self._onnx.helper.make_node(kind, list(inputs), outputs, **attributes))
+        return name
+
+    def model(self, inputs: dict[str, int], outputs: dict[str, int]) -> bytes:
+        """The file's content. inputs, outputs: name and size of the second axis; the first is the batch."""
+        h, kind = self._onnx.helper, self._onnx.TensorProto.FLOAT
+        ends = [
+            [h.make_tensor_value_info(name, kind, ["batch", size]) for name, size in named.items()]
+            for named in (inputs, outputs)
+        ]
+        graph = h.make_graph(self._nodes, self._name, *ends, self._constants)
+        model = h.make_model(
+            graph, opset_imports=[h.make_opsetid("", OPSET)], ir_version=_IR_VERSION, producer_name="syndistill"
+        )
+        self._onnx.checker.check_model(model, full_check=True)
+        content: bytes = model.SerializeToString(deterministic=True)
+        return content
+
+    def modulo_2(self, x: str) -> str:
+        half = self.op("Floor", self.op("Mul", x, self.constant(0.5)))
+        return self.op("Sub", x, self.op("Mul", half, self.constant(2.0)))
+
+    def xor(self, x: str, y: str, output: str = "") -> str:
+        """x + y - 2 x y."""
+        both = self.op("Mul", self.op("Mul", x, y), self.constant(2.0))
+        return self.op("Sub", self.op("Add", x, y), both, output=output)
+
+    def dense(self, x: str, weight_OI: NDArray[np.float32], bias_O: NDArray[np.float32], output: str = "") -> str:
+        return self.op("Gemm", x, self.constant(weight_OI), self.constant(bias_O), transB=1, output=output)
+
+    def layer(self, x: str, weights: FlatWeights, name: str) -> str:
+        return self.dense(x, weights.tensors[f"{name}.weight"], weights.tensors[f"{name}.bias"])
+
+    def gelu(self, x: str) -> str:
+        erf = self.op("Erf", self.op("Mul", x, self.constant(float(np.sqrt(0.5)))))
+        return self.op("Mul", self.op("Mul", x, self.constant(0.5)), self.op("Add", erf, self.constant(1.0)))
+
+    def gru(self, cell: WrittenOut, bits_RBI: str, state_1BD: str) -> str:
+        """(1, B, D): the state after all rounds."""
+        d = len(cell.hidden_bias) // 3
+        order = np.concatenate([np.arange(d, 2 * d), np.arange(d), np.arange(2 * d, 3 * d)])  # ONNX: update first
+        bias = np.concatenate([cell.bias[order], cell.hidden_bias[order]])
+        constants = [self.constant(a[None]) for a in (cell.inputs[order], cell.recurrent[order], bias)]
+        return self.op("GRU", bits_RBI, *constants, "", state_1BD, hidden_size=d, linear_before_reset=1)
+
+    def residual(self, x: str, tensors: Mapping[str, NDArray[np.float32]], name: str, layers: int) -> str:
+        """models.blocks.ResidualDense over the last axis; its tensors are called `name`..."""
+        for layer in range(layers):
+            norm = [self.constant(tensors[f"{name}.norms.{layer}.{part}"]) for part in ("weight", "bias")]
+            inner = self.op("LayerNormalization", x, *norm, axis=-1, epsilon=NORM_EPSILON)
+            for part in ("ins", "outs"):
+                product = self.op("MatMul", inner, self.constant(tensors[f"{name}.{part}.{layer}.weight"].T))
+                inner = self.op("Add", product, self.constant(tensors[f"{name}.{part}.{layer}.bias"]))
+                inner = self.gelu(inner) if part == "ins" else inner
+            x = self.op("Add", x, inner)
+        return x
+
+
+def decide(g: Graph, weights: Compilable, state_BD: str, bits_BI: str, basis: str, output: str = "") -> str:
+    """Line 0's logits (B, O), from the state and the last slice's events and parities."""
+    if isinstance(weights, LocalWeights):
+        return _decide_locally(g, weights, state_BD, bits_BI, basis, output)
+    weights = weights.reading(basis)
+    x = g.gelu(g.layer(g.op("Concat", state_BD, bits_BI, axis=1), weights, "decide.0"))
+    x = g.residual(x, weights.tensors, "decide.2", weights.readout_layers)
+    return g.dense(x, *weights.heads(basis), output=output)
+
+
+def _decide_locally(g: Graph, weights: LocalWeights, state_BD: str, bits_BI: str, basis: str, output: str) -> str:
+    """One more cell over the last slice, the data qubits from their corners, lines, one answer of all lines."""
+    n, lines, frame = weights.layout.n_stabilisers, weights.layout.n_lines, weights.frame(basis)
+    state = g.gru(weights.written_out("last_cell", basis), _unsqueezed(g, bits_BI), _unsqueezed(g, state_BD))
+    turned_S = weights.layout.turned_S if frame != basis else np.arange(n)
+    bits = g.op("Gather", bits_BI, g.constant(np.concatenate([turned_S, n + turned_S])), axis=1)
+    by_kind = g.op("Transpose", g.op("Reshape", bits, g.constant([0, 2, n])), perm=[0, 2, 1])
+    states = g.op("Reshape", g.op("Squeeze", state, g.constant([0])), g.constant([0, n, weights.width]))
+    seen = g.op("Concat", states, by_kind, axis=2)
+    seen = g.op("Pad", seen, g.constant([0, 0, 0, 0, 1, 0]))  # a corner where no stabiliser is holds zeros
+    kinds, parts = weights.qubit_kinds(), []
+    for kind, corners_Q4 in enumerate(kinds.corners):
+        corners = g.op("Gather", seen, g.constant(corners_Q4.ravel()), axis=1)
+        corners = g.op("Reshape", corners, g.constant([0, len(corners_Q4), 4 * (weights.width + 2)]))
+        product = g.op("MatMul", corners, g.constant(weights.tensors[f"project.{kind}.weight"].T))
+        parts.append(g.op("Relu", g.op("Add", product, g.constant(weights.tensors[f"project.{kind}.bias"]))))
+    data = g.op("Gather", g.op("Concat", *parts, axis=1), g.constant(kinds.place_Q), axis=1)
+    grid = g.op("Reshape", data, g.constant([0, lines, lines, weights.readout_width]))
+    parity = g.op("Slice", bits, g.constant([n]), g.constant([2 * n]), g.constant([1]))
+    pairs = (("x", "x"), ("z", "z")) if basis == "both" else ((basis, frame),)
+    answers = [_line_0(g, weights, grid, parity, b, f, output if len(pairs) == 1 else "") for b, f in pairs]
+    return answers[0] if len(answers) == 1 else g.op("Concat", *answers, axis=1, output=output)
+
+
+def _line_0(g: Graph, weights: LocalWeights, grid: str, parity: str, basis: str, frame: str, output: str) -> str:
+    """(B, 1) of one basis: all lines, each turned to the first one's label by the final parities."""
+    pooled = g.op("ReduceMean", grid, axes=[2 if frame == "x" else 1], keepdims=0)
+    t = weights.tensors
+    lines = g.residual(g.op("Add", pooled, g.constant(t[f"line.{basis}"])), t, "network", weights.readout_layers)
+    products = g.op("Mul", lines, g.constant(t[f"heads.{basis}.weight"]))
+    logits = g.op("ReduceSum", products, g.constant([2]), keepdims=0)
+    logits = g.op("Add", logits, g.constant(t[f"heads.{basis}.bias"]))
+    flipped = g.modulo_2(g.op("MatMul", parity, g.constant(weights.layout.line_matrix(frame).astype(np.float32))))
+    sign = g.op("Sub", g.constant(1.0), g.op("Mul", flipped, g.constant(2.0)))
+    return g.op("ReduceMean", g.op("Mul", logits, sign), axes=[1], keepdims=1, output=output)
+
+
+def _unsqueezed(g: Graph, x: str) -> str:
+    return g.op("Unsqueeze", x, g.constant([0]))
+
+
+def step_graph(weights: Compilable, basis: str) -> bytes:
+    """events (B, S), parity (B, S), state (B, D) -> new_parity, new_state. Undefined events are 0."""
+    g, s, d = Graph("step"), weights.layout.n_stabilisers, len(weights.start(basis))
+    parity = g.xor("parity", "events", output="new_parity")
+    bits = _unsqueezed(g, g.op("Concat", "events", parity, axis=1))
+    state = g.gru(weights.written_out("cell", basis), bits, _unsqueezed(g, "state"))
+    g.op("Squeeze", state, g.constant([0]), output="new_state")
+    return g.model({"events": s, "parity": s, "state": d}, {"new_parity": s, "new_state": d})
+
+
+def readout_graph(weights: Compilable, basis: str) -> bytes:
+    """last (B, S), parity (B, S), state (B, D) -> logits (B, O) for line 0. Undefined entries of last are 0."""
+    g, s = Graph("readout"), weights.layout.n_stabilisers
+    bits = g.op("Concat", "last", g.xor("parity", "last"), axis=1)
+    decide(g, weights, "state", bits, basis, output="logits")
+    sizes = {"last": s, "parity": s, "state": len(weights.start(basis))}
+    return g.model(sizes, {"logits": n_channels(weights.output, basis)})
+
+
+def experiment_graph(weights: Compilable, placement: Placement) -> bytes:
+    """detectors (B, N), 0 or 1 in Stim's order -> flips (B, O): the probability that each observable flipped."""
+    g, n, s = Graph("experiment"), len(placement.slice_N), placement.layout.n_stabilisers
+    slices = placement.rounds + 1
+    source = np.full(slices * s, n)  # what a slice does not define reads the zero behind the detectors
+    asked = question(placement, placement.basis)
+    at = asked.placement.slice_N * s + asked.placement.stabiliser_N
+    source[at] = np.arange(n) if asked.kept_N is None else asked.kept_N
+    padded = g.op("Pad", "detectors", g.constant([0, 0, 0, 1]))
+    events = g.op("Reshape", g.op("Gather", padded, g.constant(source), axis=1), g.constant([0, slices, s]))
+    parity = g.modulo_2(g.op("CumSum", events, g.constant(1)))
+    bits_BTI = g.op("Concat", events, parity, axis=2)
+    measured = g.op("Slice", bits_BTI, g.constant([0]), g.constant([placement.rounds]), g.constant([1]))
+    last_BI = g.op("Gather", bits_BTI, g.constant(placement.rounds), axis=1)
+    batch = g.op("Slice", g.op("Shape", "detectors"), g.constant([0]), g.constant([1]))
+    shape = g.op("Concat", g.constant([1]), batch, g.constant([1]), axis=0)
+    start = g.op("Expand", g.constant(weights.start(placement.basis)[None, None]), shape)
+    cell = weights.written_out("cell", placement.basis)
+    state = g.gru(cell, g.op("Transpose", measured, perm=[1, 0, 2]), start)
+    logits = decide(g, weights, g.op("Squeeze", state, g.constant([0])), last_BI, placement.basis)
+    _flips(g, logits, weights.output, placement)
+    return g.model({"detectors": n}, {"flips": placement.n_observables})
+
+
+def _product(g: Graph, signs: str, which: np.ndarray) -> str:
+    """(B, 1): the product of these columns of (B, 2), 1 of none."""
+    if len(which) == 2:
+        return g.op("ReduceProd", signs, axes=[1])
+    column = np.zeros((2, 1)) if len(which) == 0 else np.eye(2)[:, which]
+    return g.op("Add", g.op("MatMul", signs, g.constant(column)), g.constant(float(len(which) == 0)))
+
+
+def _flips(g: Graph, logits: str, output: str, placement: Placement) -> None:
+    """The observables' probabilities from line 0's, see `decoders.answers`."""
+    holds_O2 = placement.holds_O2.astype(int)
+    if output == "joint4":  # classes I, X, Z, Y; X flips the z line, Z the x line
+        flipped_42 = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+        odd_4O = (flipped_42 @ holds_O2.T % 2).astype(float)
+        chances = g.op("MatMul", g.op("Softmax", logits, axis=1), g.constant(odd_4O))
+    elif placement.basis == "both":  # the two lines as independent: 1 - 2 P of their product multiplies
+        signs = g.op("Sub", g.constant(1.0), g.op("Mul", g.constant(2.0), g.op("Sigmoid", logits)))
+        columns = [_product(g, signs, np.flatnonzero(holds_2)) for holds_2 in holds_O2]
+        product = g.op("Concat", *columns, axis=1)
+        chances = g.op("Mul", g.constant(0.5), g.op("Sub", g.constant(1.0), product))
+    else:
+        holds_1O = holds_O2[:, [("x", "z").index(placement.basis)]].T
+        chances = g.op("MatMul", g.op("Sigmoid", logits), g.constant(holds_1O.astype(float)))
+    turned_NO = placement.turn_OS[:, placement.stabiliser_N].T.astype(np.float32)
+    turned = g.modulo_2(g.op("MatMul", "detectors", g.constant(turned_NO)))
+    g.xor(chances, turned, output="flips")
 
 
 def export_onnx(name_or_path: str | Path, circuit: stim.Circuit, label: str, folder: str | Path) -> Path:

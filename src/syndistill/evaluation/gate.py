@@ -17,6 +17,7 @@ from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.placement import place_experiment
 from syndistill.decoders.matching import MatchingDecoder
 from syndistill.decoders.network import NetworkDecoder
+from syndistill.decoders.torch_engine import TorchEngine
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import compare_recorded
 from syndistill.models.contract import DecoderNetwork
@@ -136,7 +137,8 @@ def _judge(network: DecoderNetwork, experiment: Experiment, shots: int, seed: in
     circuit = experiment.circuit()
     stim_seed = derived_seed("select", seed, experiment.distance, experiment.rounds, bases[experiment.basis])
     stored = StoredShots.sample(circuit, shots, stim_seed)
-    decoders = [NetworkDecoder(network, place_experiment(experiment), "Teacher"), MatchingDecoder(stored.dem)]
+    judged = NetworkDecoder(TorchEngine(network), place_experiment(experiment), "Teacher")
+    decoders = [judged, MatchingDecoder(stored.dem)]
     found = compare_recorded(decoders, [stored], progress=progress, experiment=str(experiment))
     (teacher, matching), (pair,) = found.rows, found.pairs
     temperature, nll, ece = teacher.best_temperature, teacher.nll, teacher.ece

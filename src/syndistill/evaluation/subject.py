@@ -18,6 +18,7 @@ from syndistill.circuits.placement import place, si1000_noise
 from syndistill.circuits.shown import summary
 from syndistill.circuits.training_noise import noise_in
 from syndistill.decoders.contract import Decoder
+from syndistill.decoders.network import on_circuit
 from syndistill.decoders.registry import build_decoder, decoder_names
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import DEFAULT_BATCH, Comparison, LeftOut, Progress, Say, compare, compare_recorded
@@ -77,17 +78,20 @@ class Subject:
             raise SyndistillError(f"decoder {name!r}: @{model} is for recorded shots only; write {plain!r}")
         if self.recording is not None and model not in (models := self.recording.models):
             raise SyndistillError(f"decoder {name!r}: error model {model!r} is unknown; pick {', '.join(models)}")
-        return lambda: _named(build_decoder(plain, self.dem(model), self.circuit), name)
+        return lambda: _named(build_decoder(plain, self.dem(model)), name)
 
     def _network_maker(self, name: str) -> Callable[[], Decoder]:
-        from syndistill.decoders.network import network_lookup  # here, as it takes PyTorch seconds to load
-
-        if (factory := network_lookup(name)) is not None:
-            return lambda: factory(self.dem(), self.circuit)
+        if network_path(name) is not None:
+            return lambda: self._network(name)
         plain, at, _ = name.rpartition("@")
-        if at and network_lookup(plain) is not None:
+        if at and network_path(plain) is not None:
             raise SyndistillError(f"decoder {name!r}: a network takes no error model; write {plain!r}")
         raise SyndistillError(_unknown(plain if at else name))
+
+    def _network(self, name: str) -> Decoder:
+        from syndistill.decoders.torch_engine import TorchEngine  # here, as it takes PyTorch seconds to load
+
+        return on_circuit(TorchEngine(name), self.circuit)
 
     def understood(self, names: Sequence[str]) -> list[str]:
         """How the first network among the decoders reads the circuit, line by line; nothing where none of them is one,

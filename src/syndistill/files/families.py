@@ -110,26 +110,6 @@ class TransformerDials(Dials):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvGruDials(Dials):
-    FAMILY = "conv_gru"
-    width: int = 20
-    embedder_layers: int = 1
-    readout_width: int = 24
-    readout_layers: int = 1
-    max_rounds: int = 25
-    next_events: bool = False
-
-    def shapes(self) -> Shapes:
-        d, found = self.width, Shapes()
-        for name in ("embedder", "last_embedder"):
-            found |= _embedder(name, self.n_stabilisers, d, self.embedder_layers)
-        found |= _convolution("gates", d, 2 * d) | _convolution("candidate", d, d)
-        if self.next_events:
-            found |= _dense("next_events", 1, d)
-        return found | _line_readout(d, self.readout_width, self.readout_layers, self.max_rounds, self.joint)
-
-
-@dataclass(frozen=True, kw_only=True)
 class GruDials(Dials):
     """Of the two families that run as compiled code."""
 
@@ -185,7 +165,7 @@ class LocalGruDials(GruDials):
 
 
 FAMILIES: Mapping[str, type[Dials]] = {
-    kind.FAMILY: kind for kind in (TransformerDials, ConvGruDials, FlatGruDials, LocalGruDials)
+    kind.FAMILY: kind for kind in (TransformerDials, FlatGruDials, LocalGruDials)
 }
 Kind = TypeVar("Kind", bound=Dials)
 

@@ -20,7 +20,7 @@ from safetensors.numpy import load as numpy_tensors
 
 from syndistill.errors import SyndistillError
 from syndistill.files.families import Dials, dials_of
-from syndistill.files.tensors import METADATA, Sealed, change_metadata, read_sealed
+from syndistill.files.tensors import METADATA, Sealed, read_sealed
 
 FORMAT, WHAT = 1, "syndistill network"
 KEYS = frozenset({"what", "format", "config", "metadata"})
@@ -112,15 +112,6 @@ def weights_sha256(tensors: Mapping[str, NDArray[Any]]) -> str:
         digest.update(f"{name} torch.{tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(np.ascontiguousarray(tensor).tobytes())
     return digest.hexdigest()
-
-
-def change_header(path: Path, **values: Any) -> None:
-    """Saves a network file again with other values under these keys of its header: "metadata" to say more of how it was
-    made. Weights and their hash stay."""
-    if unknown := values.keys() - KEYS:
-        raise SyndistillError(f"a network file has no key {min(unknown)}; its keys are {', '.join(sorted(KEYS))}")
-    read_network(path)
-    change_metadata(path, lambda header: header.update(values))
 
 
 def trained_rounds(metadata: Any) -> int | None:

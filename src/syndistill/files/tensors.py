@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,13 +110,6 @@ def _without_hash(path: Path, content: bytes) -> SyndistillError:
         f"{path} has no content hash: it is foreign, was changed, or is of a version that wrote none; if you trust it, "
         f"python -m syndistill.files.tensors {path} adds one"
     )
-
-
-def change_metadata(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Writes the file again with `change` made to its metadata; tensors stay, hashes are made anew."""
-    found = read_sealed(path)
-    change(found.metadata)
-    write_sealed(path, seal(found.content, found.metadata))
 
 
 def adopt(path: Path) -> bool:

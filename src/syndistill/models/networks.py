@@ -24,7 +24,6 @@ from syndistill.files.network_file import (
     weights_sha256,
 )
 from syndistill.models.contract import DecoderNetwork, NetworkConfig, OutputForm
-from syndistill.models.conv_gru import ConvGru, ConvGruConfig
 from syndistill.models.gru import FlatGru, FlatGruConfig, LocalGru, LocalGruConfig
 from syndistill.models.tensors_file import save_tensors
 from syndistill.models.transformer import SyndromeTransformer, TransformerConfig
@@ -40,7 +39,6 @@ class Family(NamedTuple):
 
 FAMILIES: dict[str, Family] = {
     "transformer": Family(TransformerConfig, SyndromeTransformer),
-    "conv_gru": Family(ConvGruConfig, ConvGru),
     "flat_gru": Family(FlatGruConfig, FlatGru),
     "local_gru": Family(LocalGruConfig, LocalGru),
 }
@@ -68,21 +66,6 @@ PRESETS: dict[str, Preset] = {
     "local-gru-5k": _sized("local_gru", width=6, readout_width=12, turn_x=True),
     "local-gru-20k": _sized("local_gru", width=13, readout_width=28, turn_x=True),
     "local-gru-100k": _sized("local_gru", width=28, readout_width=72, readout_layers=2, turn_x=True),
-    "conv-gru-5k": _sized("conv_gru", width=10, readout_width=14),
-    "conv-gru-20k": _sized("conv_gru", width=21, readout_width=24),
-    "conv-gru-100k": _sized("conv_gru", width=48, readout_width=48, readout_layers=3),
-    "transformer-5k": _sized(
-        "transformer", width=10, layers=1, heads=2, key_size=4, widening=4, conv_channels=6, embedder_layers=1,
-        attention_bias=False, readout_width=12, readout_layers=1,
-    ),
-    "transformer-20k": _sized(
-        "transformer", width=20, layers=1, heads=2, key_size=8, widening=4, conv_channels=16, embedder_layers=1,
-        attention_bias=False, readout_width=16, readout_layers=1,
-    ),
-    "transformer-100k": _sized(
-        "transformer", width=42, layers=2, heads=4, key_size=12, widening=4, conv_channels=16, embedder_layers=1,
-        attention_bias=False, readout_width=32, readout_layers=2,
-    ),
 }  # fmt: skip
 
 

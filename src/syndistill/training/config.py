@@ -111,7 +111,7 @@ class OptimiserConfig(Strict):
     schedule, everything else by AdamW at `learning_rate`.
     """
 
-    name: Literal["adamw", "lion", "muon"] = "adamw"
+    name: Literal["adamw", "muon"] = "adamw"
     learning_rate: Rate = 1e-3
     matrix_rate: Rate = 0.02
     betas: tuple[Share, Share] = (0.9, 0.95)

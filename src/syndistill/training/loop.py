@@ -37,10 +37,8 @@ def make_optimiser(parameters: list[torch.nn.Parameter], config: OptimiserConfig
         return torch.optim.AdamW(
             parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
         )
-    from pytorch_optimizer import Lion, Muon
+    from pytorch_optimizer import Muon
 
-    if config.name == "lion":
-        return Lion(parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay)
     shared: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "use_muon": True},

@@ -22,6 +22,9 @@ from syndistill.files.families import n_channels
 
 Bits = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+PRECISIONS = ("float32", "int8")
+"""Of compiled networks."""
+NOT_BITS = "an event is neither 0 nor 1; give detection events, not counts or probabilities"
 MOST_STREAMED = 1 << 24
 """Logical qubits of a stream; each takes a kilobyte and more."""
 
@@ -168,7 +171,7 @@ def slices_of(detectors_packed: Bits, placement: Placement) -> Bits:
 
 def require_engine(engine: Engine) -> None:
     if not isinstance(engine, Engine):
-        raise SyndistillError(f"a {type(engine).__name__} is no engine; deploy.runtime.load makes one")
+        raise SyndistillError(f"a {type(engine).__name__} is no engine; decoders.runtime.load makes one")
 
 
 def finite(logits_BO: Floats, name: str) -> Floats:

@@ -12,10 +12,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from syndistill.deploy.decoding import on_circuit
-from syndistill.deploy.engines import Engine
-from syndistill.deploy.kernel_engine import KernelEngine
-from syndistill.deploy.onnx_engine import OnnxEngine
+from syndistill.decoders.engines import Engine
+from syndistill.decoders.kernel_engine import KernelEngine
+from syndistill.decoders.network import on_circuit
+from syndistill.decoders.onnx_engine import OnnxEngine
 
 __all__ = ["load", "on_circuit"]
 

@@ -1,4 +1,5 @@
-"""Vector arithmetic in LLVM's intermediate representation: what the kernels of `gru_code` are written with.
+"""Vector arithmetic in LLVM's intermediate representation, and what `flat` and `local` share: which machine they are
+for, the functions that they consist of, and how their weights lie in memory.
 
 A vector holds V float32 lanes. Polynomials are fitted here, so that no number needs a source.
 """
@@ -6,20 +7,25 @@ A vector holds V float32 lanes. Polynomials are fitted here, so that no number n
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 Value = Any  # llvmlite's values have no useful static types
 
 try:
     import llvmlite.ir as ir
-except ImportError:  # of an extra; `gru_kernel` asks for it before anything here is used
+except ImportError:  # of an extra; `kernel_engine` asks for it before anything here is used
     ir = F32 = I8 = I16 = I32 = I64 = POINTER = None
 else:
     F32, POINTER = ir.FloatType(), ir.PointerType()
     I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 
+INT8_MAX = 127
+NORM_EPSILON = 1e-5  # torch.nn.LayerNorm's
+ARGUMENTS = {"step": (4, 2), "readout": (5, 1), "decode": (5, 3)}
+"""Of a kernel's functions: pointers, then 64-bit integers. `step` and `readout` return a byte, `decode` nothing."""
 ROUND = 1.5 * 2.0**23
 """Added to a float32 it leaves the nearest integer in the low bits (two's complement)."""
 _BIT_0_ONLY = 0xFEFEFEFEFEFEFEFE
@@ -32,11 +38,47 @@ _EXP2: list[float] = (
 _ERF_P, _ERF_A = 0.3275911, (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
 
 
+class Machine(NamedTuple):
+    """lanes: floats of a vector register. many_registers: 32 of them, not 16. fast_reciprocal: AVX-512's estimate."""
+
+    lanes: int
+    many_registers: bool
+    fast_reciprocal: bool
+
+
+def joined(parts: dict[str, NDArray[np.float32]]) -> tuple[NDArray[np.float32], dict[str, int]]:
+    """All parts in one block, each from a cache line (16 floats) on."""
+    offsets, pieces, at = {}, [], 0
+    for name, part in parts.items():
+        offsets[name] = at
+        flat = part.ravel()
+        pieces.append(np.pad(flat, (0, -len(flat) % 16)))
+        at += len(pieces[-1])
+    blob = np.zeros(at + 16, np.float32)
+    first = (-blob.ctypes.data // 4) % 16  # floats to the next cache line
+    aligned = blob[first : first + at]
+    aligned[:] = np.concatenate(pieces)
+    return aligned, offsets
+
+
+def inner_function(module: ir.Module, name: str, pointers: int) -> ir.Function:
+    """One that only its module's functions call."""
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER] * pointers), name)
+    function.linkage = "internal"
+    return function
+
+
+def outer_function(module: ir.Module, kind: str, ending: str = "") -> ir.Function:
+    """One of ARGUMENTS."""
+    pointers, numbers = ARGUMENTS[kind]
+    returns = ir.VoidType() if kind == "decode" else I8
+    return ir.Function(module, ir.FunctionType(returns, [POINTER] * pointers + [I64] * numbers), kind + ending)
+
+
 class VectorCode:
     """Emits code for one function; `lanes` is V."""
 
     fast_reciprocal = False
-    """Whether the machine has AVX-512's estimate of a reciprocal."""
 
     def __init__(self, function: ir.Function, lanes: int) -> None:
         self.builder = ir.IRBuilder(function.append_basic_block())
@@ -111,6 +153,13 @@ class VectorCode:
         (seen,) = self.loop(words, [self.index(0)], lambda i, seen: [b.or_(seen[0], self.word(pointer, i))])
         with b.if_then(b.icmp_unsigned("!=", b.and_(seen, ir.Constant(I64, _BIT_0_ONLY)), self.index(0))):
             b.ret(ir.Constant(I8, 1))
+
+    def halves(self, block: Value, size: int, r: Value) -> tuple[Value, Value]:
+        """Of two parts of `block`, `size` floats each: the one that round r reads, and the one that it writes."""
+        b, floats = self.builder, self.index(size)
+        odd = b.and_(r, self.index(1))
+        even = b.xor(odd, self.index(1))
+        return self.at(F32, block, b.mul(odd, floats)), self.at(F32, block, b.mul(even, floats))
 
     def splat(self, scalar: Value) -> Value:
         kind = ir.VectorType(scalar.type, self.lanes)
