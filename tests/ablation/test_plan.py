@@ -1,12 +1,14 @@
 """The plan says what is compared with what, and holds itself to it."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from syndistill.ablation.jobs import Job, flat, jobs_of, parts_of
 from syndistill.ablation.plan import Settings
 from syndistill.ablation.plans import ALL, CELLS, QUESTIONS, STAGED, built_in_plans, chosen_plan, effect
+from syndistill.ablation.rows import Rows
 from syndistill.errors import SyndistillError
 
 KEYS = {"teacher": "t", "oracle": "o"}
@@ -98,6 +100,18 @@ def test_bad_plans_are_refused_in_one_line(change, said):
         chosen_plan("ablation-tiny", ["questions=[]", change] if change.startswith("arms") else [change])
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["ablation-d3", "ablation-d5"])
+def test_the_built_in_plan_is_the_one_that_the_published_rows_are_of(name):
+    """So that `syndistill ablate NAME` makes these rows again; only what was later said of them may differ."""
+
+    def of_runs(plan):
+        content = plan.model_dump(exclude={"corrections"})
+        return content | {"questions": [question | {"withdrawn": ""} for question in content["questions"]]}
+
+    published = Rows(Path(__file__).parents[2] / "results" / name / "rows.jsonl").plan
+    assert of_runs(chosen_plan(name, [])) == of_runs(published.plan)
 
 
 def test_a_target_without_its_term_is_refused():

@@ -193,7 +193,7 @@ def ablation_d3() -> Plan:
         title="d=3, SI1000 noise, p = .004",
         teacher="teacher-d3",
         seeds=(1, 2, 3, 4, 5),
-        steps=2_400,
+        steps=1_200,
         base=Settings(
             terms=Terms(labels=LABELS, final=FINAL),
             data=StudentData(
