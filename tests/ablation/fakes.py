@@ -4,8 +4,7 @@ import math
 
 import numpy as np
 
-from syndistill.ablation.jobs import jobs_of, parts_of
-from syndistill.ablation.judge import OPTIMUM, RIVAL, TEACHER, reference_run
+from syndistill.ablation.jobs import OPTIMUM, RIVAL, TEACHER, jobs_of, parts_of, reference_run
 from syndistill.ablation.rows import REFERENCE, PlanLine, Reliability, Rows, Score
 
 TEACHERS = {"teacher": "t", "oracle": "o"}

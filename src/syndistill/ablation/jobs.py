@@ -8,15 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from syndistill.ablation.plan import Plan, Settings, Target
-from syndistill.distill.fuse import FUSION_FILE, FuseRun
+from syndistill.ablation.plan import FORMAT, Plan, Settings, Target
+from syndistill.distill.fuse import FUSION_FILE, FuseRun, probe_training
 from syndistill.distill.fusion import FusionConfig
 from syndistill.distill.run import STUDENT_FILE, StudentRun
 from syndistill.distill.terms import Terms
-from syndistill.recipes.roads import probe_training
 from syndistill.training.config import Strict, TrainingConfig
 
-FORMAT: Literal[1] = 1
 Kind = Literal["baseline", "stage1", "fused", "stage2"]
 SECOND_HALF = 1_000
 """Added to the seed of a second half: another order of the shots."""
@@ -27,6 +25,9 @@ FUSIONS: dict[Target, FusionConfig] = {
     "mean": FusionConfig(mode="mean"),
     "nll": FusionConfig(mode="nll"),
 }
+
+RIVAL, OPTIMUM, TEACHER = "pymatching-correlated", "optimal", "teacher"
+"""The references that Students are judged beside."""
 
 
 class Job(NamedTuple):
@@ -172,3 +173,8 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(value, dict):
         return {k: v for key, inner in value.items() for k, v in flat(inner, f"{prefix}{key}.").items()}
     return {prefix.rstrip("."): value}
+
+
+def reference_run(name: str, teacher_key: str) -> str:
+    """Stands for the hash of a run in a reference's rows."""
+    return digest_of({"reference": name} | ({"teacher": teacher_key} if name == TEACHER else {}))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from syndistill.ablation.jobs import Job, Part, digest_of
+from syndistill.ablation.jobs import OPTIMUM, RIVAL, TEACHER, Job, Part, reference_run
 from syndistill.ablation.plan import Plan
 from syndistill.ablation.rows import REFERENCE, Reliability, Score
 from syndistill.circuits.experiment import Experiment
@@ -33,7 +33,6 @@ from syndistill.sampling.stored import StoredShots, evaluation_seed
 from syndistill.statistics.calibration import log_odds, nll, reliability
 from syndistill.training.config import Precision
 
-RIVAL, OPTIMUM, TEACHER = "pymatching-correlated", "optimal", "teacher"
 _WARM_UP_SHOTS = 256
 
 
@@ -50,11 +49,6 @@ def references_of(plan: Plan) -> list[str]:
 def reference_shots(plan: Plan, name: str, shots: int) -> int:
     """How many of a case's shots a reference is judged on: the Teacher is slow."""
     return min(shots, plan.judging.teacher_shots) if name == TEACHER else shots
-
-
-def reference_run(name: str, teacher_key: str) -> str:
-    """Stands for the hash of a run in a reference's rows."""
-    return digest_of({"reference": name} | ({"teacher": teacher_key} if name == TEACHER else {}))
 
 
 def judge_reference(

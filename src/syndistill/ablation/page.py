@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from syndistill.ablation.grids import Grid, grids_of
-from syndistill.ablation.judge import OPTIMUM, RIVAL, TEACHER
+from syndistill.ablation.jobs import OPTIMUM, RIVAL, TEACHER
 from syndistill.ablation.pictures import figures
 from syndistill.ablation.table import Table, read_table
 from syndistill.ablation.verdicts import answers, findings

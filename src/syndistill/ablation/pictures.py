@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from syndistill.ablation.judge import OPTIMUM, RIVAL, TEACHER
+from syndistill.ablation.jobs import OPTIMUM, RIVAL, TEACHER
 from syndistill.ablation.table import Judged, Table
 from syndistill.ablation.verdicts import Finding, percent
 from syndistill.statistics.paired_seeds import mean_and_half

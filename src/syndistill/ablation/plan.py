@@ -38,6 +38,8 @@ Budget = Annotated[float, Field(gt=0, le=1000)]
 ContrastWeight = Annotated[float, Field(ge=-1000, le=1000)]
 Block = Literal["signals", "stages", "controls"]
 Target = Literal["none", "final", "calibrated", "mean", "nll"]
+FORMAT: Literal[1] = 1
+
 LEAST_SEEDS = 3
 """With two a 95 % t interval is 9 standard deviations wide to each side: it says nothing."""
 

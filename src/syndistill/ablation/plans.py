@@ -26,11 +26,10 @@ from syndistill.ablation.plan import (
 from syndistill.distill.student_data import StudentData
 from syndistill.distill.terms import FeatureTerm, ReadoutTerm, SpatialTerm, Terms
 from syndistill.errors import SyndistillError
-from syndistill.recipes.students import fixed_rounds
 from syndistill.runs.own_file import made_by
 from syndistill.safe_files import read_json
 from syndistill.training.changes import nearest, with_change
-from syndistill.training.config import OptimiserConfig
+from syndistill.training.config import OptimiserConfig, fixed_rounds
 
 ON = {signal: {f"terms.{signal}.weight": 1.0} for signal in ("spatial", "temporal", "readout")}
 CELLS = ["+".join(subset) for n in range(4) for subset in combinations(ON, n)]

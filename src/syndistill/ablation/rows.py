@@ -13,8 +13,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from syndistill.ablation.jobs import FORMAT
-from syndistill.ablation.plan import Plan
+from syndistill.ablation.plan import FORMAT, Plan
 from syndistill.errors import SyndistillError
 from syndistill.safe_files import first_fault
 from syndistill.safe_lines import SealedLines

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from syndistill.ablation.jobs import Job, jobs_of, parts_of
-from syndistill.ablation.judge import OPTIMUM, RIVAL, TEACHER, reference_run
+from syndistill.ablation.jobs import OPTIMUM, RIVAL, TEACHER, Job, jobs_of, parts_of, reference_run
 from syndistill.ablation.rows import ROWS_FILE, PlanLine, Rows, Score
 from syndistill.errors import SyndistillError
 

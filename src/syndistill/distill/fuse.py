@@ -232,3 +232,10 @@ class _Measured:
             "nll_fused_minus_calibrated": difference._asdict(),
             "better": difference.high < 0,
         }
+
+
+def probe_training(steps: int) -> TrainingConfig:
+    """Small heads on a frozen Teacher learn fast; its forward is what takes time."""
+    warmup = min(20, steps // 4)
+    optimiser = OptimiserConfig(learning_rate=2e-3, warmup_steps=warmup, decay_steps=steps // 2, ema_decay=0.99)
+    return TrainingConfig(steps=steps, batch_size=256, log_every=min(25, max(1, steps // 4)), optimiser=optimiser)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from syndistill.distill.fuse import probe_training
 from syndistill.distill.road import Baseline, Fuse, RoadRun, Stage1, Stage2
 from syndistill.distill.terms import FinalTerm, LabelTerm
 from syndistill.recipes.students import baseline_d3, baseline_tiny
-from syndistill.training.config import OptimiserConfig, TrainingConfig
+from syndistill.training.config import TrainingConfig
 
 
 def road_d3() -> RoadRun:
@@ -42,13 +43,6 @@ def road_tiny() -> RoadRun:
         fuse=Fuse(training=probe_training(steps=100), fit_shots=2_048, report_shots=4_096),
         stage2=Stage2(training=_cooled(run.training)),
     )
-
-
-def probe_training(steps: int) -> TrainingConfig:
-    """Small heads on a frozen Teacher learn fast; its forward is what takes time."""
-    warmup = min(20, steps // 4)
-    optimiser = OptimiserConfig(learning_rate=2e-3, warmup_steps=warmup, decay_steps=steps // 2, ema_decay=0.99)
-    return TrainingConfig(steps=steps, batch_size=256, log_every=min(25, max(1, steps // 4)), optimiser=optimiser)
 
 
 def _cooled(training: TrainingConfig) -> TrainingConfig:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 from syndistill.distill.legs import Legs
 from syndistill.distill.objective import FinalTerm, LabelTerm, Terms
@@ -11,7 +10,7 @@ from syndistill.distill.run import StudentData, StudentRun
 from syndistill.distill.unsure import Unsure
 from syndistill.models.gru import LocalGruConfig
 from syndistill.models.networks import preset
-from syndistill.training.config import Curriculum, DataConfig, OptimiserConfig, RoundsPhase, TrainingConfig
+from syndistill.training.config import OptimiserConfig, RoundsPhase, TrainingConfig, fixed_rounds
 
 ROUNDS = 9
 LABELS_ALONE = Terms(labels=LabelTerm(where="every"), final=FinalTerm(weight=0.0))
@@ -220,12 +219,3 @@ def baseline_tiny() -> StudentRun:
             optimiser=OptimiserConfig(learning_rate=3e-3, warmup_steps=20, decay_steps=200, ema_decay=0.99),
         ),
     )
-
-
-def fixed_rounds(
-    rounds: int, bases: tuple[Literal["x", "z", "both"], ...], p_min: float, p_max: float, distance: int = 3
-) -> DataConfig:
-    """Simulated shots of one number of rounds, p uniform between the two."""
-    phases = (RoundsPhase(from_shots=0, rounds=(rounds,)),)
-    uniform = Curriculum(p_min=p_min, p_max=p_max, tilt=0.0, rounds=phases)
-    return DataConfig(distance=distance, noise="si1000", bases=bases, curriculum=uniform)

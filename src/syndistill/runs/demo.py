@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
+from syndistill.distill.fuse import probe_training
 from syndistill.distill.road import ROAD_FILE, Baseline, Fuse, RoadRun, Stage, Stage1, Stage2, result_file
 from syndistill.distill.student_data import StudentData
 from syndistill.distill.terms import LabelTerm
@@ -25,13 +26,11 @@ from syndistill.evaluation.rows import RowsFile, combine
 from syndistill.evaluation.subject import Subject
 from syndistill.evaluation.tables import rows_table
 from syndistill.models.networks import preset
-from syndistill.recipes.roads import probe_training
-from syndistill.recipes.students import fixed_rounds
 from syndistill.runs.console import Bars, progress_bars
 from syndistill.runs.gated import distil_gated
 from syndistill.runs.picture import draw_comparison
 from syndistill.safe_files import read_sealed, write_sealed
-from syndistill.training.config import OptimiserConfig, TrainingConfig
+from syndistill.training.config import OptimiserConfig, TrainingConfig, fixed_rounds
 from syndistill.training.run_folder import RUN_FILE, read_run
 
 TEACHER = "teacher-d3"

@@ -197,3 +197,12 @@ def check_network_fits(distance: int, output: str, data: DataConfig | RecordedDa
     bases = data.bases if isinstance(data, DataConfig) else (data.basis,)
     if output == "joint4" and bases != ("both",):
         raise ValueError(f'a network of output joint4 learns from bases ["both"] alone, these are {", ".join(bases)}')
+
+
+def fixed_rounds(
+    rounds: int, bases: tuple[Literal["x", "z", "both"], ...], p_min: float, p_max: float, distance: int = 3
+) -> DataConfig:
+    """Simulated shots of one number of rounds, p uniform between the two."""
+    phases = (RoundsPhase(from_shots=0, rounds=(rounds,)),)
+    uniform = Curriculum(p_min=p_min, p_max=p_max, tilt=0.0, rounds=phases)
+    return DataConfig(distance=distance, noise="si1000", bases=bases, curriculum=uniform)
