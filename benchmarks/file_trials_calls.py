@@ -27,8 +27,9 @@ import syndistill.ablation.page
 import syndistill.ablation.runner
 import syndistill.distill.student_data
 import syndistill.runs.gated
-from syndistill import cli, cli_ablation
 from syndistill.ablation.backends import Inline
+from syndistill.cli import ablate
+from syndistill.cli import main as cli
 from syndistill.models.networks import build, save_network
 from syndistill.sampling.stored import StoredShots
 from syndistill.sampling.stream import SimulatedSource
@@ -197,7 +198,7 @@ def patched() -> None:
     simulated = syndistill.distill.student_data.simulated
     syndistill.distill.student_data.simulated = lambda *a: _short_chunks(simulated(*a))
     syndistill.ablation.judge.FlatGruConfig = int  # type: ignore[assignment,misc]  # to compile would take longer
-    cli_ablation._backend = lambda *_: Inline  # type: ignore[assignment,return-value]
+    ablate._backend = lambda *_: Inline  # type: ignore[assignment,return-value]
 
 
 def _short_chunks(source: SimulatedSource) -> SimulatedSource:

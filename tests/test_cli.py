@@ -8,8 +8,8 @@ import pytest
 import stim
 import torch
 
-from syndistill import cli
 from syndistill.circuits.experiment import Experiment
+from syndistill.cli import main as cli
 from syndistill.evaluation.gate import judge_teacher
 from syndistill.models.networks import build, load_network, save_network, weights_hash
 from syndistill.models.tensors_file import load_tensors, save_tensors

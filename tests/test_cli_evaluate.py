@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import stim
 
-from syndistill import cli
 from syndistill.circuits.experiment import Experiment
+from syndistill.cli import main as cli
 
 EXPERIMENT = ["--experiment", "d=3,rounds=2,basis=z,noise=si1000,p=0.004", "--shots", "50"]
 LONG = "a" * 300

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from syndistill.cli import run_app
+from syndistill.cli.main import run_app
 
 EXPERIMENT = "d=3,rounds=3,basis=z,noise=si1000,p=0.004"
 

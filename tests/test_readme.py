@@ -50,7 +50,7 @@ def make_targets() -> set[str]:
 
 def refusal(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> str | None:
     """What the command line says against `syndistill ARGUMENTS --help`; None where it accepts it."""
-    from syndistill.cli import main
+    from syndistill.cli.main import main
 
     monkeypatch.setattr(sys, "argv", ["syndistill", *arguments, "--help"])
     said = io.StringIO()

@@ -24,8 +24,6 @@ ORDER = [
     {"recipes"},
     {"runs"},
     {"ablation"},
-    {"cli_parts"},
-    {"cli_ablation", "cli_show"},
     {"sinter_plugin", "cli"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}

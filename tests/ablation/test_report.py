@@ -146,7 +146,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path):
         (["ablate", "ablation-d4", "--out", str(tmp_path)], "did you mean"),
         (["ablate", "ablation-d3", "--out", str(tmp_path / "b"), "--dry-run", "--set", "seeds=[1]"], "too few"),
     ):
-        call = f"import sys; from syndistill.cli import run_app; sys.exit(run_app({arguments!r}))"
+        call = f"import sys; from syndistill.cli.main import run_app; sys.exit(run_app({arguments!r}))"
         done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 2, done.stderr
         assert done.stderr.startswith("error: ")

@@ -9,7 +9,7 @@ import stim
 
 from syndistill.circuits.placement import place, si1000_noise
 from syndistill.circuits.shown import draw, observable, summary
-from syndistill.cli import run_app
+from syndistill.cli.main import run_app
 
 from . import foreign
 

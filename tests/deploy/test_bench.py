@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from syndistill import cli
 from syndistill.circuits.experiment import Experiment
+from syndistill.cli import main as cli
 from syndistill.decoders.contract import Decoder
 from syndistill.decoders.onnx_engine import Manifest
 from syndistill.deploy.bench import WAYS, bench_decoder, default_decoders, measure

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from syndistill import cli
+from syndistill.cli import main as cli
 from syndistill.distill.road import STAGES
 from syndistill.evaluation.gate import judge_teacher
 from syndistill.models.networks import build, load_network, save_network, weights_hash

@@ -6,7 +6,7 @@ import pytest
 
 from syndistill.ablation.plan import Plan, plan_from
 from syndistill.ablation.plans import chosen_plan
-from syndistill.cli import run_app
+from syndistill.cli.main import run_app
 from syndistill.distill.fuse import FuseRun
 from syndistill.distill.road import RoadRun
 from syndistill.distill.run import StudentRun

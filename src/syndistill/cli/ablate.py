@@ -1,4 +1,4 @@
-"""The verbs `ablate` and `report` of the command line; `cli` adds them to its app."""
+"""The verb `ablate`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from syndistill.cli_parts import Changes, resumable
+from syndistill.cli.shared import Changes, resumable
 from syndistill.errors import SyndistillError
 
 if TYPE_CHECKING:
@@ -77,22 +77,3 @@ def _backend(workers: int, on: str | None) -> Callable[[], Backend]:
     from syndistill.ablation.ray_backend import RayCluster
 
     return lambda: RayCluster(on, workers)
-
-
-def report(
-    source: Annotated[Path, typer.Argument(metavar="DIR", help="A sweep's folder, or a file of rows.")],
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Default: report.html beside the rows.")] = None,
-    markdown: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Default: report.md beside the rows; figures in a folder.")
-    ] = None,
-) -> None:
-    """Write the report of an ablation from its rows alone: one HTML page, and Markdown.
-
-    Answers first, with intervals; where the rows do not suffice it says so.
-
-    [bold]Example:[/bold] syndistill report runs/ablation-tiny
-    """
-    from syndistill.ablation.page import write_report
-
-    for path in write_report(source, html, markdown):
-        print(path)

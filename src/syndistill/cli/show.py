@@ -1,4 +1,4 @@
-"""The verb `show` of the command line; `cli` adds it to its app."""
+"""The verb `show`."""
 
 from __future__ import annotations
 
