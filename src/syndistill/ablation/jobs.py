@@ -131,8 +131,10 @@ def _part(
         start_from=str(earlier.student_file) if earlier else None,
         fusion=str(fusion_folder(out, target) / FUSION_FILE) if target != "none" else None,
     )
-    content = run.model_dump(mode="json") | {
+    # Only what is no default: an option that comes later leaves the hash of every run without it, and its rows, as is.
+    content = run.model_dump(mode="json", exclude_defaults=True) | {
         "format": FORMAT,
+        "network": run.network.model_dump(mode="json"),
         "teacher": teachers[settings.asks],
         "start_from": earlier.hash if earlier else None,
         "fusion": fuse_run(plan, target).model_dump(mode="json", exclude={"teacher"}) if target != "none" else None,
