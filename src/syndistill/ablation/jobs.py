@@ -150,7 +150,7 @@ def digest_of(content: Any) -> str:
 def _kind(settings: Settings) -> Kind:
     if settings.target != "none":
         return "fused"
-    return "stage1" if settings.terms.features or settings.terms.readout.weight else "baseline"
+    return "stage1" if settings.terms.goes_inside else "baseline"
 
 
 def _training(settings: Settings, steps: int, seed: int, decay: int) -> TrainingConfig:

@@ -52,6 +52,7 @@ class ConvGru(DecoderNetwork):
 
     config: ConvGruConfig
     signals_offered: ClassVar[frozenset[str]] = frozenset({"spatial", "temporal"})
+    shows_the_way: ClassVar[bool] = True
 
     def __init__(self, config: ConvGruConfig) -> None:
         super().__init__()
@@ -123,7 +124,9 @@ class ConvGru(DecoderNetwork):
             signals["spatial"] = torch.stack(spatial, 1)
         if "temporal" in want_signals:
             signals["temporal"] = states_BRSD
-        return Outputs(logits_NLC.unflatten(0, (len(shots), len(shots.ends))), next_BRS, signals)
+        logits_BKLC = logits_NLC.unflatten(0, (len(shots), len(shots.ends)))
+        on_the_way = {"spatial": spatial, "temporal": states}
+        return Outputs(logits_BKLC, next_BRS, signals, {n: x for n, x in on_the_way.items() if n in want_signals})
 
     def multiply_adds(self, rounds: int) -> float:
         core = self.gates.multiply_adds() + self.candidate.multiply_adds()
