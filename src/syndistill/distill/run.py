@@ -161,11 +161,17 @@ def student_start(run: StudentRun, teacher: Teacher) -> tuple[DecoderNetwork, Fu
     check_fit(run.network, teacher, run.teacher)
     teacher.require(run.terms.asked, f"{run.kind}")
     fusion, said = _fusion(run, teacher)
-    network = fresh_network(run.network, run.training.seed)
+    network = first_weights(run, teacher)
     check_student_signals(network, run.terms)
+    return network, fusion, said
+
+
+def first_weights(run: StudentRun, teacher: Teacher) -> DecoderNetwork:
+    """The Student as a run begins it: fresh, or with the weights of `start_from`."""
+    network = fresh_network(run.network, run.training.seed)
     if run.start_from is not None:
         _start(network, run, teacher)
-    return network, fusion, said
+    return network
 
 
 def check_fit(network: NetworkConfig, teacher: Teacher, name: str) -> None:
