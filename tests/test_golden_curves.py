@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from syndistill.models.presets import build, config_from
-from syndistill.sampling.simulate import shots_from_flips
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.layout import Layout
 from syndistill.distill.objective import StudentObjective
 from syndistill.distill.targets import FrozenTeacher, TaughtShots
 from syndistill.distill.terms import Terms
+from syndistill.models.networks import build, config_from
+from syndistill.sampling.shots import shots_from_flips
 from syndistill.training.config import OptimiserConfig, TrainingConfig
 from syndistill.training.loop import Trainer
 from syndistill.training.objective import GroundTruth

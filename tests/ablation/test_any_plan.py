@@ -8,15 +8,22 @@ import torch
 
 from syndistill.ablation import work
 from syndistill.ablation.backends import Inline
-from syndistill.ablation.jobs import jobs_of, parts_of
+from syndistill.ablation.jobs import Job, jobs_of, parts_of
 from syndistill.ablation.page import write_report
 from syndistill.ablation.plans import BUILT_IN, built_in_plans, chosen_plan
 from syndistill.ablation.rows import Rows
 from syndistill.ablation.runner import run_plan
 from syndistill.ablation.table import read_table
+from syndistill.distill.teacher import FrozenTeacher
 from syndistill.errors import SyndistillError
-from syndistill.models.networks import build, save_network
+from syndistill.models.networks import build, load_network, save_network
 
+FIRST_HASHES = {
+    "baseline": "92b37aafba6f6de9faaa01fe55c872579529943dcb952bac36ee3b78e6a74054",
+    "spatial": "07a35d2178b5f21dfc09426fb044d2133971b8cc304cc76e808a21da8f41e7c0",
+    "stage1-mean": "6c25c0cadb0ad75e1cb75cec7a259dda9cc8aa6fa4139ceb38fce443bc28bd02",
+}
+"""Of runs of ablation-d3, from the code that made the rows of the sweep of d=5."""
 JOINT = ["output=joint4", 'base.data.simulated.bases=["both"]']
 
 
@@ -171,3 +178,75 @@ def test_corrections_stand_above_the_page_and_in_the_place_of_what_they_withdraw
         assert "<b>Correction.</b>" in page
         published = Path(__file__).parents[2] / "docs" / f"{name.replace('-d3', '')}.md"
         assert published.read_text().replace(f"({published.stem}/", "(r/") == text
+
+
+def two_halves(**changes):
+    halves = {f"half-{start}": FUSED | {"start": start} for start in ("baseline", "stage1")}
+    return arms(**halves | changes)
+
+
+def test_baseline_half_then_fused_half(small_plan, tmp_path):
+    plan = small_plan(two_halves(), sweep("half-baseline", "half-stage1", "baseline"))
+    parts = {job.arm: parts_of(plan, job, tmp_path, {"teacher": "t"}) for job in jobs_of(plan) if job.seed == 1}
+    first, second = (part.run for part in parts["half-baseline"])
+    assert (first.kind, first.terms, first.fusion) == ("baseline", plan.base.terms, None)
+    assert (second.kind, second.terms.fused.weight) == ("stage2", 1.0)
+    assert second.start_from == str(parts["half-baseline"][0].student_file)
+    assert first.training.steps + second.training.steps == parts["baseline"][0].run.training.steps
+    assert len({part.hash for of_arm in parts.values() for part in of_arm}) == 5
+    with pytest.raises(SyndistillError, match="start=baseline needs a target"):
+        small_plan(arms(alone={"start": "baseline"}), sweep("alone"))
+
+
+@pytest.fixture
+def saved(teacher_path, tmp_path):
+    """Name -> a Student's file, as a baseline of the plan's Teacher leaves it; always the same weights."""
+
+    def make(name):
+        teacher = FrozenTeacher(load_network(teacher_path)[0])
+        said = {"run": {"kind": "baseline"}, "teacher_hash": teacher.key()}
+        torch.manual_seed(3)
+        save_network(tmp_path / name, build("flat-gru-5k", 3), said)
+        return str(tmp_path / name)
+
+    return make
+
+
+FUSED = {"target": "final", "terms.final.weight": 0.0, "terms.fused.weight": 1.0}
+
+
+def going_on(small_plan, path):
+    own = {"start_from": path}
+    changes = {"go-on": own, "go-on-fused": FUSED | own, "half-baseline": FUSED | {"start": "baseline"} | own}
+    return small_plan(arms(**changes), sweep(*changes))
+
+
+def test_students_begin_from_weights_that_a_run_knows_by_content(small_plan, saved, tmp_path):
+    plan, renamed = (going_on(small_plan, saved(name)) for name in ("mine.safetensors", "other.safetensors"))
+    keys = work.teacher_keys(plan)
+    parts = {job.arm: parts_of(plan, job, tmp_path, keys) for job in jobs_of(plan)}
+    first, second = parts["half-baseline"]
+    assert [part.run.start_from for part in (first, second)] == [str(tmp_path / "mine.safetensors"),
+                                                                str(first.student_file)]  # fmt: skip
+    assert [parts[arm][0].run.kind for arm in ("go-on", "go-on-fused")] == ["baseline", "stage2"]
+    work.check_tasks(plan, tmp_path, keys)
+    hashes = [[parts_of(p, job, tmp_path, keys)[-1].hash for job in jobs_of(p)] for p in (plan, renamed)]
+    assert hashes[0] == hashes[1]
+    fresh = small_plan(sweep("baseline"))
+    assert parts_of(fresh, jobs_of(fresh)[0], tmp_path, keys)[-1].hash not in hashes[0]
+    with pytest.raises(SyndistillError, match=r"go-on: .* is no Student after its baseline or stage 1"):
+        work.check_tasks(going_on(small_plan, plan.teacher), tmp_path, keys)
+
+
+@pytest.mark.slow(reason="it trains nine Students")
+def test_arms_that_begin_from_weights_are_done(small_plan, saved, tmp_path):
+    plan = going_on(small_plan, saved("mine.safetensors"))
+    assert not run_plan(plan, tmp_path / "sweep", Inline, accept_any_teacher=True).failed
+
+
+def test_a_run_s_hash_is_that_of_the_first_sweep_and_no_new_option_moves_it(tmp_path):
+    """What rows are known by: what is no default, the whole network and the whole fusion."""
+    plan = chosen_plan("ablation-d3", [])
+    keys = {"teacher": "t", "oracle": "o"}
+    found = {arm: parts_of(plan, Job("flat-gru-20k", arm, 1.0, 1), tmp_path, keys)[-1].hash for arm in FIRST_HASHES}
+    assert found == FIRST_HASHES

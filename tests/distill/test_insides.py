@@ -66,11 +66,14 @@ class Knowing:
         return self.plain(shots).logits_BKLC, (x.flatten(2) if self.flat else x) @ self.maps[shots.basis]
 
 
-def knowing_stage(folder, family, student_turned, teacher_turned, alike, loss="normalised_mse"):
+def knowing_stage(
+    folder, family, student_turned, teacher_turned, alike, loss="normalised_mse", projector="linear"
+):
     """(objective, its adapter, a batch of each basis)."""
     folder.mkdir(parents=True)
     teacher = teacher_of(teacher_turned)
-    feature = {"weight": 1.0, "share": None, "components": WIDTH, "every_rounds": 1, "loss": loss}
+    feature = {"weight": 1.0, "share": None, "components": WIDTH, "every_rounds": 1, "loss": loss,
+               "projector": projector}  # fmt: skip
     terms = Terms(labels={"weight": 0.0}, final={"weight": 0.0}, temporal=feature)
     run = stage1_run("given", family, terms=terms)
     config = config_from({"family": family, "distance": 3, **STUDENT_SIZES[family], "turn_x": student_turned})

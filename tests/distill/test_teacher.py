@@ -16,7 +16,7 @@ from syndistill.models.networks import weights_hash
 def test_a_frozen_network_offers_all_that_it_has(small, taught):
     network = small("transformer")
     teacher = FrozenTeacher(network)
-    assert teacher.offers == {"final", "readout", "spatial", "temporal", "ends"}
+    assert teacher.offers == {"final", "readout", "spatial", "temporal", "ends", "gradients", "answer_from"}
     assert teacher.key() == weights_hash(network)
     assert teacher.offers_signal("spatial.0")
     assert not teacher.offers_signal("spatial.1")  # it has one layer

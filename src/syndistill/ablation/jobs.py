@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,6 +14,7 @@ from syndistill.distill.fuse import FUSION_FILE, FuseRun, probe_training
 from syndistill.distill.fusion import FusionConfig
 from syndistill.distill.run import STUDENT_FILE, StudentRun
 from syndistill.distill.terms import Terms
+from syndistill.models.networks import load_network, weights_hash
 from syndistill.training.config import Strict, TrainingConfig
 
 Kind = Literal["baseline", "stage1", "fused", "stage2"]
@@ -24,6 +26,7 @@ FUSIONS: dict[Target, FusionConfig] = {
     "calibrated": FusionConfig(paths=("readout",), mode="nll"),
     "mean": FusionConfig(mode="mean"),
     "nll": FusionConfig(mode="nll"),
+    "per_shot": FusionConfig(mode="per_shot"),
 }
 
 RIVAL, OPTIMUM, TEACHER = "pymatching-correlated", "optimal", "teacher"
@@ -75,19 +78,28 @@ def parts_of(plan: Plan, job: Job, out: Path, teachers: Mapping[str, str]) -> li
     seed = job.seed + settings.seed_shift
     if settings.start == "scratch":
         training = _training(settings, steps, seed, decay=steps * 3 // 4)
-        return [_part(plan, job, settings.terms, _kind(settings), training, settings.target, out, teachers, None)]
+        kind = "stage2" if settings.start_from and settings.target != "none" else _kind(settings)
+        return [_part(plan, job, settings.terms, kind, training, settings.target, out, teachers, None)]
     first = _training(settings, steps // 2, seed, decay=0)
     second = _training(settings, steps - steps // 2, seed + SECOND_HALF, decay=steps - steps // 2)
-    half = _part(plan, job, plan.stage1, "stage1", first, "none", out, teachers, None)
+    terms = first_half(plan, settings)
+    half = _part(plan, job, terms, "stage1" if terms.goes_inside else "baseline", first, "none", out, teachers, None)
     return [half, _part(plan, job, settings.terms, "stage2", second, settings.target, out, teachers, half)]
 
 
+def first_half(plan: Plan, settings: Settings) -> Terms:
+    """What an arm of two halves learns from in the first."""
+    return plan.stage1 if settings.start == "stage1" else plan.base.terms
+
+
 def fuse_run(plan: Plan, target: Target) -> FuseRun:
-    probing = plan.probing
+    probing, fusion = plan.probing, FUSIONS[target]
+    if len(fusion.paths) > 1:  # the others are the Teacher's own logit
+        fusion = fusion.model_copy(update={"paths": probing.paths})
     return FuseRun(
         teacher=plan.teacher,
-        data=plan.base.data.simulated.model_copy(update={"labels": "sampled"}),
-        fusion=FUSIONS[target],
+        data=plan.base.data.simulated.model_copy(update={"labels": probing.labels}),
+        fusion=fusion,
         fit_shots=probing.fit_shots,
         report_shots=probing.report_shots,
         training=probe_training(probing.steps).model_copy(update={"threads": 1}),
@@ -129,17 +141,36 @@ def _part(
         data=settings.data,
         terms=terms,
         training=training,
-        start_from=str(earlier.student_file) if earlier else None,
+        start_from=str(earlier.student_file) if earlier else settings.start_from,
         fusion=str(fusion_folder(out, target) / FUSION_FILE) if target != "none" else None,
     )
-    content = run.model_dump(mode="json") | {
+    # Only what is no default: an option that comes later leaves the hash of every run without it, and its rows, as is.
+    content = run.model_dump(mode="json", exclude_defaults=True) | {
         "format": FORMAT,
+        "network": run.network.model_dump(mode="json"),
         "teacher": teachers[settings.asks],
-        "start_from": earlier.hash if earlier else None,
-        "fusion": fuse_run(plan, target).model_dump(mode="json", exclude={"teacher"}) if target != "none" else None,
+        "start_from": earlier.hash if earlier else _content_of(settings.start_from),
+        "fusion": _fusion_content(fuse_run(plan, target)) if target != "none" else None,
     }
     digest = digest_of(content)
     return Part(run, out / "runs" / digest[:16], digest)
+
+
+def _content_of(name: str | None) -> str | None:
+    """The hash of a network's weights."""
+    return None if name is None else _weights_of(name)
+
+
+@lru_cache(maxsize=16)
+def _weights_of(name: str) -> str:
+    return weights_hash(load_network(name)[0])
+
+
+def _fusion_content(run: FuseRun) -> dict[str, Any]:
+    """With the weights of other networks among its paths."""
+    content = run.model_dump(mode="json", exclude={"teacher"})
+    members = {path: _weights_of(name) for path, name in run.fusion.networks.items()}
+    return content | ({"networks": members} if members else {})
 
 
 def digest_of(content: Any) -> str:
@@ -149,7 +180,7 @@ def digest_of(content: Any) -> str:
 def _kind(settings: Settings) -> Kind:
     if settings.target != "none":
         return "fused"
-    return "stage1" if settings.terms.features or settings.terms.readout.weight else "baseline"
+    return "stage1" if settings.terms.goes_inside else "baseline"
 
 
 def _training(settings: Settings, steps: int, seed: int, decay: int) -> TrainingConfig:

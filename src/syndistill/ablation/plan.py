@@ -13,11 +13,13 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.distill.fuse import FitShots, ReportShots
+from syndistill.distill.fusion import DEFAULT_PATHS, FusionPath
 from syndistill.distill.student_data import StudentData
 from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import NetworkConfig, OutputForm
 from syndistill.models.networks import PRESETS, config_from, preset
+from syndistill.sampling.stream import Labels
 from syndistill.training.changes import changed, nearest
 from syndistill.training.config import (
     DEVICES,
@@ -37,7 +39,7 @@ PlanSeed = Annotated[int, Field(ge=0, lt=1 << 61)]
 Budget = Annotated[float, Field(gt=0, le=1000)]
 ContrastWeight = Annotated[float, Field(ge=-1000, le=1000)]
 Block = Literal["signals", "stages", "controls"]
-Target = Literal["none", "final", "calibrated", "mean", "nll"]
+Target = Literal["none", "final", "calibrated", "mean", "nll", "per_shot"]
 FORMAT: Literal[1] = 1
 
 LEAST_SEEDS = 3
@@ -49,11 +51,14 @@ class Settings(Strict):
 
     asks: Literal["teacher", "oracle"] = "teacher"
     """Who answers: the plan's Teacher, or the exact posterior of every end."""
-    start: Literal["scratch", "stage1"] = "scratch"
-    """stage1: the first half of the steps is stage 1 (`Plan.stage1`), the second half has these terms."""
+    start: Literal["scratch", "stage1", "baseline"] = "scratch"
+    """stage1: the first half of the steps is stage 1 (`Plan.stage1`), the second half has these terms; baseline: the
+    first half has the terms of the plan's base."""
+    start_from: Name | None = None
+    """A Student to begin from, shipped or a path, in place of fresh weights; a run knows it by its weights."""
     target: Target = "none"
     """What the fused term learns, at every end and line: the Teacher's own logits, the same with the temperature of
-    the least NLL, or z_fuse with equal weights, or with those of the least NLL."""
+    the least NLL, or z_fuse with equal weights, with those of the least NLL, or with a gate's for each shot."""
     seed_shift: PlanSeed = 0
     """Added to the seed of first weights and order of shots: another draw of the same thing."""
     steps_factor: float = Field(default=1.0, gt=0, le=1000)
@@ -70,8 +75,8 @@ class Settings(Strict):
     def _consistent(self) -> Settings:
         if (self.target == "none") == bool(self.terms.fused.weight):
             raise ValueError("target and terms.fused.weight belong together; set both or none")
-        if self.start == "stage1" and self.target == "none":
-            raise ValueError("start=stage1 needs a target for the second half")
+        if self.start != "scratch" and self.target == "none":
+            raise ValueError(f"start={self.start} needs a target for the second half")
         return self
 
 
@@ -117,8 +122,11 @@ class Sweep(Strict):
 
 
 class Probing(Strict):
-    """How the probes of z_fuse are trained."""
+    """How z_fuse is made, and its probes are trained."""
 
+    paths: tuple[FusionPath, ...] = DEFAULT_PATHS
+    labels: Labels = "sampled"
+    """That the probes learn from."""
     steps: Positive = 300
     fit_shots: FitShots = 8_192
     report_shots: ReportShots = 8_192

@@ -19,6 +19,7 @@ from syndistill.ablation.jobs import (
     Job,
     Part,
     cache_folder,
+    first_half,
     fuse_run,
     fusion_folder,
     jobs_of,
@@ -41,7 +42,7 @@ from syndistill.decoders.exact_teacher import ExactEveryEnd
 from syndistill.distill.fuse import FUSION_FILE, check_fuse, train_fusion
 from syndistill.distill.one_pass import fill_cache
 from syndistill.distill.road import is_finished
-from syndistill.distill.run import STUDENT_FILE, StudentRun, check_fit, student_hashes, train_student
+from syndistill.distill.run import STUDENT_FILE, StudentRun, check_fit, first_weights, student_hashes, train_student
 from syndistill.distill.stage import check_student_signals
 from syndistill.distill.teacher import Teacher
 from syndistill.errors import SyndistillError
@@ -104,7 +105,10 @@ def check_tasks(plan: Plan, out: Path, keys: Mapping[str, str]) -> None:
         if (job.student, job.arm) not in seen:
             seen.add((job.student, job.arm))
             teacher = teachers[plan.settings(job.arm).asks]
-            for part in _refused_as(f"{job.student} {job.arm}", partial(parts_of, plan, job, out, keys)):
+            parts = _refused_as(f"{job.student} {job.arm}", partial(parts_of, plan, job, out, keys))
+            if plan.settings(job.arm).start_from is not None:
+                _refused_as(f"{job.student} {job.arm}", partial(first_weights, parts[0].run, teacher))
+            for part in parts:
                 _refused_as(f"{job.student} {job.arm}", partial(_check_part, part.run, teacher))
     for experiment, _ in plan.experiments():
         _refused_as(f"judging {experiment}", experiment.circuit)
@@ -200,7 +204,7 @@ def do_cache(plan: Plan, asked: str, labels: str, out: Path) -> list[Score]:
     arms = [plan.settings(name) for name in dict.fromkeys(job.arm for job in jobs_of(plan))]
     arms = [arm for arm in arms if (arm.asks, arm.data.simulated.labels) == (asked, labels)]
     cached = [arm for arm in arms if arm.data.cached_shots]
-    terms = [arm.terms for arm in cached] + [plan.stage1 for arm in arms if arm.start == "stage1"][:1]
+    terms = [arm.terms for arm in cached] + [first_half(plan, arm) for arm in cached if arm.start != "scratch"]
     fusions = [fusion_folder(out, target) / FUSION_FILE for target in targets_of(plan)] if asked == "teacher" else []
     if cached:
         fill_cache(cached[0].data, _asked(plan, asked), cache_folder(out, asked, labels), terms, fusions, None, _silent)

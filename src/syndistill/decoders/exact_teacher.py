@@ -15,14 +15,13 @@ from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.layout import Layout
 from syndistill.circuits.placement import place_experiment
 from syndistill.decoders.optimal import ExactPosterior
+from syndistill.distill.losses import LEAST, posterior_logits
 from syndistill.distill.teacher import Answer, PosteriorTeacher, Teacher
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import OutputForm
 from syndistill.sampling.exact_labels import with_exact_labels
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stored import dem_of_circuit
-
-LEAST = 1e-15  # of a class probability, before its logarithm
 
 
 def exact_teacher(experiment: Experiment) -> PosteriorTeacher:
@@ -82,9 +81,4 @@ class ExactEveryEnd(Teacher):
                 "two_channel answers x and z, joint4 both"
             )
         experiment = Experiment(3, shots.rounds, shots.basis, self.noise, self.p)
-        posterior_BKLP = with_exact_labels(shots, experiment).posterior_BKLP
-        assert posterior_BKLP is not None
-        logs_BKLP = posterior_BKLP.double().clamp(min=LEAST).log()
-        if self.output == "joint4":  # I, X, Z, Y as patterns: bit 0 is the x line, flipped by Z and Y
-            return Answer(logs_BKLP[..., [0, 2, 1, 3]].float())
-        return Answer((logs_BKLP[..., 1:] - logs_BKLP[..., :1]).float())
+        return Answer(posterior_logits(with_exact_labels(shots, experiment), self.output))

@@ -14,9 +14,9 @@ import torch
 from pydantic import Field, model_validator
 
 from syndistill.distill.fuse_report import FUSED, SAME, best_temperature, fuse_report, mean_interval, nll_B, verdict_of
-from syndistill.distill.fusion import Fusion, FusionConfig, fit_weights, save_fusion
-from syndistill.distill.probes import PROBES, ProbeObjective, probe_width
-from syndistill.distill.student_data import Say, longest_rounds, require_sampled_labels, statistics_shots
+from syndistill.distill.fusion import Fusion, FusionConfig, fit_gate, fit_weights, members_of, save_fusion
+from syndistill.distill.probes import ProbeObjective, has_probe, probe_width
+from syndistill.distill.student_data import Say, longest_rounds, statistics_shots
 from syndistill.distill.teacher import FrozenTeacher, Teacher
 from syndistill.errors import SyndistillError
 from syndistill.models.device import usable_device
@@ -41,7 +41,11 @@ Look = dict[str, Any]
 
 
 class FuseRun(Strict):
-    """Everything that z_fuse depends on. All its shots are of the role "probe": no Student learns from them."""
+    """Everything that z_fuse depends on. All its shots are of the role "probe": no Student learns from them.
+
+    data.labels: what the probes learn beside the Teacher's posterior; weights are fitted, and all is judged, with drawn
+    labels.
+    """
 
     kind: Literal["fuse"] = "fuse"
     teacher: Name
@@ -59,15 +63,22 @@ class FuseRun(Strict):
     without a gain the rate falls to 0 over the last tenth."""
 
     @model_validator(mode="after")
-    def _sampled_labels(self) -> FuseRun:
-        require_sampled_labels(self.data)
+    def _limit_is_known(self) -> FuseRun:
+        if "exact" in self.fusion.paths and self.data.labels != "exact":
+            raise ValueError("the path exact is of shots with exact labels; set data.labels=exact (distance 3)")
         return self
+
+    def shots(self, seed: int, shots: int) -> list[Shots]:
+        """Batches to fit, look or judge on."""
+        labels: Literal["sampled", "exact"] = "exact" if "exact" in self.fusion.paths else "sampled"
+        return statistics_shots(self.data, seed, shots, "probe", labels)
 
 
 def check_fuse(run: FuseRun, teacher: Teacher) -> None:
     """All that can be refused before a file is written."""
     usable_device(run.training.device)
     teacher.require({"readout"} | {run.fusion.signal(path) for path in run.fusion.paths}, "the fuse stage")
+    members_of(run.fusion, teacher.layout, teacher.output)
     if teacher.layout.distance != run.data.distance:
         raise SyndistillError(
             f"the Teacher {run.teacher} is of distance {teacher.layout.distance}, data.distance is "
@@ -97,10 +108,13 @@ def _train(run: FuseRun, folder: Path, progress: Progress | None, say: Say, teac
     if looks and not stopped_improving(looks):
         say(f"the probes still improve after {run.training.steps:,} steps, all they may take: raise training.steps")
     say(f"fitting z_fuse on {run.fit_shots:,} shots, judging it on {run.report_shots:,} others")
-    fit = _Measured.of(fusion, teacher, statistics_shots(run.data, seed + 1, run.fit_shots, "probe"))
-    if run.fusion.mode == "nll":
+    fit = _Measured.of(fusion, teacher, run.shots(seed + 1, run.fit_shots))
+    if run.fusion.mode in ("nll", "per_shot"):
         fusion.weights_P.copy_(fit_weights(fit.logits_PBKLC, fit.labels_BKLO, run.fusion.negative))
-    judged = _Measured.of(fusion, teacher, statistics_shots(run.data, seed + 2, run.report_shots, "probe"))
+    if fusion.gate is not None:
+        fusion.gate.begin_at(fusion.weights_P)
+        fit_gate(fusion.gate, fit.logits_PBKLC, fit.labels_BKLO, seed)
+    judged = _Measured.of(fusion, teacher, run.shots(seed + 2, run.report_shots))
     report = judged.report(fusion, best_temperature(fit.final_BC(), fit.labels_BO()))
     # Weights are fitted over all ends and lines; held against a temperature of the last end alone they lost by that.
     every = judged.every_end(fusion, fit)
@@ -122,9 +136,9 @@ def _train(run: FuseRun, folder: Path, progress: Progress | None, say: Say, teac
 
 def _fresh_fusion(run: FuseRun, teacher: Teacher) -> Fusion:
     """Initial weights as a function of the seed alone."""
-    shots = statistics_shots(run.data, run.training.seed, 2, "probe")[0]
-    widths: dict[str, int] = {
-        path: probe_width(teacher, shots, run.fusion.signal(path)) for path in run.fusion.paths if path in PROBES
+    shots = run.shots(run.training.seed, 2)[0]
+    widths = {
+        path: probe_width(teacher, shots, run.fusion.signal(path)) for path in run.fusion.paths if has_probe(path)
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.training.seed)
@@ -140,9 +154,10 @@ def train_probes(
     """
     data, training, file = run.data, run.training, folder / LOOKS_FILE
     source = SimulatedSource(
-        data.distance, data.noise, data.bases, data.curriculum, training.batch_size, training.seed, role="probe"
-    )
-    held_out = statistics_shots(data, training.seed + 3, run.check_shots, "probe")
+        data.distance, data.noise, data.bases, data.curriculum, training.batch_size, training.seed, role="probe",
+        labels=data.labels,
+    )  # fmt: skip
+    held_out = run.shots(training.seed + 3, run.check_shots)
     objective = ProbeObjective(teacher)
     trainer = Trainer(fusion, objective, source, training, folder)  # type: ignore[arg-type]
     apart = max(1, training.steps // LOOKS)
@@ -212,7 +227,7 @@ class _Measured:
     def report(self, fusion: Fusion, temperature: float) -> dict[str, Any]:
         names = fusion.config.paths
         paths_PBC = self.logits_PBKLC[:, :, -1, 0]
-        fused_BC = torch.tensordot(fusion.weights_P, paths_PBC, 1)
+        fused_BC = fusion.fused(self.logits_PBKLC[:, :, -1:, :1]).detach()[:, 0, 0]
         weights = dict(zip(names, fusion.weights_P.tolist(), strict=True))
         named = {str(name): logits for name, logits in zip(names, paths_PBC, strict=True) if name != "readout"}
         return fuse_report(named, self.final_BC(), fused_BC, self.labels_BO(), temperature, weights)
@@ -220,7 +235,7 @@ class _Measured:
     def every_end(self, fusion: Fusion, fit: _Measured) -> dict[str, Any]:
         """The same NLL difference where stage 2 learns: the mean over ends and lines, per shot, T fitted there too."""
         temperature = best_temperature(fit.final_BKLC.flatten(0, 2), fit.labels_BKLO.flatten(0, 2))
-        fused_BKLC = torch.tensordot(fusion.weights_P, self.logits_PBKLC, 1)
+        fused_BKLC = fusion.fused(self.logits_PBKLC).detach()
         labels = self.labels_BKLO.flatten(0, 2)
         fused, calibrated = (
             nll_B(logits.flatten(0, 2), labels).view(len(logits), -1).mean(1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,32 +16,41 @@ from scipy.optimize import minimize
 from torch import nn
 
 from syndistill.circuits.layout import Layout
-from syndistill.distill.probes import PROBES
-from syndistill.distill.teacher import Answer, Teacher
+from syndistill.distill.losses import posterior_logits
+from syndistill.distill.probes import probe_of
+from syndistill.distill.teacher import Answer, FrozenTeacher, Teacher
 from syndistill.distill.terms import numbered
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import OutputForm
+from syndistill.models.networks import load_network
 from syndistill.models.tensors_file import load_tensors, save_tensors
 from syndistill.sampling.shots import Shots
 from syndistill.training.config import Strict
 from syndistill.training.objective import joint_class
 
 WHAT = "syndistill fusion"
-Path_ = Literal["transformer", "state", "readout"]
+GATE_WIDTH, GATE_RATE, GATE_STEPS, GATE_LOOK, GATE_PATIENCE = 16, 1e-2, 400, 10, 4
+LOGIT_SIZE = 4.0  # that the gate's inputs are of order 1
+NETWORK = "network:"
+FusionPath = Annotated[str, Field(pattern=r"^(transformer(\.\d{1,2})?|state(\.[1-9]\d?)?|readout|exact|network:.+)$")]
+DEFAULT_PATHS: tuple[str, ...] = ("transformer", "state", "readout")
 
 
 class FusionConfig(Strict):
     """Which paths, how large their probes are, and how their logits become one."""
 
-    paths: tuple[Path_, ...] = ("transformer", "state", "readout")
-    """transformer: a probe inside the pass over the last slice; state: one on the recurrent state; readout: the
-    Teacher's own logit."""
+    paths: tuple[FusionPath, ...] = DEFAULT_PATHS
+    """transformer: a probe inside the pass over the last slice, transformer.M: after layer M; state: one on the
+    recurrent state, state.N: also on those of the N rounds before; readout: the Teacher's own logit; network:NAME: the
+    logit of another network, such as an earlier leg or another seed; exact: the exact posterior, the limit (of shots
+    with labels=exact)."""
     layer: int | None = Field(default=None, ge=0, lt=64)
     """After which layer of the Teacher the transformer's probe reads; None: its middle one."""
     readout_width: int = Field(default=32, gt=0, le=4096)
     readout_layers: int = Field(default=1, ge=0, le=64)
-    mode: Literal["mean", "fixed", "nll"] = "nll"
-    """Weights of the paths: equal; `weights`; or those of the least NLL on shots of their own."""
+    mode: Literal["mean", "fixed", "nll", "per_shot"] = "nll"
+    """Weights of the paths: equal; `weights`; those of the least NLL on shots of their own; or those that a small gate
+    gives each shot, which begins with the latter and is trained on the same shots."""
     weights: tuple[Annotated[float, Field(ge=-100, le=100)], ...] = ()
     negative: bool = False
     """Whether fitted weights may be below 0."""
@@ -58,13 +67,53 @@ class FusionConfig(Strict):
 
     def signal(self, path: str) -> str:
         """What a path needs the Teacher to offer."""
-        return {"transformer": numbered("ends", self.layer), "state": "temporal", "readout": "readout"}[path]
+        kind, _, number = path.partition(".")
+        if kind == "transformer":
+            return numbered("ends", int(number) if number else self.layer)
+        return "temporal" if kind == "state" else "readout"
+
+    @property
+    def networks(self) -> dict[str, str]:
+        """The other networks among the paths, by path."""
+        return {path: path.removeprefix(NETWORK) for path in self.paths if path.startswith(NETWORK)}
+
+
+class PathGate(nn.Module):
+    """Weights of the paths, none below 0, from their own logits, for each shot, end, line and observable.
+
+    What the gate sees does not change where a line's label is turned: log-odds times the sign of their mean. Of four
+    classes it sees all paths' log probabilities.
+    """
+
+    def __init__(self, n_paths: int, output: OutputForm) -> None:
+        super().__init__()
+        self.joint = output == "joint4"
+        n_in = 4 * n_paths if self.joint else n_paths
+        self.network = nn.Sequential(nn.Linear(n_in, GATE_WIDTH), nn.GELU(), nn.Linear(GATE_WIDTH, n_paths))
+
+    def begin_at(self, weights_P: torch.Tensor) -> None:
+        """The same weights for every shot."""
+        last = self.network[-1]
+        assert isinstance(last, nn.Linear)
+        with torch.no_grad():
+            last.weight.zero_()
+            last.bias.copy_(weights_P.double().clamp(min=1e-3).expm1().log())  # softplus, undone
+
+    def forward(self, logits_PBKLC: torch.Tensor) -> torch.Tensor:
+        """z_fuse_BKLC."""
+        if self.joint:
+            seen = F.log_softmax(logits_PBKLC, -1).permute(1, 2, 3, 0, 4).flatten(-2)[..., None, :]
+        else:
+            seen = (logits_PBKLC * logits_PBKLC.mean(0).sign()).movedim(0, -1)
+        weights_PBKLC = F.softplus(self.network(seen / LOGIT_SIZE)).movedim(-1, 0)
+        return (weights_PBKLC * logits_PBKLC).sum(0)
 
 
 class Fusion(nn.Module):
     """Probes and weights: from shots and the Teacher's answer to z_fuse_BKLC = sum_p weights_P[p] logits of path p.
 
-    A joint4 output is fused on its four logits.
+    A joint4 output is fused on its four logits. members: the other networks among the paths, frozen, no part of the
+    state. Where there is a gate, weights_P are those that it began with.
     """
 
     weights_P: torch.Tensor
@@ -73,33 +122,96 @@ class Fusion(nn.Module):
         super().__init__()
         self.config, self.layout, self.output, self.widths = config, layout, output, widths
         self.wants = frozenset(config.signal(path) for path in config.paths)
-        self.probes = nn.ModuleDict(
-            {
-                path: PROBES[path](layout, widths[path], config.readout_width, config.readout_layers, output)
-                for path in config.paths
-                if path in PROBES
-            }
-        )
+        self.members = members_of(config, layout, output)
+        size = (config.readout_width, config.readout_layers, output)
+        probes = {_key(path): probe_of(path, layout, width, *size) for path, width in widths.items()}
+        self.probes = nn.ModuleDict(probes)
         n = len(config.paths)
+        self.gate = PathGate(n, output) if config.mode == "per_shot" else None
         self.register_buffer("weights_P", torch.tensor(config.weights or [1 / n] * n))
 
     def probe_logits(self, shots: Shots, answer: Answer) -> dict[str, torch.Tensor]:
-        return {path: probe(shots, answer.signals[self.config.signal(path)]) for path, probe in self.probes.items()}
+        return {
+            path: self.probes[_key(path)](shots, answer.signals[self.config.signal(path)])
+            for path in self.config.paths
+            if _key(path) in self.probes
+        }
 
     def path_logits(self, shots: Shots, answer: Answer) -> torch.Tensor:
         """logits_PBKLC in the order of the config's paths."""
         found = self.probe_logits(shots, answer) | {"readout": answer.logits_BKLC}
+        found |= {path: member.logits(shots) for path, member in self.members.items()}
+        if "exact" in self.config.paths:
+            found["exact"] = posterior_logits(shots, self.output)
         return torch.stack([found[path].float() for path in self.config.paths])
 
+    def fused(self, logits_PBKLC: torch.Tensor) -> torch.Tensor:
+        """z_fuse of the paths' logits, also of a part of the ends or lines."""
+        if self.gate is not None:
+            gated: torch.Tensor = self.gate(logits_PBKLC)
+            return gated
+        return torch.tensordot(self.weights_P, logits_PBKLC, 1)
+
     def forward(self, shots: Shots, answer: Answer) -> torch.Tensor:
-        return torch.tensordot(self.weights_P, self.path_logits(shots, answer), 1)
+        return self.fused(self.path_logits(shots, answer))
 
     def key(self, teacher: str) -> str:
         """A hash of everything that z_fuse depends on."""
         digest = hashlib.sha256(f"{teacher} {self.config.model_dump_json()}".encode())
+        for path, member in self.members.items():
+            digest.update(f"{path} {member.key()}".encode())
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+
+def _key(path: str) -> str:
+    """Of a path's probe: a module's name has no dot."""
+    return path.replace(".", "-")
+
+
+def members_of(config: FusionConfig, layout: Layout, output: OutputForm) -> dict[str, FrozenTeacher]:
+    """The other networks among the paths; SyndistillError for one of another distance or output."""
+    found = {}
+    for path, name in config.networks.items():
+        member = FrozenTeacher(load_network(name)[0])
+        if (member.layout, member.output) != (layout, output):
+            raise SyndistillError(
+                f"the path {path} is of distance {member.layout.distance} and output {member.output}, the Teacher of "
+                f"{layout.distance} and {output}; name a network of the Teacher's"
+            )
+        found[path] = member
+    return found
+
+
+class _Split(NamedTuple):
+    logits_PBKLC: torch.Tensor
+    labels_BKLO: torch.Tensor
+
+
+def fit_gate(gate: PathGate, logits_PBKLC: torch.Tensor, labels_BKLO: torch.Tensor, seed: int) -> None:
+    """Train on three quarters of the shots, keep what was best on the last quarter: what it began with, at worst."""
+    order_B = torch.randperm(len(labels_BKLO), generator=torch.Generator().manual_seed(seed))
+    n_learned = len(order_B) * 3 // 4
+    learned, held = (
+        _Split(logits_PBKLC[:, rows], labels_BKLO[rows]) for rows in (order_B[:n_learned], order_B[n_learned:])
+    )
+    optimiser = torch.optim.AdamW(gate.parameters(), lr=GATE_RATE)
+    best, kept, since = float("inf"), gate.state_dict(), 0
+    for step in range(GATE_STEPS):
+        if step % GATE_LOOK == 0:
+            with torch.no_grad():
+                loss = float(exact_label_loss(gate(held.logits_PBKLC), held.labels_BKLO).mean())
+            since = 0 if loss < best else since + 1
+            if since == 0:
+                best, kept = loss, {name: x.clone() for name, x in gate.state_dict().items()}
+            if since > GATE_PATIENCE:
+                break
+        optimiser.zero_grad()
+        with torch.enable_grad():
+            exact_label_loss(gate(learned.logits_PBKLC), learned.labels_BKLO).mean().backward()
+        optimiser.step()
+    gate.load_state_dict(kept)
 
 
 def fit_weights(logits_PBKLC: torch.Tensor, labels_BKLO: torch.Tensor, negative: bool = False) -> torch.Tensor:
@@ -133,7 +245,7 @@ def exact_label_loss(logits_BKLC: torch.Tensor, labels_BKLO: torch.Tensor) -> to
 
 def save_fusion(path: Path, fusion: Fusion, teacher: Teacher, said: dict[str, Any]) -> None:
     """Probes and weights in a file of their own, with the Teacher that they belong to and what was found of them."""
-    header = {
+    header: dict[str, object] = {
         "what": WHAT,
         "teacher": teacher.key(),
         "config": fusion.config.model_dump(mode="json"),
@@ -141,7 +253,7 @@ def save_fusion(path: Path, fusion: Fusion, teacher: Teacher, said: dict[str, An
         "output": fusion.output,
         "widths": fusion.widths,
         "said": said,
-    }
+    } | ({"networks": {path: member.key() for path, member in fusion.members.items()}} if fusion.members else {})
     save_tensors(path, fusion.state_dict(), header)
 
 
@@ -156,6 +268,8 @@ def load_fusion(path: Path, teacher: Teacher) -> tuple[Fusion, dict[str, Any]]:
     widths: dict[str, int] = header["widths"]  # type: ignore[assignment]
     with torch.random.fork_rng(devices=[]):
         fusion = Fusion(config, Layout(int(header["distance"])), header["output"], widths)  # type: ignore[arg-type, call-overload]
+    if {path: member.key() for path, member in fusion.members.items()} != header.get("networks", {}):
+        raise SyndistillError(f"{path} was fused with other weights of {', '.join(config.networks)}; run it anew")
     try:
         fusion.load_state_dict(tensors)
     except RuntimeError:

@@ -42,7 +42,7 @@ class Lessons:
         self.teacher, self.fusion = teacher, fusion
         self.statistics = dict(statistics or {})
         self.shuffled = [name for name, term in terms.features.items() if term.placebo == "shuffled"]
-        self.needs_logits = terms.final.weight > 0 or terms.readout.weight > 0
+        self.needs_logits = any(term.weight > 0 for term in (terms.final, terms.readout, terms.eyes))
         self.needs_fused = terms.fused.weight > 0
         if self.needs_fused and fusion is None:
             raise SyndistillError("the fused term needs a fusion; name the fuse stage's file, or set fused.weight=0")

@@ -6,12 +6,13 @@ Axes: B shots, K ends, L lines, C logit channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
-from syndistill.distill.features import FeatureLoss
+from syndistill.distill.features import EyesLoss, FeatureLoss
 from syndistill.distill.lessons import Lesson, Lessons
 from syndistill.distill.losses import posterior_divergence
 from syndistill.distill.targets import TaughtShots
@@ -27,9 +28,9 @@ __all__ = ["FinalTerm", "LabelTerm", "StudentObjective", "Terms", "gradient_shar
 MAIN = ("labels", "final", "fused")
 """The terms that say what the decision should be; feature terms are weighed against them."""
 SHARES_EVERY = 500  # steps between two measurements of the gradient shares that are logged
-HELD_EVERY = 50  # and between those that a held share follows
+HELD_EVERY = 50  # and between those that held shares and gates follow
 PULL = 0.25
-"""How far a held scale goes towards each measurement, in log: half of a change is followed within 120 steps."""
+"""How far a held scale (in log) or a gate goes towards each measurement: half of a change is followed in 120 steps."""
 
 Loss = Callable[[Outputs, TaughtShots, Lesson], torch.Tensor]
 
@@ -69,13 +70,36 @@ class HeldScales(torch.nn.Module):
                 log_scale += PULL * (math.log(self.shares[name] / share) - log_scale)
 
 
+class CosineGates(torch.nn.Module):
+    """max(0, cosine) of feature terms' gradients and the main terms', smoothed from the first step's on; saved and
+    resumed with the train-only modules. names: of the terms."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        super().__init__()
+        self.names = frozenset(names)
+        for name in self.names:
+            self.register_buffer(name, torch.ones((), dtype=torch.float64))
+
+    def of(self, name: str) -> float:
+        return float(self.get_buffer(name)) if name in self.names else 1.0
+
+    def follow(self, measured: Mapping[str, float], is_first: bool) -> None:
+        """measured: the cosines; the mean over the processes of a run counts. is_first: whether it is the first step,
+        before which a gate stands for nothing."""
+        for name in sorted(self.names & measured.keys()):
+            gate = self.get_buffer(name)
+            cosine = max(0.0, mean_over_processes(measured[name], gate.device))
+            gate += (1.0 if is_first else PULL) * (cosine - gate)
+
+
 class StudentObjective:
     """Weighted sum of the terms; logs each unweighted, and now and then the gradient shares.
 
     lessons: where targets come from (default: the Teacher's logits, live or in the batch). features: the losses of the
     feature terms that are on. scales: what makes a feature term's weight 1 its share (`weighting`), 1 where not given.
     gate: weight of each end in the readout term, by the number of rounds. steps: of the stage, for terms that fade
-    over a share of them. held: the scales of terms whose share is held, in place of `scales`.
+    over a share of them. held: the scales of terms whose share is held, in place of `scales`. gates: of terms that have
+    one. eyes: the loss of the eyes term, if that is on.
     """
 
     def __init__(
@@ -88,13 +112,17 @@ class StudentObjective:
         gate: Mapping[int, float] | None = None,
         steps: int = 0,
         held: HeldScales | None = None,
+        gates: CosineGates | None = None,
+        eyes: EyesLoss | None = None,
     ) -> None:
         self.lessons = lessons or Lessons(terms, teacher)
-        self.held = held
+        self.held, self.gates = held, gates
         self.needs_teacher = terms.needs_teacher
         features = features or {}
-        self.terms = _terms(terms, features, scales or {}, gate, steps)
+        self.terms = _terms(terms, features, scales or {}, gate, steps, eyes)
         self.sources = {name: features[name].source for name in terms.features}
+        if eyes is not None:
+            self.sources["eyes"] = eyes.source
         if not self.terms:
             raise SyndistillError("every term has weight 0; a Student needs something to learn from")
         if all(0 < term.fade_steps < steps for term in self.terms):
@@ -104,8 +132,8 @@ class StudentObjective:
     def __call__(self, model: DecoderNetwork, taught: TaughtShots) -> tuple[torch.Tensor, Values]:
         now = [term for term in self.terms if term.weight_at(taught.number) > 0]
         outputs, losses = self.losses(model, taught, now)
-        if self.held is not None and taught.number and taught.number % HELD_EVERY == 0:
-            self.held.follow(gradient_shares(model, {t.name: self._own_weight(t) * losses[t.name] for t in now}))
+        if taught.number % HELD_EVERY == 0:
+            self._follow(model, {t.name: self._own_weight(t) * losses[t.name] for t in now}, taught.number)
         values: Values = {"ler_last": wrong_at_last_end(outputs, taught.shots)}
         loss = torch.zeros((), device=outputs.logits_BKLC.device)
         for term in now:
@@ -115,7 +143,18 @@ class StudentObjective:
             weighted = {term.name: self._weight(term, taught.number) * losses[term.name] for term in now}
             shares = gradient_shares(model, weighted)
             self._shares = {f"share.{name}": torch.tensor(share) for name, share in shares.items()}
-        return loss, values | self._shares
+        gates = {} if self.gates is None else {f"gate.{n}": torch.tensor(self.gates.of(n)) for n in self.gates.names}
+        return loss, values | self._shares | gates
+
+    def _follow(self, model: DecoderNetwork, weighted: Mapping[str, torch.Tensor], step: int) -> None:
+        """Scales and gates after the gradients of this step. The first scales were measured at the stage's start."""
+        if self.gates is None and (self.held is None or step == 0):
+            return
+        against = gradients_against_main(model, weighted)
+        if self.held is not None and step:
+            self.held.follow({name: one.share for name, one in against.items()})
+        if self.gates is not None:
+            self.gates.follow({name: one.cosine for name, one in against.items()}, step == 0)
 
     def losses(
         self, model: DecoderNetwork, taught: TaughtShots, terms: Sequence[Term] | None = None
@@ -134,11 +173,24 @@ class StudentObjective:
 
     def _weight(self, term: Term, step: int) -> float:
         scale = self.held.scale(term.name) if self.held is not None and term.name in self.held.names else 1.0
-        return scale * term.weight_at(step)
+        gate = 1.0 if self.gates is None else self.gates.of(term.name)
+        return gate * scale * term.weight_at(step)
+
+
+class Against(NamedTuple):
+    """A term's gradient beside the main terms' together: norm over norm, and the cosine of their angle."""
+
+    share: float
+    cosine: float
 
 
 def gradient_shares(model: torch.nn.Module, weighted: Mapping[str, torch.Tensor]) -> dict[str, float]:
-    """Each term's gradient norm over the main terms' together, over those of the model's weights that it reaches.
+    """Each term's gradient norm over the main terms' together, as `gradients_against_main`."""
+    return {name: one.share for name, one in gradients_against_main(model, weighted).items()}
+
+
+def gradients_against_main(model: torch.nn.Module, weighted: Mapping[str, torch.Tensor]) -> dict[str, Against]:
+    """Each term's gradient against the main terms' together, over those of the model's weights that it reaches.
 
     Empty when there is no main term, or one without a gradient.
     """
@@ -148,14 +200,16 @@ def gradient_shares(model: torch.nn.Module, weighted: Mapping[str, torch.Tensor]
         for name, loss in weighted.items()
     }
     main = [gradients[name] for name in weighted if name in MAIN]
-    shares = {}
+    found = {}
     for name, own in gradients.items():
         reached = [i for i, g in enumerate(own) if g is not None]
-        together = [sum(g[i] for g in main if g[i] is not None) for i in reached]
-        reference = _norm([x for x in together if isinstance(x, torch.Tensor)])
+        together = {i: sum(g[i] for g in main if g[i] is not None) for i in reached}
+        both = [(own[i], x) for i, x in together.items() if isinstance(x, torch.Tensor)]
+        reference, norm = _norm([x for _, x in both]), _norm([g for g in own if g is not None])
         if reference > 0:
-            shares[name] = _norm([g for g in own if g is not None]) / reference
-    return shares
+            product = sum(float((g.float() * x.float()).sum()) for g, x in both)
+            found[name] = Against(norm / reference, product / (norm * reference) if norm else 0.0)
+    return found
 
 
 def _norm(tensors: list[torch.Tensor]) -> float:
@@ -168,6 +222,7 @@ def _terms(
     scales: Mapping[str, float],
     gate: Mapping[int, float] | None,
     steps: int,
+    eyes: EyesLoss | None,
 ) -> list[Term]:
     found = []
     if terms.labels.weight:
@@ -183,6 +238,8 @@ def _terms(
             raise SyndistillError(f"the {name} term has no adapter and statistics; prepare them first")
         weight = term.weight * scales.get(name, 1.0)
         found.append(Term(name, weight, _feature(name, features[name]), term.fades_over(steps)))
+    if eyes is not None:
+        found.append(Term("eyes", terms.eyes.weight, _eyes(eyes)))
     if terms.fused.weight:
         found.append(Term("fused", terms.fused.weight, _fused(terms.fused.temperature)))
     return found
@@ -232,6 +289,14 @@ def _fused(temperature: float) -> Loss:
     def loss(outputs: Outputs, _: TaughtShots, lesson: Lesson) -> torch.Tensor:
         assert lesson.fused_BKLC is not None
         return posterior_divergence(outputs.logits_BKLC, lesson.fused_BKLC, temperature).mean()
+
+    return loss
+
+
+def _eyes(eyes_loss: EyesLoss) -> Loss:
+    def loss(outputs: Outputs, taught: TaughtShots, lesson: Lesson) -> torch.Tensor:
+        assert lesson.teacher_BKLC is not None
+        return eyes_loss(outputs.signals[eyes_loss.source], taught, lesson.teacher_BKLC)
 
     return loss
 

@@ -29,6 +29,7 @@ from syndistill.files.tensors import read_sealed
 from syndistill.models.device import usable_device
 from syndistill.models.networks import load_network
 from syndistill.safe_files import write_json
+from syndistill.sampling.stream import Labels
 from syndistill.training.config import Name, Strict, TrainingConfig
 from syndistill.training.distributed import join_world
 from syndistill.training.loop import Progress
@@ -64,6 +65,8 @@ class Fuse(Strict):
     """Probes and z_fuse."""
 
     fusion: FusionConfig = FusionConfig()
+    labels: Labels = "sampled"
+    """That the probes learn from."""
     fit_shots: FitShots = 8192
     report_shots: ReportShots = 16384
     training: TrainingConfig
@@ -147,7 +150,7 @@ class RoadRun(Strict):
     def fuse_run(self) -> FuseRun:
         return FuseRun(
             teacher=self.teacher,
-            data=self.data.simulated.model_copy(update={"labels": "sampled"}),
+            data=self.data.simulated.model_copy(update={"labels": self.fuse.labels}),
             fusion=self.fuse.fusion,
             fit_shots=self.fuse.fit_shots,
             report_shots=self.fuse.report_shots,

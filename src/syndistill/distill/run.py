@@ -69,7 +69,7 @@ class StudentRun(Strict):
     def _stage_fits(self) -> StudentRun:
         terms = self.terms
         check_network_fits(self.network.distance, self.network.output, self.data.simulated)
-        if self.kind == "baseline" and (terms.features or terms.readout.weight):
+        if self.kind == "baseline" and terms.goes_inside:
             raise ValueError("a baseline learns from labels and final alone; the other signals are for kind=stage1")
         if self.kind not in ("fused", "stage2") and terms.fused.weight:
             raise ValueError("the fused term is for kind=stage2, or kind=fused from fresh weights")
@@ -124,7 +124,7 @@ def _train(
             f"WARNING: z_fuse is {found} the Teacher's calibrated final logit (see fuse_report.json); "
             f"{run.kind} learns from it all the same"
         )
-    measured = bool(run.terms.features) or run.terms.readout.gated
+    measured = bool(run.terms.features) or run.terms.readout.gated or run.terms.eyes.weight > 0
     shots = statistics_shots(run.data.simulated, run.data.cache_seed) if measured else []
     known = cached_statistics(run.terms, run.data, teacher, cache)
     statistics = stage_statistics(run.terms, teacher, shots, folder, known)
@@ -160,11 +160,17 @@ def student_start(run: StudentRun, teacher: Teacher) -> tuple[DecoderNetwork, Fu
     check_fit(run.network, teacher, run.teacher)
     teacher.require(run.terms.asked, f"{run.kind}")
     fusion, said = _fusion(run, teacher)
-    network = fresh_network(run.network, run.training.seed)
+    network = first_weights(run, teacher)
     check_student_signals(network, run.terms)
+    return network, fusion, said
+
+
+def first_weights(run: StudentRun, teacher: Teacher) -> DecoderNetwork:
+    """The Student as a run begins it: fresh, or with the weights of `start_from`."""
+    network = fresh_network(run.network, run.training.seed)
     if run.start_from is not None:
         _start(network, run, teacher)
-    return network, fusion, said
+    return network
 
 
 def check_fit(network: NetworkConfig, teacher: Teacher, name: str) -> None:
@@ -225,7 +231,7 @@ def _source(
     if not run.data.cached_shots:
         fresh = simulated(run.data, run.training.batch_size, run.training.seed, only_last=not every_end)
         return LiveSource(fresh, run.data.cut_rounds, every_end, run.data.ends if every_end else 0)
-    signals: list[CachedSignal] = [feature_signal(name, s) for name, s in statistics.items()]
+    signals: list[CachedSignal] = [feature_signal(name, statistics[name]) for name in run.terms.features]
     if fusion is not None:
         signals.append(fused_signal(fusion, teacher.key()))
     return cached_source(run.data, run.training, teacher, folder, signals, every_end, progress, say)

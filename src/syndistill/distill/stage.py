@@ -16,6 +16,7 @@ from torch import nn
 from syndistill.distill.features import (
     EVERY_BASIS,
     Adapter,
+    EyesLoss,
     FeatureLoss,
     needs_adapter,
     seeded_adapter,
@@ -23,8 +24,15 @@ from syndistill.distill.features import (
 )
 from syndistill.distill.fusion import Fusion
 from syndistill.distill.lessons import Lessons
-from syndistill.distill.objective import HeldScales, StudentObjective
-from syndistill.distill.statistics import TargetSpec, TargetStatistics, measure_targets, target_specs
+from syndistill.distill.objective import MAIN, CosineGates, HeldScales, StudentObjective
+from syndistill.distill.statistics import (
+    EYES,
+    WHOLE_STATE,
+    TargetSpec,
+    TargetStatistics,
+    measure_targets,
+    target_specs,
+)
 from syndistill.distill.targets import TaughtShots
 from syndistill.distill.teacher import Teacher
 from syndistill.distill.terms import Terms, numbered
@@ -37,7 +45,7 @@ from syndistill.sampling.stream import BatchSource
 from syndistill.training.config import TrainingConfig
 
 ADAPTERS_FILE = "adapters.safetensors"
-HELD = "held"  # beside the adapters, which have the names of terms
+HELD, GATES = "held", "gates"  # beside the adapters, which have the names of terms
 
 
 def stage_statistics(
@@ -47,8 +55,9 @@ def stage_statistics(
     folder: Path,
     known: Mapping[str, TargetStatistics] | None = None,
 ) -> dict[str, TargetStatistics]:
-    """Of the feature terms that are on, by name: as the folder holds them, or those known, or measured on `shots`."""
-    specs = target_specs(terms)
+    """Of the feature terms that are on, and of the Teacher's whole state for the eyes term, by name: as the folder
+    holds them, or those known, or measured on `shots`."""
+    specs = target_specs(terms) | ({EYES: WHOLE_STATE} if terms.eyes.weight else {})
     paths = {name: folder / f"targets-{name}.safetensors" for name in specs}
     if all(path.exists() for path in paths.values()):
         kept = {name: TargetStatistics.load(path) for name, path in paths.items()}
@@ -68,7 +77,8 @@ def stage_statistics(
 
 
 def _said(spec: TargetSpec) -> str:
-    return f"{spec.signal} reduced to {spec.components or 'as many as needed'}, every {spec.every_rounds} rounds"
+    kind = "" if spec.directions == "variance" else f" directions of {spec.directions}"
+    return f"{spec.signal} reduced to {spec.components or 'as many as needed'}{kind}, every {spec.every_rounds} rounds"
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +93,8 @@ class Stage:
     @property
     def extra(self) -> nn.ModuleDict | None:
         """All that exists in training only and is saved with its state; None where nothing is."""
-        held = {} if self.objective.held is None else {HELD: self.objective.held}
-        modules: dict[str, nn.Module] = {**self.adapters, **held}
+        measured = {HELD: self.objective.held, GATES: self.objective.gates}
+        modules: dict[str, nn.Module] = {**self.adapters, **{n: m for n, m in measured.items() if m is not None}}
         return nn.ModuleDict(modules) if modules else None
 
     def save_adapters(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
@@ -113,16 +123,22 @@ def prepare_stage(
     device = torch.device(training.device)
     network.to(device)
     sources = {name: student_signal(network, terms, name) for name in terms.features}
+    if terms.eyes.weight:
+        sources[EYES] = EyesLoss.source
     adapters = _adapters(terms, network, teacher, statistics, sources, shots, training.seed)
     orders = {basis: x.to(device) for basis, x in state_orders(network, _bases(shots)).items()}
     features = {
         name: FeatureLoss(
             term, sources[name], statistics[name].to(device), adapters[name].to(device) if name in adapters else None,
-            orders if name in adapters and not adapters[name].shared else None,
+            _orders_of(adapters.get(name), orders),
         )
         for name, term in terms.features.items()
     }  # fmt: skip
-    lessons = Lessons(terms, teacher, statistics, fusion)
+    eyes = None
+    if terms.eyes.weight:
+        adapter = adapters[EYES].to(device)
+        eyes = EyesLoss(terms.eyes, teacher, statistics[EYES].to(device), adapter, _orders_of(adapter, orders))
+    lessons = Lessons(terms, teacher, {name: statistics[name] for name in terms.features}, fusion)
     weighting = Weighting({}, None)
     if features or terms.readout.weight or terms.fused.weight:
         path = folder / WEIGHTS_FILE
@@ -136,16 +152,24 @@ def prepare_stage(
             weighting.save(path, {"student_signals": sources, **said})
     shares = {name: term.share for name, term in terms.features.items() if term.held and term.share is not None}
     fixed = {name: scale for name, scale in weighting.scales.items() if name not in shares}
+    gated = [name for name, term in terms.features.items() if term.gate == "cosine"]
+    if gated and not any(getattr(terms, name).weight for name in MAIN):
+        raise SyndistillError(
+            f"the gate of {', '.join(gated)} compares with labels, final and fused, which all have weight 0; give one "
+            f"of them a weight, or leave {gated[0]}.gate out"
+        )
     objective = StudentObjective(
         terms, teacher, lessons, features, fixed, weighting.gate, training.steps,
-        HeldScales(shares, weighting.scales) if shares else None,
+        HeldScales(shares, weighting.scales) if shares else None, CosineGates(gated) if gated else None, eyes,
     )  # fmt: skip
     return Stage(objective, adapters, sources)
 
 
 def check_student_signals(network: DecoderNetwork, terms: Terms) -> None:
-    """SyndistillError for a feature term that asks the Student for what it has not."""
+    """SyndistillError for a term that asks the Student for what it has not."""
     network.check_signals([student_signal(network, terms, name) for name in terms.features])
+    if terms.eyes.weight:
+        network.check_signals([EyesLoss.source])
 
 
 def student_signal(network: DecoderNetwork, terms: Terms, name: str) -> str:
@@ -183,12 +207,19 @@ def _adapters(
         student = tuple(inside[source].shape[2:])
         whole = answer.signals[statistics[name].spec.signal]
         target = (*whole.shape[2:-1], len(statistics[name].range_P))
-        if needs_adapter(terms.features[name].loss, student, target):
+        term = terms.features.get(name)
+        if term is None or needs_adapter(term.loss, student, target):
             # A state that is flat, or turned in some bases, means another thing in each of them.
             by_basis = len(student) < 2 or bool(state_orders(network, _bases(shots)))
             maps = _bases(shots) if by_basis else (EVERY_BASIS,)
-            found[name] = seeded_adapter(name, seed, student, target, maps)
+            projector = "linear" if term is None else term.projector
+            found[name] = seeded_adapter(name, seed, student, target, maps, projector)
     return found
+
+
+def _orders_of(adapter: Adapter | None, orders: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The orders of stabilisers that what an adapter fills has: only a flat state gives another than the layout's."""
+    return {} if adapter is None or adapter.shared or len(adapter.target_shape) < 2 else orders
 
 
 def _bases(shots: Sequence[Shots]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -26,22 +26,36 @@ HELD_VARIANCE = 0.95
 LEAST_STD = 1e-3
 """Of a channel's root mean square: what depends less than this on the shot is not blown up."""
 WHAT = "syndistill centred target statistics"
+LEAST_VARIANCE = 1e-6
+"""Of a direction, as a share of the largest: whitening does not blow up what is less."""
+GRADIENT_SHOTS = 32
+"""Asked at a time: a graph of 25 rounds at d=5 holds some 20 MB a shot."""
 HEADROOM = 1.25  # beyond the largest magnitude that was measured; what lies further is clipped
 CODES = 127
 
 
 class TargetSpec(NamedTuple):
-    """A signal and what to make of it (see `terms.FeatureTerm`)."""
+    """A signal and what to make of it (see `terms.FeatureTerm`). directions: "all" leaves it as wide as it is."""
 
     signal: str
     components: int
     every_rounds: int
+    directions: Literal["variance", "answer", "all"] = "variance"
+
+    def said(self) -> tuple[object, ...]:
+        """As files and hashes have it: those of principal directions are from before there were others."""
+        return tuple(self) if self.directions != "variance" else tuple(self)[:3]
+
+
+EYES = "eyes"
+WHOLE_STATE = TargetSpec("temporal", 0, 1, "all")
+"""What the Student's state is mapped to before the Teacher's readout looks at it."""
 
 
 def target_specs(terms: Terms) -> dict[str, TargetSpec]:
     """Of the feature terms that are on, by name."""
     return {
-        name: TargetSpec(terms.teacher_signal(name), term.components, term.every_rounds)
+        name: TargetSpec(terms.teacher_signal(name), term.components, term.every_rounds, term.directions)
         for name, term in terms.features.items()
     }
 
@@ -51,7 +65,9 @@ class TargetStatistics:
     """Target of a feature x: (x / std_D) @ directions_DP - centres[basis], clipped to +-range_P.
 
     centres: by basis, the mean of the first part over shots, (Q, S, P) or, of a flat feature, (Q, P). variance_P: of
-    the target's components over shots; in falling order. A cache keeps int8 codes of step range_P / 127, so live and
+    the target's components over shots; in falling order. Directions of the answer are those of the whitened feature in
+    which the Teacher's logit has the largest mean square of its gradient, and their variances are its shares: a
+    component counts as much as it moves the answer. A cache keeps int8 codes of step range_P / 127, so live and
     cached targets differ by half a step at most.
     """
 
@@ -80,6 +96,10 @@ class TargetStatistics:
         target = (x / self.std_D) @ self.directions_DP - measured[: x.shape[1]]
         return target.clamp(-self.range_P, self.range_P)
 
+    def whole(self, target_BQxP: torch.Tensor, basis: str) -> torch.Tensor:
+        """The signal of a target of all directions, its inverse but for the bounds."""
+        return (target_BQxP + self.centres[basis][: target_BQxP.shape[1]]) * self.std_D
+
     def encode(self, target_xP: torch.Tensor) -> torch.Tensor:
         """int8 codes."""
         return (target_xP * (CODES / self.range_P)).round().to(torch.int8)
@@ -93,7 +113,7 @@ class TargetStatistics:
 
     @property
     def held(self) -> float:
-        """Share of the standardised feature's variance over shots that the components hold."""
+        """Share of the standardised feature's variance over shots that the components hold, or of the answer's."""
         return float(self.variance_P.sum() / len(self.std_D))
 
     def to(self, device: torch.device | str) -> TargetStatistics:
@@ -101,13 +121,13 @@ class TargetStatistics:
 
     @property
     def sha256(self) -> str:
-        digest = hashlib.sha256(repr(tuple(self.spec)).encode())
+        digest = hashlib.sha256(repr(self.spec.said()).encode())
         for name, tensor in sorted(self._tensors().items()):
             digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
-        save_tensors(path, self._tensors(), {"what": WHAT, "spec": list(self.spec)})
+        save_tensors(path, self._tensors(), {"what": WHAT, "spec": list(self.spec.said())})
 
     @classmethod
     def load(cls, path: Path) -> TargetStatistics:
@@ -138,13 +158,20 @@ _NAMES, _CENTRE = ("std_D", "directions_DP", "variance_P", "range_P"), "centre."
 def measure_targets(
     teacher: Teacher, shots: Sequence[Shots], specs: Mapping[str, TargetSpec]
 ) -> dict[str, TargetStatistics]:
-    """Statistics of each named target over these batches of shots; two passes of the Teacher."""
+    """Statistics of each named target over these batches of shots; two passes of the Teacher, and a third one with
+    gradients for directions of the answer."""
     wanted = [spec.signal for spec in specs.values()]
     sums = {name: _Sums() for name in specs}
     for batch in shots:
         answer = teacher.answer(batch, wanted)
         for name, spec in specs.items():
             sums[name].add(answer.signals[spec.signal][:, :: spec.every_rounds], batch.basis)
+    if moving := {name: spec for name, spec in specs.items() if spec.directions == "answer"}:
+        generator = torch.Generator().manual_seed(0)
+        for part in (batch.take(rows) for batch in shots for rows in _slices(len(batch))):
+            gradients = _gradients(teacher, part, {spec.signal for spec in moving.values()}, generator)
+            for name, spec in moving.items():
+                sums[name].add_gradient(gradients[spec.signal][:, :: spec.every_rounds])
     found = {name: sums[name].reduce(spec) for name, spec in specs.items()}
     reach = {name: torch.zeros_like(statistics.range_P) for name, statistics in found.items()}
     for batch in shots:
@@ -158,11 +185,27 @@ def measure_targets(
     }
 
 
+def _slices(n_shots: int) -> list[slice]:
+    return [slice(start, start + GRADIENT_SHOTS) for start in range(0, n_shots, GRADIENT_SHOTS)]
+
+
+def _gradients(
+    teacher: Teacher, shots: Shots, want: set[str], generator: torch.Generator
+) -> dict[str, torch.Tensor]:
+    """Of the logits of all ends at once, each with a sign drawn by lot: the mean of their products is then the sum over
+    ends of each one's own, for the price of one pass. Of four classes only differences are an answer."""
+    channels = 4 if teacher.output == "joint4" else 2 if shots.basis == "both" else 1
+    size = (len(shots), len(shots.ends), channels)
+    signs_BKC = 2.0 * torch.randint(0, 2, size, generator=generator) - 1
+    return teacher.gradients(shots, want, signs_BKC - signs_BKC.mean(-1, keepdim=True) if channels == 4 else signs_BKC)
+
+
 class _Sums:
-    """Sums of a feature by basis and round, and of its products, float64."""
+    """Sums of a feature by basis and round, and of its products and its gradient's, float64."""
 
     def __init__(self) -> None:
         self.products_DD = torch.zeros(())
+        self.gradients_DD = torch.zeros(())
         self.of_group: dict[str, dict[int, tuple[int, torch.Tensor]]] = {}
 
     def add(self, x_BQxD: torch.Tensor, basis: str) -> None:
@@ -173,6 +216,10 @@ class _Sums:
         for q, sum_xD in enumerate(x_BQxD.sum(0)):
             n, before_xD = groups.get(q, (0, torch.zeros(())))
             groups[q] = (n + len(x_BQxD), before_xD + sum_xD)
+
+    def add_gradient(self, gradient_BQxD: torch.Tensor) -> None:
+        flat = gradient_BQxD.double().cpu().flatten(0, -2)
+        self.gradients_DD = self.gradients_DD + flat.T @ flat
 
     def reduce(self, spec: TargetSpec) -> TargetStatistics:
         sizes = [(n, sum_xD / n) for groups in self.of_group.values() for n, sum_xD in groups.values()]
@@ -185,12 +232,18 @@ class _Sums:
         # A channel that no shot moves has no target: it becomes 0, not noise blown up.
         least_D = (LEAST_STD**2 * self.products_DD.diagonal() / count).clamp(min=1e-12)
         std_D = covariance_DD.diagonal().maximum(least_D).sqrt()
-        variance_D, directions_DD = torch.linalg.eigh(covariance_DD / torch.outer(std_D, std_D))
-        variance_D, directions_DD = variance_D.flip(0).clamp(min=0), directions_DD.flip(1)
+        correlation_DD = covariance_DD / torch.outer(std_D, std_D)
+        if spec.directions == "all":
+            variance_D, directions_DD = correlation_DD.diagonal(), torch.eye(len(std_D), dtype=torch.float64)
+        elif spec.directions == "answer":
+            variance_D, directions_DD = _of_the_answer(correlation_DD, self.gradients_DD * torch.outer(std_D, std_D))
+        else:
+            variance_D, directions_DD = _falling(correlation_DD)
         # The sign of an eigenvector is anyone's choice: its largest entry is made positive.
         largest = directions_DD.gather(0, directions_DD.abs().argmax(0, keepdim=True))
         directions_DD = directions_DD * largest.sign()
-        n = spec.components or _components_that_hold(variance_D, HELD_VARIANCE)
+        whole = len(std_D) if spec.directions == "all" else _components_that_hold(variance_D, HELD_VARIANCE)
+        n = spec.components or whole
         if n > len(std_D):
             raise SyndistillError(
                 f"{n} components asked of the signal {spec.signal}, which is {len(std_D)} wide; ask for fewer, or 0"
@@ -203,6 +256,30 @@ class _Sums:
         return TargetStatistics(
             spec, std_D.float(), directions_DP.float(), variance_D[:n].float(), unbounded, centres
         )
+
+
+def _falling(matrix_DD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Eigenvalues in falling order, none below 0, and the eigenvectors as columns."""
+    values_D, vectors_DD = torch.linalg.eigh(matrix_DD)
+    return values_D.flip(0).clamp(min=0), vectors_DD.flip(1)
+
+
+def _of_the_answer(correlation_DD: torch.Tensor, gradients_DD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(variances, directions) for a standardised feature u and the products of the logit's gradient in u.
+
+    In w = C^-1/2 u, C the correlation of u, every direction has variance 1, and the gradient is C^1/2 times that in u:
+    its eigenvectors say how far the logit moves where the feature does as usual. Their shares of the whole, times D,
+    become the components' variances. Directions in which C has nothing are left out.
+    """
+    values_D, vectors_DD = _falling(correlation_DD)
+    root_D = values_D.sqrt()
+    inverse_D = torch.where(values_D > LEAST_VARIANCE * values_D[0], 1 / root_D.clamp(min=1e-12), 0.0)
+    root_DD, inverse_DD = (vectors_DD * x_D @ vectors_DD.T for x_D in (root_D, inverse_D))
+    moved_D, axes_DD = _falling(root_DD @ gradients_DD @ root_DD)
+    if moved_D.sum() == 0:
+        raise SyndistillError("the Teacher's answer does not depend on this signal; take directions=variance")
+    variance_D = len(moved_D) * moved_D / moved_D.sum()
+    return variance_D, inverse_DD @ axes_DD * variance_D.sqrt()
 
 
 def _components_that_hold(variance_D: torch.Tensor, share: float) -> int:

@@ -25,7 +25,7 @@ from syndistill.distill.terms import Where
 from syndistill.distill.unsure import Unsure, UnsureSource
 from syndistill.safe_files import LOCK_FILE, locked, remove_stale
 from syndistill.sampling.shots import Shots
-from syndistill.sampling.stream import SimulatedSource
+from syndistill.sampling.stream import Labels, SimulatedSource
 from syndistill.training.config import DataConfig, Number, Rounds, RoundsPhase, Seed, Strict, TrainingConfig
 from syndistill.training.distributed import ALONE, World, join_world, wait_for_all
 
@@ -73,12 +73,6 @@ class StudentData(Strict):
         return self
 
 
-def require_sampled_labels(data: DataConfig) -> None:
-    """Others would be ignored here, so they are refused."""
-    if data.labels != "sampled":
-        raise ValueError("labels are sampled here; others are for a Teacher's training")
-
-
 class LiveSource:
     """Fresh shots, the Teacher to be asked by the objective."""
 
@@ -111,7 +105,9 @@ def longest_rounds(data: DataConfig) -> int:
     return max(r for phase in data.curriculum.rounds for r in phase.rounds)
 
 
-def statistics_shots(data: DataConfig, seed: int, shots: int = 0, role: str = "select") -> list[Shots]:
+def statistics_shots(
+    data: DataConfig, seed: int, shots: int = 0, role: str = "select", labels: Labels = "sampled"
+) -> list[Shots]:
     """Batches of the longest experiments, of a role of their own: what statistics and gates are measured on.
 
     shots: 0 for the usual number.
@@ -121,8 +117,9 @@ def statistics_shots(data: DataConfig, seed: int, shots: int = 0, role: str = "s
     schedule = data.curriculum.model_copy(update={"rounds": phases, "rates_per_chunk": STATISTICS_RATES})
     n_batches = len(data.bases) * -(-shots // (512 * len(data.bases)))
     source = SimulatedSource(
-        data.distance, data.noise, data.bases, schedule, 512, seed, batches_per_chunk=n_batches, role=role
-    )
+        data.distance, data.noise, data.bases, schedule, 512, seed, batches_per_chunk=n_batches, role=role,
+        labels=labels,
+    )  # fmt: skip
     return source.chunk(0)
 
 

@@ -17,7 +17,14 @@ import torch
 from syndistill.circuits.layout import Layout
 from syndistill.distill.terms import UNTRAINED
 from syndistill.errors import SyndistillError
-from syndistill.models.contract import DecoderNetwork, OutputForm
+from syndistill.models.contract import (
+    DecoderNetwork,
+    OutputForm,
+    State,
+    TurnableNetwork,
+    defined_only,
+    event_history,
+)
 from syndistill.models.networks import weights_hash
 from syndistill.sampling.shots import Shots
 from syndistill.training.config import Precision
@@ -30,6 +37,8 @@ BF16 = "-bf16"
 """Behind the hash of weights that answer in bf16: another Teacher for a cache, the same for a Student's next stage."""
 OUTPUTS = frozenset({"final", "readout"})
 """Names that are answered by logits, not by tensors of their own."""
+GRADIENTS, ANSWER_FROM = "gradients", "answer_from"
+"""What a Teacher offers that has the method of this name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +56,9 @@ class Teacher(ABC):
     """To bring a Teacher of one's own: say what it offers, what it is, and answer.
 
     offers: out of "final" (the logit of the last end and the experiment's line), "readout" (of every end and line),
-    "spatial" (B, R, S, D), "temporal" (B, R, S, D) and "ends" (B, K, S, D), as `DecoderNetwork.signals_offered` says.
-    Stabilisers stand in the order of `layout`, which Teacher and Student share.
+    "spatial" (B, R, S, D), "temporal" (B, R, S, D) and "ends" (B, K, S, D), as `DecoderNetwork.signals_offered` says;
+    and "gradients" and "answer_from" where it has the methods of these names. Stabilisers stand in the order of
+    `layout`, which Teacher and Student share.
     """
 
     offers: frozenset[str]
@@ -62,6 +72,15 @@ class Teacher(ABC):
     @abstractmethod
     def answer(self, shots: Shots, want: Collection[str] = ()) -> Answer:
         """Logits, and the wanted hidden states; without gradients. `want` names only what is offered."""
+
+    def gradients(self, shots: Shots, want: Collection[str], towards_BKC: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Of sum(towards * logits of the experiment's line) with respect to each wanted signal, in the signal's shape:
+        how far the answers move where the signal does, in its round and through all later ones."""
+        raise NotImplementedError(f"{type(self).__name__} offers no {GRADIENTS}")
+
+    def answer_from(self, shots: Shots, states_BKSD: torch.Tensor) -> torch.Tensor:
+        """logits_BKLC, had "temporal" been this after the round of each end; gradients flow into the states alone."""
+        raise NotImplementedError(f"{type(self).__name__} offers no {ANSWER_FROM}")
 
     def logits(self, shots: Shots) -> torch.Tensor:
         """The logits alone, float32 (B, K, L, C)."""
@@ -97,7 +116,8 @@ class FrozenTeacher(Teacher):
         if precision == "bf16":
             warn_if_emulated(precision, next(network.parameters()).device)
             self.network.compile_blocks()
-        self.offers = OUTPUTS | network.signals_offered
+        can = {ANSWER_FROM, GRADIENTS} if network.shows_the_way else {ANSWER_FROM}
+        self.offers = OUTPUTS | network.signals_offered | can
         self.layout = network.layout
         self.output = network.config.output
         self._compiled = precision == "bf16"
@@ -108,7 +128,7 @@ class FrozenTeacher(Teacher):
         return self._key
 
     def offers_signal(self, name: str) -> bool:
-        return name in OUTPUTS or self.network.offers_signal(name.removeprefix(UNTRAINED))
+        return name in self.offers or self.network.offers_signal(name.removeprefix(UNTRAINED))
 
     def prepare_for_many(self) -> None:
         """Compile where there is a compiler; at d=5 1.4 times the shots per second of one core."""
@@ -131,19 +151,69 @@ class FrozenTeacher(Teacher):
         self.network.to(shots.events_BRS.device)
         untrained = [name.removeprefix(UNTRAINED) for name in want if name.startswith(UNTRAINED)]
         wanted = [n for n in want if n not in OUTPUTS and not n.startswith(UNTRAINED)]
-        with torch.autocast(shots.events_BRS.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        with self._autocast(shots):
             outputs = self.network(shots, wanted)
         signals = {name: x.float() for name, x in outputs.signals.items()}
-        return Answer(outputs.logits_BKLC.float(), signals | self._of_untrained(shots, untrained))
+        if untrained:
+            fresh = self._untrained_on(shots)
+            found = fresh(shots.only_last_end(), untrained).signals  # those of the rounds do not know the ends
+            signals |= {UNTRAINED + name: x.float() for name, x in found.items()}
+        return Answer(outputs.logits_BKLC.float(), signals)
 
-    def _of_untrained(self, shots: Shots, want: list[str]) -> dict[str, torch.Tensor]:
-        if not want:
-            return {}
+    def gradients(self, shots: Shots, want: Collection[str], towards_BKC: torch.Tensor) -> dict[str, torch.Tensor]:
+        device = shots.events_BRS.device
+        untrained = [name for name in want if name.startswith(UNTRAINED)]
+        found: dict[str, torch.Tensor] = {}
+        for names in (sorted(set(want) - {*untrained}), untrained):
+            if names:
+                network = self._untrained_on(shots) if names is untrained else self.network.to(device)
+                with self._autocast(shots):
+                    own = _gradients(network, shots, [n.removeprefix(UNTRAINED) for n in names], towards_BKC.to(device))
+                found |= {name: own[name.removeprefix(UNTRAINED)] for name in names}
+        return found
+
+    def answer_from(self, shots: Shots, states_BKSD: torch.Tensor) -> torch.Tensor:
+        network = self.network.to(shots.events_BRS.device)
+        framed = defined_only(shots)
+        if isinstance(network, TurnableNetwork):
+            framed = network.framed_shots(framed)
+            if states_BKSD.ndim == 4:  # a flat state has no order of stabilisers
+                states_BKSD = network.framed(states_BKSD.transpose(-1, -2), shots.basis).transpose(-1, -2)
+        parity_BRS, _, _, _ = event_history(framed)
+        logits = []
+        with self._autocast(shots):
+            for k, end in enumerate(shots.ends):
+                parity_BS, events_BS = parity_BRS[:, end - 1], framed.events_BRS[:, end - 1]
+                state = State(shots.basis, end, states_BKSD[:, k], parity_BS, events_BS)
+                logits.append(network.readout(state, shots.last_BKS[:, k]))
+        return torch.stack(logits, 1).float()
+
+    def _autocast(self, shots: Shots) -> torch.autocast:
+        return torch.autocast(shots.events_BRS.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def _untrained_on(self, shots: Shots) -> DecoderNetwork:
         if self._untrained is None:
             self._untrained = fresh_network(self.network.config, 0).eval().requires_grad_(False)
-        self._untrained.to(shots.events_BRS.device)
-        signals = self._untrained(shots.only_last_end(), want).signals  # those of the rounds do not know the ends
-        return {UNTRAINED + name: x.float() for name, x in signals.items()}
+        return self._untrained.to(shots.events_BRS.device)
+
+
+@torch.enable_grad()
+def _gradients(
+    network: DecoderNetwork, shots: Shots, want: list[str], towards_BKC: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """As `Teacher.gradients`, of a network that shows the way; its weights get none."""
+    network.requires_grad_(True)  # so that there is a graph
+    try:
+        outputs = network(shots, want)
+        aim = (outputs.logits_BKLC[:, :, 0] * towards_BKC).sum()
+        parts = [x for name in want for x in outputs.on_the_way[name]]
+        found = iter(torch.autograd.grad(aim, parts, allow_unused=True, materialize_grads=True))
+    finally:
+        network.requires_grad_(False)
+    gradients = {name: torch.stack([next(found) for _ in outputs.on_the_way[name]], 1).float() for name in want}
+    if isinstance(network, TurnableNetwork):
+        return {name: network.unframed(x, shots.basis, axis=-2) for name, x in gradients.items()}
+    return gradients
 
 
 class PosteriorTeacher(Teacher):

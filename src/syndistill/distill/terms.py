@@ -12,7 +12,9 @@ from pydantic import Field, model_validator
 from syndistill.training.config import Number, Rounds, Share, Strict, Temperature, Weight
 
 Where = Literal["last", "every"]
-FeatureLossName = Literal["normalised_mse", "cosine", "gram"]
+FeatureLossName = Literal["normalised_mse", "log4", "cosine", "gram", "gram_shots"]
+Directions = Literal["variance", "answer"]
+Projector = Literal["linear", "orthogonal", "ensemble"]
 Placebo = Literal["none", "shuffled", "random"]
 UNTRAINED = "untrained."
 """Before a signal's name: that of the same network with fresh weights."""
@@ -53,7 +55,7 @@ class FusedTerm(Strict):
 
 
 class FeatureTerm(Strict):
-    """Hold the Student's hidden states against the Teacher's, standardised and reduced to principal components."""
+    """Hold the Student's hidden states against the Teacher's, standardised and reduced to a few directions."""
 
     weight: Weight = 0.0
     share: float | None = Field(default=0.2, gt=0, le=1000)
@@ -63,8 +65,16 @@ class FeatureTerm(Strict):
     """Whether the share is measured again every 50 steps, smoothed, and held: the main terms' gradient falls as they
     are learned, so that a weight that is fixed grows in share."""
     loss: FeatureLossName = "normalised_mse"
+    gate: Literal["none", "cosine"] = "none"
+    """cosine: the weight counts max(0, cosine of the term's gradient and the main terms'), measured every 50 steps and
+    smoothed: where the two oppose each other, the feature gives way."""
+    projector: Projector = "linear"
+    """The train-only map from the Student's state: any linear one, one that can only turn and scale (orthogonal), or
+    the mean of three linear ones (ensemble)."""
     components: int = Field(default=8, ge=0, le=4096)
-    """Principal directions of the target; 0: as many as hold 95 % of its variance."""
+    """Directions of the target; 0: as many as hold 95 % of its variance, or of what moves the answer."""
+    directions: Directions = "variance"
+    """variance: the principal ones. answer: those that the Teacher's logit is most sensitive to."""
     every_rounds: Rounds = 2
     """Rounds 1, 1 + every_rounds, ... are compared."""
     fade_steps: Number = 0
@@ -79,6 +89,8 @@ class FeatureTerm(Strict):
     def _consistent(self) -> Self:
         if self.held and self.share is None:
             raise ValueError("held keeps a share; give one, or leave held out")
+        if self.loss == "gram_shots" and self.projector != "linear":
+            raise ValueError("gram_shots compares shots with shots, whatever their widths; leave projector out")
         if self.fade and self.fade_steps:
             raise ValueError("fade and fade_steps say the same; give one of them")
         return self
@@ -97,6 +109,15 @@ class SpatialTerm(FeatureTerm):
     """Likewise of the Student, for families that number theirs."""
 
 
+class EyesTerm(Strict):
+    """Divergence from the Teacher's posterior of what its own frozen readout says when it is given the Student's state
+    in place of its own, through a train-only linear map: what does not matter to the answer costs nothing."""
+
+    weight: Weight = 0.0
+    temperature: Temperature = 1.0
+    where: Where = "last"
+
+
 class Terms(Strict):
     """Everything that a Student can learn from; the defaults are the baseline's."""
 
@@ -106,6 +127,7 @@ class Terms(Strict):
     spatial: SpatialTerm = SpatialTerm()
     temporal: FeatureTerm = FeatureTerm()
     fused: FusedTerm = FusedTerm()
+    eyes: EyesTerm = EyesTerm()
 
     @property
     def features(self) -> dict[str, FeatureTerm]:
@@ -121,11 +143,20 @@ class Terms(Strict):
 
     @property
     def asked(self) -> frozenset[str]:
-        """Every signal that a Teacher must offer, but what the fusion wants."""
-        names = {"final"} if self.final.weight else set()
-        if self.readout.weight or (self.final.weight and self.final.where == "every"):
+        """Everything that a Teacher must offer, but what the fusion wants."""
+        names = {"final"} if self.final.weight or self.eyes.weight else set()
+        if self.readout.weight or any(t.weight and t.where == "every" for t in (self.final, self.eyes)):
             names.add("readout")
+        if self.eyes.weight:
+            names |= {"temporal", "answer_from"}
+        if any(term.directions == "answer" for term in self.features.values()):
+            names.add("gradients")
         return frozenset(names | {self.teacher_signal(name) for name in self.features})
+
+    @property
+    def goes_inside(self) -> bool:
+        """Whether something is learned that a black box does not say."""
+        return bool(self.features) or self.readout.weight > 0 or self.eyes.weight > 0
 
     @property
     def needs_teacher(self) -> bool:
@@ -134,7 +165,8 @@ class Terms(Strict):
     @property
     def needs_every_end(self) -> bool:
         """Whether the ends before the last one are looked at."""
-        where_every = any(term.weight > 0 and term.where == "every" for term in (self.labels, self.final))
+        looked_at = (self.labels, self.final, self.eyes)
+        where_every = any(term.weight > 0 and term.where == "every" for term in looked_at)
         return where_every or self.readout.weight > 0 or self.fused.weight > 0
 
 

@@ -57,11 +57,17 @@ class State:
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """logits_BKLC for every end and line; next_BRS: logits of the next round's events, or None; signals by name."""
+    """logits_BKLC for every end and line; next_BRS: logits of the next round's events, or None; signals by name.
+
+    on_the_way: the parts (B, S, D) that the wanted "spatial" and "temporal" are stacked of, a round each, in the
+    network's own order of stabilisers: the logits depend on these very tensors, so that a gradient can be taken with
+    respect to them. Of families that `shows_the_way`.
+    """
 
     logits_BKLC: torch.Tensor
     next_BRS: torch.Tensor | None = None
     signals: dict[str, torch.Tensor] = field(default_factory=dict)
+    on_the_way: dict[str, list[torch.Tensor]] = field(default_factory=dict)
 
 
 class DecoderNetwork(nn.Module, ABC):
@@ -80,6 +86,8 @@ class DecoderNetwork(nn.Module, ABC):
     another tensor; ends: what spatial is, in the pass over the last slice, (B, K, S, D). The first two are
     (B, R, S, D), or (B, R, D) where a family keeps no state per stabiliser.
     """
+    shows_the_way: ClassVar[bool] = False
+    """Whether `forward` gives `Outputs.on_the_way`."""
 
     @abstractmethod
     def init_state(self, batch: int, basis: str) -> State:

@@ -136,6 +136,7 @@ class SyndromeTransformer(TurnableNetwork):
     config: TransformerConfig
     signals_offered: ClassVar[frozenset[str]] = frozenset({"spatial", "temporal", "ends"})
     compiled = False
+    shows_the_way: ClassVar[bool] = True
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -232,7 +233,8 @@ class SyndromeTransformer(TurnableNetwork):
             signals["temporal"] = states_BRSD
         next_BRS = self.unframed(self.next_events(states_BRSD).squeeze(-1), shots.basis)
         signals = {name: self.unframed(signal, shots.basis, axis=-2) for name, signal in signals.items()}
-        return Outputs(logits_BKLC, next_BRS, signals)
+        on_the_way = {"temporal": states} | {name: [i[m] for i in inside] for name, m in wanted["spatial"].items()}
+        return Outputs(logits_BKLC, next_BRS, signals, {n: x for n, x in on_the_way.items() if n in want_signals})
 
     def _decide(
         self, mixed_NSD: torch.Tensor, rounds_N: torch.Tensor, parity_NS: torch.Tensor, basis: str
