@@ -14,7 +14,7 @@ from syndistill.training.config import Curriculum, DataConfig, OptimiserConfig, 
 
 ROUNDS = 9
 LABELS_ALONE_D5 = "results/networks/local-d5-labels.safetensors"
-"""A local GRU after 8.5 M drawn labels: recipe local-d5-30k and a second leg (docs/experiments.md, 2026-11-26)."""
+"""A local GRU after 8.5 M drawn labels: recipe local-d5-30k and a second leg (docs/log/2026-11-26.md)."""
 TAUGHT_D5 = "results/networks/local-d5-30k.safetensors"
 """After the recipe local-d5-taught-30k."""
 TAUGHT_AGAIN_D5 = "results/networks/local-d5-again.safetensors"
