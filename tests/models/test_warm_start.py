@@ -47,3 +47,10 @@ def test_a_network_that_is_not_turned_begins_one_that_is(make_network, distance)
     assert torch.equal(target.turned_D, torch.zeros_like(target.turned_D))
     assert torch.equal(target.embedder.index_SD[0], source.embedder.index_SD[0])
     assert not can_begin(make_network("transformer", width=24), target)
+
+
+def test_a_network_of_lines_that_answer_alone_begins_one_whose_lines_agree(make_network):
+    source, target = make_network("transformer"), make_network("transformer", distance=5, agree_lines=True)
+    assert can_begin(source, target)
+    target.load_state_dict(carried_over(source, target))
+    assert torch.equal(target.line_readout.logit.weight, source.line_readout.logit.weight)

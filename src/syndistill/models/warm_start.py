@@ -14,10 +14,13 @@ from syndistill.models.contract import DecoderNetwork
 
 
 def can_begin(source: DecoderNetwork, target: DecoderNetwork) -> bool:
-    """Whether `source` is the same network as `target` but for its distance and for not being turned yet."""
+    """Whether `source` is the same network as `target` but for its distance, for not being turned yet, and for whether
+    its lines agree, which takes no weight."""
     free = {"distance": target.config.distance}
     if getattr(target.config, "turn_x", False):
         free["turn_x"] = True
+    if hasattr(target.config, "agree_lines"):
+        free["agree_lines"] = target.config.agree_lines
     return bool(source.config.model_copy(update=free) == target.config)
 
 
