@@ -15,7 +15,7 @@ from syndistill.models.saving import load_network, save_network, weights_hash
 from syndistill.recipes import console, gated, recipe
 from syndistill.recipes.choose import chosen_distillation
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "distillation.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "distil.md"
 TINY_TRAINING = {"steps": 3, "batch_size": 32, "threads": 1, "log_every": 1}
 CONTROL = ["--set", f"no_kd={json.dumps(TINY_TRAINING)}"]
 GO = ("--accept-any-teacher",)

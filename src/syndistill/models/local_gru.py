@@ -1,7 +1,8 @@
 """Student family: a GRU whose state sits at the stabilisers and hears its neighbours alone; all share their weights.
 
 With its weights written out per stabiliser it is the flat GRU with a sparse matrix, so that it is as cheap to run; what
-it shares, and that its lines must agree, is why it learns a distance of 5 from far fewer shots (docs/log/2026-11-26.md).
+it shares, and that its lines must agree, is why it learns a distance of 5 from far fewer shots
+(docs/log/2026-11-26.md).
 
 Axes: B shots, R measured rounds, K ends, S stabilisers, D width of a stabiliser's state, G the gates (reset, update,
 candidate), I = 2 input bits of a stabiliser (event, parity), T = 9 places of a neighbourhood, Q data qubits, W readout
