@@ -54,7 +54,9 @@ def command_line() -> str:
     command = typer.main.get_command(app)
     text = get_docs_for_click(obj=command, ctx=typer.Context(command, info_name="syndistill"), name="syndistill")
     text = re.sub(r"\[bold\](.*?)\[/bold\]", r"**\1**", text)
-    return "# The command line\n\nMade from `--help`.\n\n" + re.sub(r"\A# .*\n", "", text)
+    text = re.sub(r"\A# .*\n", "", text)
+    text = re.sub(r"\*\*Commands\*\*.*?(?=^## )", "", text, flags=re.DOTALL | re.MULTILINE)  # cut short by typer
+    return "# The command line\n\nMade from `--help`.\n" + text
 
 
 def modules_of_rooms() -> dict[str, list[str]]:
@@ -74,7 +76,7 @@ def _says_more_than_its_name(path: Path) -> bool:
 
 
 def room_page(room: str, modules: list[str]) -> str:
-    return "\n\n".join([f"# {room}", *(f"## `{name}` {{#module-{name}}}\n\n::: {name}" for name in modules)]) + "\n"
+    return "\n\n".join([f"# {room}", *(f"::: {name}" for name in modules)]) + "\n"
 
 
 def contents() -> str:
@@ -82,7 +84,7 @@ def contents() -> str:
     lines = ["# The Python API", "", "Made from the code: a page a room, in it every module that the room has.", ""]
     for room, modules in modules_of_rooms().items():
         lines += [f"## [{room}](api/{room}.md)", "", "| module | |", "|---|---|"]
-        lines += [f"| [`{name}`](api/{room}.md#module-{name}) | {_first_line(name)} |" for name in modules]
+        lines += [f"| [`{name}`][{name}] | {_first_line(name)} |" for name in modules]
         lines.append("")
     return "\n".join(lines)
 
