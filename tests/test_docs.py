@@ -20,10 +20,14 @@ from pathlib import Path
 
 import pytest
 
+from syndistill.circuits.experiment import Experiment
 from syndistill.cli import main
+from syndistill.decoders.registry import decoder_names
 from syndistill.evaluation.intervals import wilson
+from syndistill.files.network_file import shipped_names
 from syndistill.models.saving import weights_hash
 from syndistill.models.zoo import load_any
+from syndistill.recipes import RECIPES
 
 REPOSITORY = Path(__file__).parents[1]
 DOCS = REPOSITORY / "docs"
@@ -106,16 +110,27 @@ def said_by(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int,
     return int(code or 0), said.getvalue()
 
 
+def unknown_name(arguments: list[str]) -> str | None:
+    """Of `evaluate`, `bench`, `export` and `info` a name that means nothing; a path is taken as it is."""
+    verb, *rest = arguments
+    if "--experiment" in rest:
+        Experiment.parse(rest[rest.index("--experiment") + 1])
+    positional = rest[: next((i for i, word in enumerate(rest) if word.startswith("-")), len(rest))]
+    known = {*decoder_names(), *shipped_names(), *(RECIPES if verb == "info" else ())}
+    names = [re.split("[:@]", word)[0] for word in positional if "/" not in word and "." not in word]
+    return next((f"{name} is unknown" for name in names if name not in known), None)
+
+
 def dry_fault(arguments: list[str], made_before: list[str], monkeypatch: pytest.MonkeyPatch) -> str | None:
     """What is wrong with a long `syndistill` command; None where all is well but its place.
 
-    Verbs that only look at things are parsed, with --help. The others run, with the folder of --out blocked by a file:
-    recipe and settings are resolved and networks found, then nothing can be written. Refused for the blocked folder,
-    for want of what an earlier command of the page makes, or of a GPU, the command is right.
+    Verbs that judge are parsed, with --help, and their names looked up. The others run, the folder of --out blocked by
+    a file: recipe and settings are resolved and networks found, then nothing can be written. Refused for the blocked
+    folder, for want of what an earlier command of the page makes, or of a GPU, the command is right.
     """
     if arguments[:1] not in (["train"], ["distill"], ["ablate"], ["report"]):
         code, said = said_by([*arguments, "--help"], monkeypatch)
-        return said if code else None
+        return said if code else unknown_name(arguments)
     if "--dry-run" in arguments:
         code, said = said_by(arguments, monkeypatch)
         return said if code else None
@@ -181,6 +196,7 @@ def test_a_wrong_command_is_found(monkeypatch):
         "make tset  # typo": "no target tset",
         "syndistill evaalute pymatching": "No such command",
         "syndistill evaluate pymatching --shotz 10": "No such option",
+        "syndistill evaluate student-d4 pymatching --shots 10": "student-d4 is unknown",
         "syndistill distill raod-d3 --out runs/a": "raod-d3",
         "syndistill distill road-d3 --out runs/a --set stage1.spatial.wieght=0": "wieght",
         "syndistill distill runs/a/run.json --out runs/b": "runs/a/run.json",
