@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv run test lint slow bench
+.PHONY: help venv run test lint docs slow bench
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
@@ -15,7 +15,7 @@ venv: $(INSTALLED) ## create .venv and install syndistill with its references in
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "syndistill needs Python 3.11 or newer: make PYTHON=python3.11 venv")'
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,tesseract,belief,onnx,runtime,labels]'
+	$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,tesseract,belief,onnx,runtime,labels,docs]'
 	@touch $@
 
 run: venv ## distil a Student from the shipped d=3 Teacher and judge it against matching
@@ -25,7 +25,10 @@ lint: venv ## ruff and mypy
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-test: lint ## lint, then every quick test
+docs: venv ## the site of docs/, into site/ (a warning is an error)
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
+test: lint docs ## lint, the site, then every quick test
 	$(PY) -m pytest -q -m 'not slow'
 
 slow: venv ## the tests too long for `make test`

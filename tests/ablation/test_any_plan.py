@@ -246,7 +246,7 @@ def test_arms_that_begin_from_weights_are_done(small_plan, saved, tmp_path):
 
 def test_a_run_s_hash_is_that_of_the_first_sweep_and_no_new_option_moves_it(tmp_path):
     """What rows are known by: what is no default, the whole network and the whole fusion."""
-    plan = chosen_plan("ablation-d3", [])
+    plan = chosen_plan("ablation-d3", ["steps=2400"])
     keys = {"teacher": "t", "oracle": "o"}
     found = {arm: parts_of(plan, Job("flat-gru-20k", arm, 1.0, 1), tmp_path, keys)[-1].hash for arm in FIRST_HASHES}
     assert found == FIRST_HASHES

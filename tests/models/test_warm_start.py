@@ -47,3 +47,22 @@ def test_a_network_that_is_not_turned_begins_one_that_is(make_network, distance)
     assert torch.equal(target.turned_D, torch.zeros_like(target.turned_D))
     assert torch.equal(target.embedder.index_SD[0], source.embedder.index_SD[0])
     assert not can_begin(make_network("transformer", width=24), target)
+
+
+def test_a_network_of_lines_that_answer_alone_begins_one_whose_lines_agree(make_network):
+    source, target = make_network("transformer"), make_network("transformer", distance=5, agree_lines=True)
+    assert can_begin(source, target)
+    target.load_state_dict(carried_over(source, target))
+    assert torch.equal(target.line_readout.logit.weight, source.line_readout.logit.weight)
+
+
+def test_a_network_of_two_channels_begins_a_joint_one_but_for_the_joint_answer(make_network):
+    source, target = make_network("transformer"), make_network("transformer", output="joint4", agree_lines=True)
+    assert can_begin(source, target)
+    assert not can_begin(target, source)
+    fresh = {name: value.clone() for name, value in target.state_dict().items()}
+    target.load_state_dict(carried_over(source, target))
+    known = source.state_dict()
+    joint = {name for name in fresh if name.startswith(("line_readout.merge.", "line_readout.logit."))}
+    assert joint and all(torch.equal(target.state_dict()[name], fresh[name]) for name in joint)
+    assert all(torch.equal(target.state_dict()[name], known[name]) for name in fresh.keys() - joint)

@@ -15,7 +15,7 @@ from syndistill.recipes import recipe
 from syndistill.runs import console, gated
 from syndistill.runs.choose import chosen_distillation
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "distillation.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "distil.md"
 TINY_TRAINING = {"steps": 3, "batch_size": 32, "threads": 1, "log_every": 1}
 CONTROL = ["--set", f"no_kd={json.dumps(TINY_TRAINING)}"]
 GO = ("--accept-any-teacher",)

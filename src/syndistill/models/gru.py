@@ -3,7 +3,7 @@
 flat_gru: one GRU over the whole syndrome, each weight used once a round (fewest operations per shot). local_gru: a GRU
 whose state sits at the stabilisers and hears its neighbours alone; all share their weights. With these written out per
 stabiliser it is the flat GRU with a sparse matrix, so that it is as cheap to run; what it shares, and that its lines
-must agree, is why it learns a distance of 5 from far fewer shots (docs/experiments.md).
+must agree, is why it learns a distance of 5 from far fewer shots (docs/log/2026-11-26.md).
 
 Axes: B shots, R measured rounds, K ends, S stabilisers, D width (of a stabiliser's state, where it is local), G the
 gates (reset, update, candidate), I input bits (2 S, or a stabiliser's 2: event, parity), X a state (any shape), T = 9

@@ -15,12 +15,20 @@ from syndistill.files.families import BITS, PLACES
 from syndistill.models.contract import DecoderNetwork
 from syndistill.models.gru import LocalGru
 
+JOINT_ALONE = ("line_readout.merge.", "line_readout.logit.")
+"""Weights of a joint transformer that one of two channels lacks, or has in another shape."""
+
 
 def can_begin(source: DecoderNetwork, target: DecoderNetwork) -> bool:
-    """Whether `source` is the same network as `target` but for its distance and for not being turned yet."""
-    free = {"distance": target.config.distance}
+    """Whether `source` is the same network as `target` but for its distance, for not being turned yet, and for whether
+    its lines agree, which takes no weight, and for answering with two channels where `target` answers jointly."""
+    free: dict[str, object] = {"distance": target.config.distance}
     if getattr(target.config, "turn_x", False):
         free["turn_x"] = True
+    if hasattr(target.config, "agree_lines"):
+        free["agree_lines"] = target.config.agree_lines
+    if target.config.output == "joint4":
+        free["output"] = "joint4"
     return bool(source.config.model_copy(update=free) == target.config)
 
 
@@ -28,9 +36,11 @@ def carried_over(source: DecoderNetwork, target: DecoderNetwork) -> dict[str, to
     """A state dict for `target` from the weights of `source`, the same network at another distance or not turned.
 
     Weights of equal shape are copied; what is learned per stabiliser (first axis S) is taken from the stabiliser of
-    `source` that lies alike; what tells turned shots apart begins at 0 if `source` has none. SyndistillError where
-    none of these is so: a flat network has weights of the whole syndrome.
+    `source` that lies alike; what tells turned shots apart begins at 0 if `source` has none; what makes one joint
+    answer of two channels' begins fresh. SyndistillError where none of these is so: a flat network has weights of the
+    whole syndrome.
     """
+    becomes_joint = target.config.output == "joint4" and source.config.output != "joint4"
     nearest_S = torch.from_numpy(alike(target.layout, source.layout))
     known = source.state_dict()
     carried = {}
@@ -40,6 +50,8 @@ def carried_over(source: DecoderNetwork, target: DecoderNetwork) -> dict[str, to
             carried[name] = found
         elif found is None and name == "turned_D":
             carried[name] = torch.zeros_like(value)
+        elif becomes_joint and name.startswith(JOINT_ALONE):
+            carried[name] = value
         elif found is not None and found.shape == (source.layout.n_stabilisers, *value.shape[1:]):
             carried[name] = found[nearest_S]
         else:

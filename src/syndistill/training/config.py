@@ -68,7 +68,7 @@ class Curriculum(Strict):
     p = f * p_max with f in [p_min / p_max, 1] of density
     f^-tilt * (1 + noise_weight * Gauss(f; centre, noise_width)), the centre moving up along a logistic curve
     centred at `noise_midpoint` shots. tilt 0 is uniform, 1 log-uniform: a network is not told p, so this
-    density is its prior, and a uniform one alone costs 5 % of NLL at p = .002 (docs/experiments.md).
+    density is its prior, and a uniform one alone costs 5 % of NLL at p = .002 (docs/log/2026-11-23.md).
     """
 
     p_min: ErrorRate

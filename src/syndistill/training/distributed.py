@@ -1,7 +1,7 @@
 """Data parallel training under `torchrun`: every process takes its share of each batch.
 
 With N processes the gradient is the mean over the same global batch as with one, so the loss curve is the same.
-On a CPU, two processes of one thread beat one of two threads (docs/experiments.md).
+On a CPU, two processes of one thread beat one of two threads (docs/log/2026-11-23.md).
 """
 
 from __future__ import annotations
