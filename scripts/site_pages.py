@@ -49,7 +49,7 @@ def command_line() -> str:
     import typer
     from typer.cli import get_docs_for_click
 
-    from syndistill.cli import app
+    from syndistill.cli.main import app
 
     command = typer.main.get_command(app)
     text = get_docs_for_click(obj=command, ctx=typer.Context(command, info_name="syndistill"), name="syndistill")

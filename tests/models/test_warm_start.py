@@ -64,5 +64,6 @@ def test_a_network_of_two_channels_begins_a_joint_one_but_for_the_joint_answer(m
     target.load_state_dict(carried_over(source, target))
     known = source.state_dict()
     joint = {name for name in fresh if name.startswith(("line_readout.merge.", "line_readout.logit."))}
-    assert joint and all(torch.equal(target.state_dict()[name], fresh[name]) for name in joint)
+    assert joint
+    assert all(torch.equal(target.state_dict()[name], fresh[name]) for name in joint)
     assert all(torch.equal(target.state_dict()[name], known[name]) for name in fresh.keys() - joint)
