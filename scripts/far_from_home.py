@@ -15,13 +15,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import stim
-from syndistill.circuits.placed import far_from
-from syndistill.circuits.si1000 import si1000_memory
-from syndistill.deploy.runtime import load, on_circuit
 
-from syndistill.circuits.placement import place
+from syndistill.circuits.experiment import si1000_memory
+from syndistill.circuits.placement import far_from, place
 from syndistill.decoders.contract import decisions
 from syndistill.decoders.registry import build_decoder
+from syndistill.decoders.runtime import load, on_circuit
 from syndistill.errors import SyndistillError
 from syndistill.sampling.stored import StoredShots, dem_of_circuit, evaluation_seed
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from syndistill.circuits.uniform import uniform_memory
-from syndistill.deploy.runtime import load, on_circuit
-
+from syndistill.circuits.experiment import uniform_memory
 from syndistill.decoders.contract import Decoder
 from syndistill.decoders.registry import build_decoder
+from syndistill.decoders.runtime import load, on_circuit
 from syndistill.evaluation.compare import compare
 from syndistill.sampling.stored import dem_of_circuit
 

@@ -15,16 +15,16 @@ from pathlib import Path
 
 import numpy as np
 import stim
-from syndistill.circuits.uniform import uniform_memory
-from syndistill.deploy.decoding import EngineDecoder
-from syndistill.deploy.runtime import load
 
+from syndistill.circuits.experiment import uniform_memory
 from syndistill.circuits.files import load_circuit
 from syndistill.circuits.mechanisms import mechanisms_of
 from syndistill.circuits.observables import observables_of
 from syndistill.circuits.placement import Placement, place
 from syndistill.decoders.contract import decisions
+from syndistill.decoders.network import NetworkDecoder
 from syndistill.decoders.registry import build_decoder
+from syndistill.decoders.runtime import load
 from syndistill.sampling.recorded import Recording
 from syndistill.sampling.stored import StoredShots, dem_of_circuit, evaluation_seed
 
@@ -92,7 +92,7 @@ def main() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             decoders = [build_decoder(kind, shots.dem) for kind in ("pymatching", "pymatching-correlated")]
-            decoders += [EngineDecoder(engine, way) for way in ways]
+            decoders += [NetworkDecoder(engine, way) for way in ways]
         errors = [int((decisions(decoder.decode(shots)) != labels).any(1).sum()) for decoder in decoders]
         others = ", ".join(map(str, sorted(errors[3:])))
         print(f"| {name} | {engine.name} | {errors[0]} | {errors[1]} | {errors[2]} | {others} |", flush=True)

@@ -12,12 +12,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
+import stim
+from numpy.typing import NDArray
+
 from syndistill.decoders.engines import Engine
 from syndistill.decoders.kernel_engine import KernelEngine
 from syndistill.decoders.network import on_circuit
 from syndistill.decoders.onnx_engine import OnnxEngine
 
-__all__ = ["load", "on_circuit"]
+__all__ = ["decode", "load", "on_circuit"]
 
 
 def load(name_or_path: str | Path, precision: str = "float32") -> Engine:
@@ -26,3 +30,13 @@ def load(name_or_path: str | Path, precision: str = "float32") -> Engine:
     if isinstance(name_or_path, str | Path) and os.path.isdir(name_or_path):
         return OnnxEngine(name_or_path)
     return KernelEngine(name_or_path, precision)
+
+
+def decode(
+    network: str | Path, source: stim.Circuit | stim.DetectorErrorModel, detectors: NDArray[np.uint8]
+) -> NDArray[np.float64]:
+    """Probability that each observable flipped, float64 (B, O), of bit-packed detectors, uint8 (B, ceil(N / 8)).
+
+    For many calls on one circuit keep the decoder: `on_circuit(load(network), source)`.
+    """
+    return on_circuit(load(network), source).probabilities(detectors)
