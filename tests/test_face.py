@@ -16,7 +16,7 @@ def test_the_help_is_the_table_of_contents_and_every_name_resolves():
 
 
 def test_the_six_lines_decode_a_circuit_better_than_matching():
-    """1.8 % where plain matching has 2.0; a wrong way round or order of bits would be far above. P(above .03) < 1e-15."""
+    """1.8 % where plain matching has 2.0; a wrong way round would be far above. P(above 3 %) < 1e-15."""
     parsed = doctest.DocTestParser().get_doctest(syndistill.__doc__, {}, "face", None, 0)
     results = doctest.DocTestRunner().run(parsed, clear_globs=False)
     assert results.failed == 0

@@ -29,7 +29,7 @@ def test_it_distils_judges_draws_and_does_not_repeat_itself(tmp_path, teacher_pa
     table = capsys.readouterr().out
     for name in ("Teacher", "pymatching-correlated", *(f"Student: {student}" for student in STUDENTS)):
         assert name in table
-    assert "The Student does not beat correlated PyMatching" in table
+    assert "does not beat correlated PyMatching" in table
     assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
     result = json.loads((out / "comparison.json").read_text())
     assert {row["shots"] for row in result["rows"]} == {600}
@@ -102,15 +102,19 @@ def test_the_verdict_counts_the_gain_kept():
         def __init__(self, **values):
             self.__dict__ |= values
 
-    lers = {"pymatching-correlated": 0.05, "Teacher": 0.04, "Student: baseline": 0.045, "Student: stage 2": 0.042}
-    students = {"baseline": "Student: baseline", "stage2": "Student: stage 2"}
-    pairs = [One(a="Student: stage 2", b="pymatching-correlated", p_value=1e-9)]
+    names = {"no_kd": "Student: alone", "baseline": "Student: baseline", "stage2": "Student: stage 2"}
+    lers = {"pymatching-correlated": 0.05, "Teacher": 0.04} | dict(
+        zip(names.values(), (0.05, 0.045, 0.042), strict=True)
+    )
+    pairs = [One(a=a, b=b, p_value=1e-9) for a in names.values() for b in (*names.values(), "pymatching-correlated")]
 
-    def said(lers):
-        return demo.verdict(Comparison([One(decoder=name, ler=ler) for name, ler in lers.items()], pairs), students)
+    def said(changes=None):
+        rows = [One(decoder=name, ler=ler) for name, ler in (lers | (changes or {})).items()]
+        return demo.verdict(Comparison(rows, pairs), names)
 
-    assert "beats correlated PyMatching: LER 0.0420 against 0.0500" in said(lers)
-    assert "Teacher's gain over it: baseline 50%; stage 2 80%." in said(lers)
-    assert "does not beat" in said(lers | {"Student: stage 2": 0.051})
-    assert "baseline 50%; stage 2 nothing." in said(lers | {"Student: stage 2": 0.051})
-    assert "Kept" not in said(lers | {"Teacher": 0.05})
+    assert "is worth 16.0% of the error rate: 0.0420 (stage 2) against 0.0500 from labels alone" in said()
+    assert "The best Student (stage 2) beats correlated PyMatching: 0.0420 against 0.0500" in said()
+    assert "Teacher's gain over it: alone nothing; baseline 50%; stage 2 80%." in said()
+    assert "The best Student (baseline) beats" in said({"Student: stage 2": 0.051})
+    assert "does not beat" in said({"Student: stage 2": 0.051, "Student: baseline": 0.051})
+    assert "Kept" not in said({"Teacher": 0.05})
