@@ -3,6 +3,7 @@
 import doctest
 import subprocess
 import sys
+from pathlib import Path
 
 import syndistill
 
@@ -23,6 +24,12 @@ def test_the_six_lines_decode_a_circuit_better_than_matching():
     assert results.attempted == 5
     assert parsed.globs["probabilities"].shape == (10_000, 1)
     assert parsed.globs["wrong"] < 0.03
+
+
+def test_no_name_is_a_room_s():
+    """The room would take the name's place as soon as something of it is imported."""
+    rooms = {path.stem for path in Path(syndistill.__file__).parent.iterdir()}
+    assert not rooms & set(syndistill.__all__)
 
 
 def test_nothing_is_loaded_before_it_is_used():

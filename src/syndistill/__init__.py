@@ -2,16 +2,16 @@
 
 Ten names, each loaded when it is first used:
 
-    load         a network by shipped name or file, compiled for this machine; needs no PyTorch
-    on_circuit   its decoder for a Stim circuit or error model
-    decode       probabilities of a flip, from bit-packed detectors, in one call
-    stream       its decoder round by round
-    place        what is understood of a circuit: code, way round, slices, observables
-    train        train a Teacher from a recipe
-    distill      distil a Student from a Teacher, or walk the whole road
-    evaluate     judge decoders on the same shots
-    export       a Student as ONNX graphs
-    recipe       a complete configuration by name
+    load              a Student by shipped name or file, compiled for this machine; needs no PyTorch
+    on_circuit        its decoder for a Stim circuit or error model
+    decode            probabilities of a flip, from bit-packed detectors, in one call
+    stream            its decoder round by round
+    place             what is understood of a circuit: code, way round, slices, observables
+    train_teacher     train a Teacher from a recipe
+    distill_student   distil a Student from a Teacher, or walk the whole road
+    evaluate          judge decoders on the same shots, Teachers and matching among them
+    export            a Student as ONNX graphs
+    recipe            a complete configuration by name
 
 Six lines decode a circuit:
 
@@ -37,10 +37,21 @@ if TYPE_CHECKING:
     from syndistill.decoders.runtime import decode, load, on_circuit
     from syndistill.deploy.export import export_onnx as export
     from syndistill.recipes import recipe
-    from syndistill.runs.verbs import distill, evaluate, train
+    from syndistill.runs.verbs import distill_student, evaluate, train_teacher
 
 __version__ = version("syndistill")
-__all__ = ["decode", "distill", "evaluate", "export", "load", "on_circuit", "place", "recipe", "stream", "train"]
+__all__ = [
+    "decode",
+    "distill_student",
+    "evaluate",
+    "export",
+    "load",
+    "on_circuit",
+    "place",
+    "recipe",
+    "stream",
+    "train_teacher",
+]
 
 _WHERE = {
     "load": ("decoders.runtime", "load"),
@@ -48,8 +59,8 @@ _WHERE = {
     "decode": ("decoders.runtime", "decode"),
     "stream": ("decoders.network", "StreamingDecoder"),
     "place": ("circuits.placement", "place"),
-    "train": ("runs.verbs", "train"),
-    "distill": ("runs.verbs", "distill"),
+    "train_teacher": ("runs.verbs", "train_teacher"),
+    "distill_student": ("runs.verbs", "distill_student"),
     "evaluate": ("runs.verbs", "evaluate"),
     "export": ("deploy.export", "export_onnx"),
     "recipe": ("recipes", "recipe"),

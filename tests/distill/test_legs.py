@@ -51,6 +51,16 @@ def test_what_a_leg_begins_from_must_be_earlier(legs):
         validated(Legs, content, "legs")
 
 
+def test_a_configuration_of_ones_own_may_be_plain_json(tmp_path):
+    own = tmp_path / "mine.json"
+    content = chosen_run(StudentRun, "baseline-tiny", ["training.steps=9"]).model_dump(mode="json")
+    own.write_text(json.dumps(content))
+    assert chosen_distillation(str(own), []).training.steps == 9
+    own.write_text(json.dumps(content | {"kind": "nothing"}))
+    with pytest.raises(SyndistillError, match="says kind 'nothing'"):
+        chosen_distillation(str(own), [])
+
+
 def test_a_python_file_of_ones_own_gives_a_run(tmp_path):
     own = tmp_path / "mine.py"
     own.write_text("from syndistill.recipes import recipe\n\ndef run():\n    return recipe('student-d3')\n")

@@ -112,7 +112,7 @@ def test_the_verdict_counts_the_gain_kept():
         rows = [One(decoder=name, ler=ler) for name, ler in (lers | (changes or {})).items()]
         return demo.verdict(Comparison(rows, pairs), names)
 
-    assert "is worth 16.0% of the error rate: 0.0420 (stage 2) against 0.0500 from labels alone" in said()
+    assert "are worth 10.0% of the error rate: 0.0450 against 0.0500 from labels alone" in said()
     assert "The best Student (stage 2) beats correlated PyMatching: 0.0420 against 0.0500" in said()
     assert "Teacher's gain over it: alone nothing; baseline 50%; stage 2 80%." in said()
     assert "The best Student (baseline) beats" in said({"Student: stage 2": 0.051})

@@ -31,7 +31,7 @@ def road_d3() -> RoadRun:
 
 
 def road_tiny() -> RoadRun:
-    """A minute on one core, from the Teacher of the recipe teacher-tiny: shows that the road is open."""
+    """A minute on one core: shows that the road is open."""
     run = baseline_tiny()
     return RoadRun(
         network=run.network,

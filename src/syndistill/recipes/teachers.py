@@ -36,12 +36,27 @@ def teacher_d3() -> TeacherRun:
 
 
 def teacher_d3_joint() -> TeacherRun:
-    """The same Teacher with a softmax over I, X, Z, Y, on shots that track both observables."""
+    """The joint d=3 Teacher, from teacher-d3: a softmax over I, X, Z, Y, on shots that track both observables.
+
+    The road of the shipped one (its card has the two legs) as a single run, which itself was never made.
+    """
     run = teacher_d3()
+    rounds = (
+        RoundsPhase(from_shots=0, rounds=(3,)),
+        RoundsPhase(from_shots=60_000, rounds=(3, 3, 5)),
+        RoundsPhase(from_shots=250_000, rounds=(3, 3, 5, 9)),
+        RoundsPhase(from_shots=500_000, rounds=(3, 3, 5, 5, 9, 9, 15)),
+    )
+    curriculum = Curriculum(p_min=0.001, p_max=0.006, rounds=rounds)
+    optimiser = OptimiserConfig(
+        name="muon", learning_rate=1e-3, matrix_rate=0.01, warmup_steps=50, decay_steps=1_500, ema_decay=0.998
+    )
     return run.model_copy(
         update={
-            "network": preset("teacher-small", 3, "joint4"),
-            "data": run.data.model_copy(update={"bases": ("both",)}),
+            "network": preset("teacher-small", 3, "joint4").model_copy(update={"agree_lines": True}),
+            "start_from": "teacher-d3",
+            "data": run.data.model_copy(update={"bases": ("both",), "curriculum": curriculum}),
+            "training": run.training.model_copy(update={"steps": 2_650, "optimiser": optimiser}),
         }
     )
 

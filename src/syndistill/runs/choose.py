@@ -14,6 +14,7 @@ from syndistill.errors import SyndistillError
 from syndistill.models.networks import load_network, weights_hash
 from syndistill.recipes import RECIPES, recipe
 from syndistill.runs.own_file import made_by
+from syndistill.safe_files import read_json
 from syndistill.training.changes import nearest, with_change
 from syndistill.training.config import Strict
 from syndistill.training.run import TeacherRun, validated
@@ -71,8 +72,8 @@ def _chosen(kinds: tuple[type[Strict], ...], name: str, changes: Sequence[str]) 
     elif name in RECIPES:
         content, where = recipe(name).model_dump(mode="json"), f"recipe {name}"
     elif name.endswith(".json") or Path(name).is_file():
-        found = read_run(Path(name))
-        content, where, hashes = found["config"], name, found["hashes"]
+        where = name
+        content, hashes = _written(Path(name))
     else:
         raise SyndistillError(
             f"{name!r} is neither a recipe nor the run.json of a run, nor a .py file{nearest(name, RECIPES)}; "
@@ -88,6 +89,15 @@ def _chosen(kinds: tuple[type[Strict], ...], name: str, changes: Sequence[str]) 
     run = validated(found_kind, content, where)
     _check_hashes(content, hashes, where)
     return run
+
+
+def _written(path: Path) -> tuple[Any, dict[str, str]]:
+    """(configuration, hashes of what it was made with) of a run.json, or of a configuration of one's own in JSON."""
+    content = read_json(path, "name a run.json, or a configuration with its kind")
+    if isinstance(content, dict) and "kind" in content:
+        return content, {}
+    found = read_run(path)
+    return found["config"], found["hashes"]
 
 
 def _kind_of(content: Any) -> str:

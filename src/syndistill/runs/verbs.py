@@ -11,19 +11,19 @@ from syndistill.evaluation.compare import Comparison
 from syndistill.evaluation.subject import Subject
 from syndistill.runs.choose import chosen_distillation, chosen_run
 from syndistill.runs.gated import distil_gated
-from syndistill.training.run import TeacherRun, train_teacher
+from syndistill.training import run as training
 
 
-def train(what: str, out: str | Path, settings: Sequence[str] = ()) -> Path:
+def train_teacher(what: str, out: str | Path, settings: Sequence[str] = ()) -> Path:
     """Train a Teacher, or go on: a recipe's name, a run.json or a .py file, with "key.path=value" settings changed.
 
     Returns the saved network's path. SyndistillError for what is unknown or does not fit.
     """
-    return train_teacher(chosen_run(TeacherRun, what, settings), Path(out))
+    return training.train_teacher(chosen_run(training.TeacherRun, what, settings), Path(out))
 
 
-def distill(what: str, out: str | Path, settings: Sequence[str] = (), accept_any_teacher: bool = False) -> Path:
-    """Distil a Student, or walk a road, behind the Teacher's gate; names and settings as for `train`.
+def distill_student(what: str, out: str | Path, settings: Sequence[str] = (), accept_any_teacher: bool = False) -> Path:
+    """Distil a Student, or walk a road, behind the Teacher's gate; names and settings as for `train_teacher`.
 
     Returns the path of the result: the Student alone, or a road's list. SyndistillError also for a Teacher that the
     gate refuses.
