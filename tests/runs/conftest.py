@@ -10,10 +10,10 @@ from syndistill.runs import gated
 from syndistill.runs.choose import chosen_run
 
 
-@pytest.fixture
-def teacher_path(tmp_path):
+@pytest.fixture(scope="session")
+def teacher_path(tmp_path_factory):
     torch.manual_seed(0)
-    path = tmp_path / "teacher.safetensors"
+    path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
     save_network(path, build("teacher-tiny", 3), {})
     return path
 
