@@ -15,7 +15,7 @@ import torch
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.layout import Layout
 from syndistill.distill.objective import StudentObjective
-from syndistill.distill.targets import FrozenTeacher, TaughtShots
+from syndistill.distill.signals.teacher import FrozenTeacher, TaughtShots
 from syndistill.distill.terms import Terms
 from syndistill.models.networks import build, config_from
 from syndistill.sampling.shots import shots_from_flips

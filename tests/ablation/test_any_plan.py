@@ -14,7 +14,7 @@ from syndistill.ablation.plans import BUILT_IN, built_in_plans, chosen_plan
 from syndistill.ablation.rows import Rows
 from syndistill.ablation.runner import run_plan
 from syndistill.ablation.table import read_table
-from syndistill.distill.teacher import FrozenTeacher
+from syndistill.distill.signals.teacher import FrozenTeacher
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import build, load_network, save_network
 

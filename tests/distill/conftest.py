@@ -6,7 +6,7 @@ import torch
 from syndistill.circuits.experiment import Experiment
 from syndistill.distill.road import Baseline, Fuse, RoadRun, Stage1, Stage2
 from syndistill.distill.run import StudentData, StudentRun
-from syndistill.distill.targets import FrozenTeacher, TaughtShots
+from syndistill.distill.signals.teacher import FrozenTeacher, TaughtShots
 from syndistill.distill.terms import Terms
 from syndistill.models.networks import build, config_from, save_network
 from syndistill.sampling.shots import simulate

@@ -9,13 +9,20 @@ import pytest
 import torch
 
 from syndistill.distill import cache as cache_module
-from syndistill.distill.cache import CachedSource, CacheKey, add_signals, announce, write_cache
-from syndistill.distill.cache_signals import feature_signal, fused_signal
-from syndistill.distill.fusion import Fusion, FusionConfig
-from syndistill.distill.lessons import Lessons
+from syndistill.distill.cache import (
+    CachedSource,
+    CacheKey,
+    add_signals,
+    announce,
+    feature_signal,
+    fused_signal,
+    write_cache,
+)
+from syndistill.distill.objective import Lessons
 from syndistill.distill.run import train_student
-from syndistill.distill.statistics import TargetSpec, measure_targets
-from syndistill.distill.targets import FrozenTeacher, TaughtShots, cut, draw_ends
+from syndistill.distill.signals.features import TargetSpec, measure_targets
+from syndistill.distill.signals.fusion import Fusion, FusionConfig
+from syndistill.distill.signals.teacher import FrozenTeacher, TaughtShots, cut, draw_ends
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import load_network

@@ -4,16 +4,14 @@
 import pytest
 import torch
 
-from syndistill.distill.cache import CachedSource
-from syndistill.distill.cache_signals import fused_signal
+from syndistill.distill.cache import CachedSource, fused_signal
 from syndistill.distill.fuse import FuseRun, train_fusion
-from syndistill.distill.fusion import FusionConfig, load_fusion
-from syndistill.distill.lessons import Lessons
-from syndistill.distill.objective import StudentObjective
-from syndistill.distill.one_pass import fill_cache
+from syndistill.distill.objective import Lessons, StudentObjective
 from syndistill.distill.run import StudentRun, cache_key, train_student
-from syndistill.distill.statistics import TargetSpec, measure_targets
-from syndistill.distill.targets import FrozenTeacher
+from syndistill.distill.signals.features import TargetSpec, measure_targets
+from syndistill.distill.signals.fusion import FusionConfig, load_fusion
+from syndistill.distill.signals.teacher import FrozenTeacher
+from syndistill.distill.student_data import fill_cache
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import load_network, weights_hash

@@ -7,10 +7,9 @@ import torch
 
 from syndistill.circuits.layout import Layout
 from syndistill.distill.run import train_student
+from syndistill.distill.signals.teacher import FrozenTeacher, PosteriorTeacher, TaughtShots
 from syndistill.distill.stage import prepare_stage, stage_statistics
 from syndistill.distill.student_data import LiveSource, simulated, statistics_shots
-from syndistill.distill.targets import FrozenTeacher, TaughtShots
-from syndistill.distill.teacher import PosteriorTeacher
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import build, config_from, load_network, weights_hash

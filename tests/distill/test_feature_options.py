@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from syndistill.distill.features import gram, log4, needs_adapter, seeded_adapter
 from syndistill.distill.objective import CosineGates, gradients_against_main
 from syndistill.distill.run import train_student
+from syndistill.distill.signals.features import gram, log4, needs_adapter, seeded_adapter
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.tensors_file import load_tensors

@@ -7,10 +7,18 @@ import pytest
 import torch
 
 from syndistill.circuits.layout import Layout
-from syndistill.distill.features import Adapter, cosine, gram, needs_adapter, normalised_mse, seeded_adapter
-from syndistill.distill.statistics import TargetSpec, TargetStatistics, measure_targets
-from syndistill.distill.targets import FrozenTeacher
-from syndistill.distill.teacher import Answer, Teacher
+from syndistill.distill.signals.features import (
+    Adapter,
+    TargetSpec,
+    TargetStatistics,
+    cosine,
+    gram,
+    measure_targets,
+    needs_adapter,
+    normalised_mse,
+    seeded_adapter,
+)
+from syndistill.distill.signals.teacher import Answer, FrozenTeacher, Teacher
 from syndistill.errors import SyndistillError
 from syndistill.models.tensors_file import save_tensors
 

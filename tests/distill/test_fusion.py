@@ -10,9 +10,8 @@ import torch
 
 from syndistill.distill.fuse import FuseRun, train_fusion
 from syndistill.distill.fuse_report import best_temperature, calibration_error, fuse_report, nll_B, wrong_B
-from syndistill.distill.fusion import Fusion, FusionConfig, fit_weights, load_fusion
-from syndistill.distill.probes import ProbeObjective
-from syndistill.distill.targets import FrozenTeacher
+from syndistill.distill.signals.fusion import Fusion, FusionConfig, ProbeObjective, fit_weights, load_fusion
+from syndistill.distill.signals.teacher import FrozenTeacher
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import load_network, save_network
 from syndistill.models.tensors_file import load_tensors

@@ -8,14 +8,12 @@ import torch
 
 from syndistill.distill.fuse import PATIENCE, FuseRun, stopped_improving, train_fusion
 from syndistill.distill.fuse_report import best_temperature, mean_interval, nll_B, verdict_of
-from syndistill.distill.fusion import Fusion, FusionConfig, fit_weights, load_fusion
-from syndistill.distill.lessons import Lessons
 from syndistill.distill.losses import posterior_divergence
-from syndistill.distill.objective import StudentObjective
-from syndistill.distill.probes import ProbeObjective, StateProbe
+from syndistill.distill.objective import Lessons, StudentObjective
 from syndistill.distill.run import train_student
+from syndistill.distill.signals.fusion import Fusion, FusionConfig, ProbeObjective, StateProbe, fit_weights, load_fusion
+from syndistill.distill.signals.teacher import FrozenTeacher, TaughtShots
 from syndistill.distill.student_data import statistics_shots
-from syndistill.distill.targets import FrozenTeacher, TaughtShots
 from syndistill.distill.terms import Terms
 from syndistill.models.networks import load_network
 from syndistill.models.tensors_file import load_tensors

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from syndistill.distill.features import state_orders
+from syndistill.distill.signals.features import state_orders
+from syndistill.distill.signals.teacher import FrozenTeacher, TaughtShots
 from syndistill.distill.stage import prepare_stage, stage_statistics
 from syndistill.distill.student_data import LiveSource, simulated, statistics_shots
-from syndistill.distill.targets import FrozenTeacher, TaughtShots
 from syndistill.distill.terms import Terms
 from syndistill.models.contract import Outputs
 from syndistill.models.networks import build, config_from

@@ -8,7 +8,7 @@ import torch
 
 from syndistill.distill.losses import posterior_divergence
 from syndistill.distill.objective import FinalTerm, LabelTerm, StudentObjective, Terms
-from syndistill.distill.targets import FrozenTeacher, cut
+from syndistill.distill.signals.teacher import FrozenTeacher, cut
 from syndistill.errors import SyndistillError
 from syndistill.training.objective import label_loss
 

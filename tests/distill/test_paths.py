@@ -7,22 +7,23 @@ import pytest
 import torch
 
 from syndistill.circuits.experiment import Experiment
-from syndistill.distill.cache_signals import fused_signal
+from syndistill.distill.cache import fused_signal
 from syndistill.distill.fuse import FuseRun, train_fusion
 from syndistill.distill.fuse_report import nll_B
-from syndistill.distill.fusion import (
+from syndistill.distill.losses import posterior_logits
+from syndistill.distill.run import train_student
+from syndistill.distill.signals.fusion import (
     Fusion,
     FusionConfig,
     PathGate,
+    ProbeObjective,
+    StateProbe,
     exact_label_loss,
     fit_gate,
     fit_weights,
     load_fusion,
 )
-from syndistill.distill.losses import posterior_logits
-from syndistill.distill.probes import ProbeObjective, StateProbe
-from syndistill.distill.run import train_student
-from syndistill.distill.targets import FrozenTeacher
+from syndistill.distill.signals.teacher import FrozenTeacher
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import load_network, save_network

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from syndistill.distill.manifest import BEGUN, MANIFEST
+from syndistill.distill.cache import BEGUN, MANIFEST
 from syndistill.distill.run import train_student
 
 PROGRAM = """

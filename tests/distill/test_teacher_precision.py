@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from syndistill.circuits.experiment import Experiment
-from syndistill.distill.teacher import COMPILED_SHOTS, FrozenTeacher
+from syndistill.distill.signals.teacher import COMPILED_SHOTS, FrozenTeacher
 from syndistill.models.networks import preset
 from syndistill.sampling.shots import simulate
 from syndistill.training.run import fresh_network

@@ -11,11 +11,10 @@ import torch
 from syndistill.distill.losses import posterior_divergence
 from syndistill.distill.objective import StudentObjective, gradient_shares
 from syndistill.distill.run import train_student
-from syndistill.distill.stage import prepare_stage, stage_statistics
+from syndistill.distill.signals.teacher import FrozenTeacher
+from syndistill.distill.stage import BATCHES, measure_gate, prepare_stage, stage_statistics
 from syndistill.distill.student_data import LiveSource, simulated, statistics_shots
-from syndistill.distill.targets import FrozenTeacher
 from syndistill.distill.terms import Terms
-from syndistill.distill.weighting import BATCHES, measure_gate
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import FAMILIES, load_network, weights_hash
 from syndistill.models.tensors_file import load_tensors

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from syndistill.distill.manifest import read_manifest
+from syndistill.distill.cache import read_manifest
 from syndistill.distill.run import StudentRun, train_student
 from syndistill.distill.student_data import StudentData, cache_key, cached_source, simulated
 from syndistill.distill.terms import FinalTerm, LabelTerm, Terms

@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 from syndistill.ablation.plan import FORMAT, Plan, Settings, Target
 from syndistill.distill.fuse import FUSION_FILE, FuseRun, probe_training
-from syndistill.distill.fusion import FusionConfig
 from syndistill.distill.run import STUDENT_FILE, StudentRun
+from syndistill.distill.signals.fusion import FusionConfig
 from syndistill.distill.terms import Terms
 from syndistill.models.networks import load_network, weights_hash
 from syndistill.training.config import Strict, TrainingConfig

@@ -24,7 +24,7 @@ from syndistill.decoders.registry import build_decoder
 from syndistill.decoders.runtime import on_circuit
 from syndistill.decoders.torch_engine import network_decoder
 from syndistill.distill.losses import posterior_divergence
-from syndistill.distill.teacher import FrozenTeacher
+from syndistill.distill.signals.teacher import FrozenTeacher
 from syndistill.errors import SyndistillError
 from syndistill.models.gru import FlatGruConfig
 from syndistill.models.networks import load_network

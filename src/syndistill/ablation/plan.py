@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.distill.fuse import FitShots, ReportShots
-from syndistill.distill.fusion import DEFAULT_PATHS, FusionPath
+from syndistill.distill.signals.fusion import DEFAULT_PATHS, FusionPath
 from syndistill.distill.student_data import StudentData
 from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
 from syndistill.errors import SyndistillError

@@ -40,11 +40,11 @@ from syndistill.ablation.plan import Plan, Target
 from syndistill.ablation.rows import REFERENCE, Failure, Rows, Score
 from syndistill.decoders.exact_teacher import ExactEveryEnd
 from syndistill.distill.fuse import FUSION_FILE, check_fuse, train_fusion
-from syndistill.distill.one_pass import fill_cache
 from syndistill.distill.road import is_finished
 from syndistill.distill.run import STUDENT_FILE, StudentRun, check_fit, first_weights, student_hashes, train_student
+from syndistill.distill.signals.teacher import Teacher
 from syndistill.distill.stage import check_student_signals
-from syndistill.distill.teacher import Teacher
+from syndistill.distill.student_data import fill_cache
 from syndistill.errors import SyndistillError
 from syndistill.runs.gated import pass_gate
 from syndistill.safe_files import read_sealed, write_sealed

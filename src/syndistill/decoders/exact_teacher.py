@@ -16,7 +16,7 @@ from syndistill.circuits.layout import Layout
 from syndistill.circuits.placement import place_experiment
 from syndistill.decoders.optimal import ExactPosterior
 from syndistill.distill.losses import LEAST, posterior_logits
-from syndistill.distill.teacher import Answer, PosteriorTeacher, Teacher
+from syndistill.distill.signals.teacher import Answer, PosteriorTeacher, Teacher
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import OutputForm
 from syndistill.sampling.exact_labels import with_exact_labels

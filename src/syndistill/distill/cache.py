@@ -1,42 +1,430 @@
-"""What the Teacher says, written once and read by any number of runs.
+"""What a cache holds, and a source of batches that reads it: packed shots and logits by shard, signals beside them.
 
-A cache is a folder of safetensors shards and a manifest, written last: shots of one basis and one number of
-rounds per shard, bits packed, the Teacher's logits of every end and line as float16 (relative step 2^-11,
-so at most 0.008 where a logit is below 16). Features and z_fuse lie beside them (`cache_signals`).
-Axes: B shots, R rounds, K ends (= R), S stabilisers, L lines, C logit channels.
+`manifest.json` says which Teacher, circuits and shots, and has a hash of every shard; a signal has a folder and a
+manifest of its own, so that a cache can grow.
+
+Axes: B shots, R rounds, K ends (= R where packed), Q rounds compared, S stabilisers, L lines, O observables,
+C logit channels, P components.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from pydantic import Field
 
 from syndistill.circuits.layout import Layout
-from syndistill.distill.cache_signals import CachedSignal, begin, finish, is_written, write_part
-from syndistill.distill.cached_source import CachedSource
-from syndistill.distill.manifest import (
-    BEGUN,
-    FORMAT,
-    MANIFEST,
-    CacheKey,
-    Chunk,
-    Manifest,
-    Shard,
-    begun_key,
-    read_manifest,
-)
-from syndistill.distill.packing import bytes_per_shot, pack_shots, unpack_shots
-from syndistill.distill.targets import cut
-from syndistill.distill.teacher import Answer, Teacher
+from syndistill.distill.signals.features import TargetSpec, TargetStatistics
+from syndistill.distill.signals.fusion import Fusion
+from syndistill.distill.signals.teacher import Answer, TaughtShots, Teacher, cut, draw_ends
 from syndistill.errors import SyndistillError
 from syndistill.models.tensors_file import load_tensors, save_tensors
 from syndistill.safe_files import file_sha256, foreign_files, read_sealed, write_sealed
 from syndistill.sampling.shots import Shots, concatenate
 from syndistill.sampling.stream import BatchSource
+from syndistill.training.config import Strict
 from syndistill.training.distributed import ALONE, World, wait_for_all
+
+MANIFEST = "manifest.json"
+BEGUN = "begun.json"
+"""The key of a cache that is being written."""
+FORMAT = 1
+
+
+class CacheKey(Strict):
+    """What a cache was made from; a run that wants anything else refuses it."""
+
+    teacher: str
+    """`Teacher.key`."""
+    shots: dict[str, Any]
+    """Configuration of the source of shots, seed and number of chunks included."""
+    circuits: str
+    """Hash of the noisy circuits behind the shots."""
+
+
+class Shard(Strict):
+    """A file of shots of one basis and number of rounds, and the hash of its bytes."""
+
+    name: str = Field(pattern=r"^[\w-][\w.-]*$")
+    sha256: str
+    basis: str
+    rounds: int = Field(gt=0)
+    shots: int = Field(gt=0)
+    distance: int = Field(gt=0)
+
+
+class Chunk(Strict):
+    """The shards of one chunk of shots."""
+
+    shards: list[Shard]
+
+
+class Manifest(Strict):
+    """A finished cache."""
+
+    format: int
+    key: CacheKey
+    shards: list[Shard]
+
+
+def read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise SyndistillError(f"{folder} holds no finished cache (no {MANIFEST}); write it first")
+    manifest: Manifest = read_sealed(path, f"delete {folder} and write it anew", Manifest)
+    if manifest.format != FORMAT:
+        raise SyndistillError(f"{path} is of format {manifest.format}, this version reads {FORMAT}; write it anew")
+    return manifest
+
+
+def begun_key(folder: Path) -> CacheKey | None:
+    """Of a cache that was begun; None where there is none."""
+    path = folder / BEGUN
+    if not path.exists():
+        return None
+    key: CacheKey = read_sealed(path, f"delete {folder} and write it anew", CacheKey)
+    return key
+
+
+def is_of(folder: Path, key: CacheKey) -> bool:
+    """Whether the folder holds a cache of this key, finished or being written."""
+    if (folder / MANIFEST).is_file():
+        return read_manifest(folder).key == key
+    return begun_key(folder) == key
+
+
+def matching_manifest(folder: Path, key: CacheKey) -> Manifest:
+    """SyndistillError for a cache that was made from anything else than the key says."""
+    manifest = read_manifest(folder)
+    if wrong := [what for what in CacheKey.model_fields if getattr(manifest.key, what) != getattr(key, what)]:
+        raise SyndistillError(
+            f"the cache {folder} was made from another {' and another '.join(wrong)} than this run's; "
+            "point the run at its own cache or write a new one"
+        )
+    return manifest
+
+
+def pack_shots(shots: Shots) -> dict[str, torch.Tensor]:
+    """uint8 tensors "events", "last" and "labels" of shots with all ends; float16 "posterior" where they have it."""
+    assert shots.labels_BKLO is not None
+    bits = {"events": shots.events_BRS, "last": shots.last_BKS, "labels": shots.labels_BKLO}
+    packed = {k: torch.from_numpy(np.packbits(v.flatten(1).numpy(), axis=1)) for k, v in bits.items()}
+    return packed if shots.posterior_BKLP is None else packed | {"posterior": shots.posterior_BKLP.half()}
+
+
+def unpack_shots(
+    tensors: dict[str, torch.Tensor],
+    layout: Layout,
+    basis: str,
+    rounds: int,
+    rows: np.ndarray | slice = slice(None),
+    every_end: bool = True,
+) -> Shots:
+    """The chosen shots, of their first `rounds` rounds; without every_end the last of these is the only end."""
+    s, n_lines, observables = layout.n_stabilisers, layout.n_lines, 2 if basis == "both" else 1
+
+    def bits(name: str, *shape: int) -> torch.Tensor:
+        flat = np.unpackbits(tensors[name].numpy()[rows], axis=1, count=rounds * int(np.prod(shape)))
+        return torch.from_numpy(flat).view(-1, rounds, *shape)
+
+    first = 0 if every_end else rounds - 1
+    posterior = tensors["posterior"][:, first:rounds][rows].float() if "posterior" in tensors else None
+    return Shots(
+        layout,
+        basis,
+        bits("events", s),
+        bits("last", s)[:, first:],
+        bits("labels", n_lines, observables)[:, first:],
+        tuple(range(first + 1, rounds + 1)),
+        posterior,
+    )
+
+
+def bytes_per_shot(rounds: int, layout: Layout, channels: int) -> int:
+    """Of packed shots and the float16 logits of every end and line, on disk and in memory."""
+    bits = 2 * rounds * layout.n_stabilisers + rounds * layout.n_lines * max(1, channels // 2)
+    return -(-bits // 8) + 2 * rounds * layout.n_lines * channels
+
+
+STATISTICS = "statistics.safetensors"
+SIGNALS = "signals"
+
+
+class _Part(Strict):
+    """A signal's file to one shard: the shard's name, its hash, and the part's own."""
+
+    name: str = Field(pattern=r"^[\w-][\w.-]*$")
+    of: str
+    sha256: str
+
+
+class _Manifest(Strict):
+    """Of one signal."""
+
+    format: int
+    signal: str
+    content: str
+    every_rounds: int | None
+    shape: list[int]
+    dtype: str
+    parts: list[_Part]
+    asked: dict[str, str | int] | None = None
+    variance_held: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class CachedSignal:
+    """A signal to keep. name: as in `TaughtShots.signals`; content: what it was made with, by hash; wants: what the
+    Teacher is asked for; encode: to the tensor kept; every_rounds: which rounds it is of, None for one entry per end.
+    """
+
+    name: str
+    content: str
+    wants: frozenset[str]
+    encode: Callable[[Shots, Answer], torch.Tensor]
+    every_rounds: int | None
+    statistics: TargetStatistics | None = None
+
+    @property
+    def key(self) -> str:
+        """Of its folder: a cache may hold several signals of one name."""
+        return f"{self.name}-{self.content[:12]}"
+
+    def folder(self, cache: Path) -> Path:
+        return cache / SIGNALS / self.key
+
+    def kept(self, rounds: int) -> int:
+        """How many entries along the second axis an experiment of so many rounds has."""
+        return rounds if self.every_rounds is None else -(-rounds // self.every_rounds)
+
+    def bytes_per_shot(self, rounds: int, layout: Layout, channels: int) -> int:
+        if self.statistics is None:
+            return 2 * rounds * layout.n_lines * channels
+        return self.kept(rounds) * layout.n_stabilisers * len(self.statistics.range_P)
+
+
+def feature_signal(name: str, statistics: TargetStatistics) -> CachedSignal:
+    signal = statistics.spec.signal
+
+    def encode(shots: Shots, answer: Answer) -> torch.Tensor:
+        return statistics.encode(statistics.target(answer.signals[signal], shots.basis))
+
+    return CachedSignal(
+        name, statistics.sha256, frozenset({signal}), encode, statistics.spec.every_rounds, statistics
+    )
+
+
+def fused_signal(fusion: Fusion, teacher: str) -> CachedSignal:
+    @torch.no_grad()
+    def encode(shots: Shots, answer: Answer) -> torch.Tensor:
+        return fusion(shots, answer).half()
+
+    return CachedSignal("fused", fusion.key(teacher), fusion.wants, encode, None)
+
+
+def is_written(cache: Path, signal: CachedSignal) -> bool:
+    return (signal.folder(cache) / MANIFEST).is_file()
+
+
+def begin_signal(cache: Path, signal: CachedSignal) -> None:
+    """The statistics, before the first code: a later run measures none that the cache knows."""
+    path = signal.folder(cache) / STATISTICS
+    if signal.statistics is not None and not path.exists():
+        signal.statistics.save(path)
+
+
+def known_statistics(cache: Path, name: str, spec: TargetSpec) -> TargetStatistics | None:
+    """Of a signal that the cache holds, or was begun to hold, made to this spec."""
+    for path in sorted(cache.glob(f"{SIGNALS}/{name}-*/{STATISTICS}")):
+        found = TargetStatistics.load(path)
+        if found.spec == spec and path.parent.name == f"{name}-{found.sha256[:12]}":
+            return found
+    return None
+
+
+def write_part(cache: Path, shard: str, signal: CachedSignal, tensor: torch.Tensor) -> None:
+    save_tensors(signal.folder(cache) / shard, {"values": tensor}, {"content": signal.content})
+
+
+def finish_signal(cache: Path, signal: CachedSignal, shards: list[Shard]) -> None:
+    """The manifest, once every shard has its part; an earlier call's parts may be damaged, so all are read."""
+    folder = signal.folder(cache)
+    for shard in shards:
+        values = _part(folder / shard.name, signal, shard)
+    manifest = _Manifest(
+        format=FORMAT,
+        signal=signal.name,
+        content=signal.content,
+        every_rounds=signal.every_rounds,
+        shape=list(values.shape[2:]),
+        dtype=str(values.dtype).removeprefix("torch."),
+        parts=[_Part(name=s.name, of=s.sha256, sha256=file_sha256(folder / s.name)) for s in shards],
+        asked=None if signal.statistics is None else signal.statistics.spec._asdict(),
+        variance_held=None if signal.statistics is None else signal.statistics.held,
+    )
+    write_sealed(folder / MANIFEST, manifest.model_dump())
+
+
+def _part(path: Path, signal: CachedSignal, shard: Shard) -> torch.Tensor:
+    tensors, said = load_tensors(path)
+    if said.get("content") != signal.content or len(tensors.get("values", ())) != shard.shots:
+        raise SyndistillError(f"cache part {path} is of another signal or other shots; delete it, it is written anew")
+    return tensors["values"]
+
+
+def check_parts(cache: Path, signal: CachedSignal, shards: list[Shard]) -> None:
+    """SyndistillError for a signal that is not there whole, damaged, or of other shots."""
+    folder = signal.folder(cache)
+    if not is_written(cache, signal):
+        held = sorted(path.parent.name for path in cache.glob(f"{SIGNALS}/*/{MANIFEST}"))
+        raise SyndistillError(
+            f"the cache {cache} holds no {signal.name} of this run's Teacher and settings ({signal.content[:12]}); it "
+            f"holds {', '.join(held) or 'logits only'}; let the run add it"
+        )
+    remedy = f"delete {folder}, it is then written anew"
+    manifest: _Manifest = read_sealed(folder / MANIFEST, remedy, _Manifest)
+    parts = {part.name: part for part in manifest.parts}
+    of_these = [shard.name in parts and parts[shard.name].of == shard.sha256 for shard in shards]
+    if (manifest.format, manifest.content) != (FORMAT, signal.content) or not all(of_these):
+        raise SyndistillError(f"{folder} is of other shots or another content than its name says; {remedy}")
+    if signal.statistics is not None and TargetStatistics.load(folder / STATISTICS).sha256 != signal.content:
+        raise SyndistillError(f"{folder / STATISTICS} is not what the codes were made with; {remedy}")
+    for name, part in parts.items():
+        if not (folder / name).is_file() or file_sha256(folder / name) != part.sha256:
+            raise SyndistillError(f"cache part {folder / name} is missing or damaged; {remedy}")
+
+
+@dataclass(frozen=True)
+class _Group:
+    """All shots of one basis and number of rounds, packed; signals by their names."""
+
+    basis: str
+    rounds: int
+    layout: Layout
+    tensors: dict[str, torch.Tensor]
+    signals: tuple[CachedSignal, ...]
+
+    def __len__(self) -> int:
+        return len(self.tensors["logits"])
+
+    def batch(self, rows: np.ndarray, number: int, rounds: int, every_end: bool) -> TaughtShots:
+        """Cut to the experiment of the first `rounds` rounds."""
+        shots = unpack_shots(self.tensors, self.layout, self.basis, rounds, rows, every_end)
+        ends = slice(0 if every_end else rounds - 1, rounds)
+        logits = self.tensors["logits"]
+        # A Teacher of final logits alone has one entry, of the last end.
+        logits = logits[:, ends] if logits.shape[1] == self.rounds else logits
+        signals = {}
+        for signal in self.signals:
+            kept = ends if signal.every_rounds is None else slice(0, signal.kept(rounds))
+            signals[signal.name] = self.tensors[signal.name][:, kept][rows]
+        return TaughtShots(shots, logits[rows].float(), signals, number)
+
+
+class CachedSource:
+    """A cache as an endless source of batches: every epoch a new order, fixed by (seed, epoch).
+
+    cut_rounds: when not empty, each batch is cut to an experiment of so many rounds, drawn from it (every
+    history of R rounds holds a t-round experiment for each t <= R); only the last end is kept, unless every_end.
+    signals: what to read beside the logits. ends: where more are kept, how many a batch (0: all). only_last: only the
+    last end was asked.
+    """
+
+    batches_per_chunk = 16
+
+    def __init__(
+        self,
+        folder: Path,
+        key: CacheKey,
+        batch_size: int,
+        seed: int,
+        cut_rounds: tuple[int, ...] = (),
+        signals: Sequence[CachedSignal] = (),
+        every_end: bool = False,
+        ends: int = 0,
+        only_last: bool = False,
+    ) -> None:
+        self.batch_size, self.seed, self.cut_rounds, self.ends = batch_size, seed, cut_rounds, ends
+        self.every_end = every_end or not (cut_rounds or only_last)
+        self.groups = _load(folder, key, tuple(signals))
+        self.batches_per_epoch = sum(len(g) // batch_size for g in self.groups)
+        if self.batches_per_epoch == 0:
+            raise SyndistillError(f"{folder} holds fewer shots than one batch of {batch_size}")
+        if cut_rounds and any(g.tensors["logits"].shape[1] != g.rounds for g in self.groups):
+            raise SyndistillError(
+                f"the Teacher behind {folder} gives the last end alone, so its shots cannot be cut to fewer rounds; "
+                "set data.cut_rounds=[]"
+            )
+        self._epoch: tuple[int, list[tuple[int, np.ndarray]]] = (-1, [])
+
+    def chunk(self, index: int) -> list[TaughtShots]:
+        first = index * self.batches_per_chunk
+        return [self._batch(i) for i in range(first, first + self.batches_per_chunk)]
+
+    def _batch(self, number: int) -> TaughtShots:
+        epoch, position = divmod(number, self.batches_per_epoch)
+        if self._epoch[0] != epoch:
+            self._epoch = (epoch, self._order(epoch))
+        index, rows = self._epoch[1][position]
+        group = self.groups[index]
+        rounds = group.rounds
+        if self.cut_rounds:
+            fitting = [r for r in self.cut_rounds if r <= rounds]
+            rounds = int(np.random.default_rng([self.seed, 1, number]).choice(fitting))
+        taught = group.batch(rows, number, rounds, self.every_end)
+        return draw_ends(taught, self.ends, self.seed) if self.ends else taught
+
+    def _order(self, epoch: int) -> list[tuple[int, np.ndarray]]:
+        rng = np.random.default_rng([self.seed, 0, epoch])
+        batches = []
+        for g, group in enumerate(self.groups):
+            rows = rng.permutation(len(group))
+            for i in range(len(rows) // self.batch_size):
+                batches.append((g, rows[i * self.batch_size : (i + 1) * self.batch_size]))
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def _load(folder: Path, key: CacheKey, signals: tuple[CachedSignal, ...]) -> list[_Group]:
+    shards = matching_manifest(folder, key).shards
+    for shard in shards:
+        path = folder / shard.name
+        if not path.is_file() or file_sha256(path) != shard.sha256:
+            raise SyndistillError(f"cache shard {path} is missing or damaged; delete {folder} and write it anew")
+    for signal in signals:
+        check_parts(folder, signal, shards)
+    kinds: dict[tuple[str, int, int], list[Shard]] = {}
+    for shard in shards:
+        kinds.setdefault((shard.basis, shard.rounds, shard.distance), []).append(shard)
+    return [
+        _Group(basis, rounds, Layout(distance), _joined(folder, members, signals), signals)
+        for (basis, rounds, distance), members in kinds.items()
+    ]
+
+
+def _joined(
+    folder: Path, shards: list[Shard], signals: tuple[CachedSignal, ...]
+) -> dict[str, torch.Tensor]:
+    """The shards' tensors one after the other, filled in as they are read: memory for one copy and one shard."""
+    total = sum(shard.shots for shard in shards)
+    joined: dict[str, torch.Tensor] = {}
+    start = 0
+    for shard in shards:
+        tensors, _ = load_tensors(folder / shard.name)
+        for signal in signals:
+            tensors[signal.name] = load_tensors(signal.folder(folder) / shard.name)[0]["values"]
+        for name, tensor in tensors.items():
+            if name not in joined:
+                joined[name] = torch.empty((total, *tensor.shape[1:]), dtype=tensor.dtype)
+            joined[name][start : start + shard.shots] = tensor
+        start += shard.shots
+    return joined
+
 
 __all__ = ["CacheKey", "CachedSource", "add_signals", "announce", "cut", "read_manifest", "teacher_key", "write_cache"]
 
@@ -65,7 +453,7 @@ def write_cache(
     if world.is_first:
         _begin(folder, key)
         for signal in signals:
-            begin(folder, signal)
+            begin_signal(folder, signal)
     wait_for_all(world)
     for index in range(world.rank, n_chunks, world.size):
         if _chunk_entry(folder, index).exists():
@@ -173,7 +561,7 @@ def add_signals(
     wait_for_all(world)  # all have seen what is lacking
     if world.is_first:
         for signal in lacking:
-            begin(folder, signal)
+            begin_signal(folder, signal)
     wait_for_all(world)
     shards = read_manifest(folder).shards
     for done in range(world.rank, len(shards), world.size):
@@ -190,7 +578,7 @@ def add_signals(
     wait_for_all(world)
     if world.is_first:
         for signal in lacking:
-            finish(folder, signal, shards)
+            finish_signal(folder, signal, shards)
     wait_for_all(world)
 
 

@@ -14,10 +14,19 @@ import torch
 from pydantic import Field, model_validator
 
 from syndistill.distill.fuse_report import FUSED, SAME, best_temperature, fuse_report, mean_interval, nll_B, verdict_of
-from syndistill.distill.fusion import Fusion, FusionConfig, fit_gate, fit_weights, members_of, save_fusion
-from syndistill.distill.probes import ProbeObjective, has_probe, probe_width
+from syndistill.distill.signals.fusion import (
+    Fusion,
+    FusionConfig,
+    ProbeObjective,
+    fit_gate,
+    fit_weights,
+    has_probe,
+    members_of,
+    probe_width,
+    save_fusion,
+)
+from syndistill.distill.signals.teacher import FrozenTeacher, Teacher
 from syndistill.distill.student_data import Say, longest_rounds, statistics_shots
-from syndistill.distill.teacher import FrozenTeacher, Teacher
 from syndistill.errors import SyndistillError
 from syndistill.models.device import usable_device
 from syndistill.models.networks import load_network

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from scipy.stats import binomtest
 
-from syndistill.distill.fusion import exact_label_loss
+from syndistill.distill.signals.fusion import exact_label_loss
 from syndistill.errors import SyndistillError
 from syndistill.statistics.calibration import fitted_temperature
 from syndistill.training.objective import joint_class

@@ -16,14 +16,16 @@ from typing import Any, Literal
 import torch
 from pydantic import ValidationError, model_validator
 
+from syndistill.distill.baseline import Baseline
 from syndistill.distill.fuse import FUSION_FILE, REPORT_FILE, FitShots, FuseRun, ReportShots, check_fuse, train_fusion
-from syndistill.distill.fusion import FusionConfig
-from syndistill.distill.one_pass import check_cache, fill_cache
 from syndistill.distill.run import STUDENT_FILE, StudentRun, check_fit, student_hashes, train_student
+from syndistill.distill.signals.fusion import FusionConfig
+from syndistill.distill.signals.teacher import FrozenTeacher, Teacher
 from syndistill.distill.stage import check_student_signals
-from syndistill.distill.student_data import Count, Say, StudentData
-from syndistill.distill.teacher import FrozenTeacher, Teacher
-from syndistill.distill.terms import FeatureTerm, FinalTerm, FusedTerm, LabelTerm, ReadoutTerm, SpatialTerm, Terms
+from syndistill.distill.stage1 import Stage1
+from syndistill.distill.stage2 import Stage2
+from syndistill.distill.student_data import Count, Say, StudentData, check_cache, fill_cache
+from syndistill.distill.terms import FinalTerm, Terms
 from syndistill.errors import SyndistillError
 from syndistill.files.tensors import read_sealed
 from syndistill.models.device import usable_device
@@ -44,23 +46,6 @@ Bar = Callable[[str, int], AbstractContextManager[Progress | None]]
 """(stage, batch size) -> a context that gives the progress report of that stage."""
 
 
-class Baseline(Terms):
-    """Labels and the Teacher's final logits."""
-
-    training: TrainingConfig
-
-
-class Stage1(Terms):
-    """The baseline's terms and every signal of the Teacher."""
-
-    readout: ReadoutTerm = ReadoutTerm(weight=1.0)
-    spatial: SpatialTerm = SpatialTerm(weight=1.0)
-    temporal: FeatureTerm = FeatureTerm(weight=1.0)
-    start: Literal["fresh", "baseline"] = "fresh"
-    """fresh: the baseline's own first weights, so that the two differ by the signals alone."""
-    training: TrainingConfig
-
-
 class Fuse(Strict):
     """Probes and z_fuse."""
 
@@ -69,16 +54,6 @@ class Fuse(Strict):
     """That the probes learn from."""
     fit_shots: FitShots = 8192
     report_shots: ReportShots = 16384
-    training: TrainingConfig
-
-
-class Stage2(Terms):
-    """Mainly z_fuse, from an earlier stage's checkpoint; feature terms are off, or fade."""
-
-    labels: LabelTerm = LabelTerm(weight=0.2)
-    final: FinalTerm = FinalTerm(weight=0.0)
-    fused: FusedTerm = FusedTerm(weight=1.0)
-    start: Literal["baseline", "stage1"] = "stage1"
     training: TrainingConfig
 
 
@@ -132,20 +107,10 @@ class RoadRun(Strict):
             fresh = self.data.model_copy(update={"cached_shots": 0})
             return StudentRun(**base | {"data": fresh}, terms=terms, training=self.no_kd)
         if stage == "baseline":
-            return StudentRun(**base, terms=_terms(self.baseline), training=self.baseline.training)
+            return self.baseline.student_run(base)
         if stage == "stage1":
-            start = None if self.stage1.start == "fresh" else str(folder / "baseline" / STUDENT_FILE)
-            return StudentRun(
-                **base, kind="stage1", terms=_terms(self.stage1), training=self.stage1.training, start_from=start
-            )
-        return StudentRun(
-            **base,
-            kind="stage2",
-            terms=_terms(self.stage2),
-            training=self.stage2.training,
-            start_from=str(folder / self.stage2.start / STUDENT_FILE),
-            fusion=str(folder / "fuse" / FUSION_FILE),
-        )
+            return self.stage1.student_run(base, folder)
+        return self.stage2.student_run(base, folder, folder / "fuse" / FUSION_FILE)
 
     def fuse_run(self) -> FuseRun:
         return FuseRun(
@@ -156,10 +121,6 @@ class RoadRun(Strict):
             report_shots=self.fuse.report_shots,
             training=self.fuse.training,
         )
-
-
-def _terms(section: Terms) -> Terms:
-    return Terms(**{name: getattr(section, name) for name in Terms.model_fields})
 
 
 def result_file(stage: Stage, folder: Path) -> Path:
@@ -240,7 +201,7 @@ class _Walk:
 
     def fill(self) -> None:
         if self.run.data.cached_shots:
-            terms = [_terms(self.run.stage1), _terms(self.run.stage2)]
+            terms = [self.run.stage1.terms_alone(), self.run.stage2.terms_alone()]
             fusion = result_file("fuse", self.folder)
             fill_cache(self.run.data, self.teacher, self.cache, terms, [fusion], self.cache_progress, self.say)
 

@@ -9,12 +9,12 @@ import torch
 from pydantic import model_validator
 
 from syndistill.circuits.training_noise import NOISE_KEY
-from syndistill.distill.cache_signals import CachedSignal, feature_signal, fused_signal
+from syndistill.distill.cache import CachedSignal, feature_signal, fused_signal
 from syndistill.distill.fuse_report import SAME
-from syndistill.distill.fusion import Fusion, load_fusion
-from syndistill.distill.one_pass import cached_statistics
+from syndistill.distill.signals.features import TargetStatistics
+from syndistill.distill.signals.fusion import Fusion, load_fusion
+from syndistill.distill.signals.teacher import BF16, FrozenTeacher, TaughtShots, Teacher
 from syndistill.distill.stage import check_student_signals, prepare_stage, stage_statistics
-from syndistill.distill.statistics import TargetStatistics
 from syndistill.distill.student_data import (
     CACHE_SEED,
     Count,
@@ -23,11 +23,10 @@ from syndistill.distill.student_data import (
     StudentData,
     cache_key,
     cached_source,
+    cached_statistics,
     simulated,
     statistics_shots,
 )
-from syndistill.distill.targets import TaughtShots
-from syndistill.distill.teacher import BF16, FrozenTeacher, Teacher
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork, NetworkConfig

@@ -15,13 +15,26 @@ import torch
 from pydantic import Field, model_validator
 
 from syndistill.circuits.experiment import Experiment
-from syndistill.distill.cache import add_signals, announce, require_own, write_cache
-from syndistill.distill.cache_signals import CachedSignal, is_written
-from syndistill.distill.cached_source import CachedSource
-from syndistill.distill.manifest import MANIFEST, CacheKey, matching_manifest
-from syndistill.distill.targets import TaughtShots, cut, draw_ends
-from syndistill.distill.teacher import Teacher
-from syndistill.distill.terms import Where
+from syndistill.distill.cache import (
+    MANIFEST,
+    CachedSignal,
+    CachedSource,
+    CacheKey,
+    add_signals,
+    announce,
+    feature_signal,
+    fused_signal,
+    is_of,
+    is_written,
+    known_statistics,
+    matching_manifest,
+    require_own,
+    write_cache,
+)
+from syndistill.distill.signals.features import TargetSpec, TargetStatistics, measure_targets, target_specs
+from syndistill.distill.signals.fusion import load_fusion
+from syndistill.distill.signals.teacher import TaughtShots, Teacher, cut, draw_ends
+from syndistill.distill.terms import Terms, Where
 from syndistill.distill.unsure import Unsure, UnsureSource
 from syndistill.safe_files import LOCK_FILE, locked, remove_stale
 from syndistill.sampling.shots import Shots
@@ -224,3 +237,42 @@ def cache_key(data: StudentData, teacher: Teacher) -> CacheKey:
         wanted["ends"] = "last"
     digest = hashlib.sha256("\n".join(circuits).encode()).hexdigest()
     return CacheKey(teacher=teacher.key(), shots=wanted, circuits=digest)
+
+
+def fill_cache(
+    data: StudentData,
+    teacher: Teacher,
+    cache: Path,
+    terms: Sequence[Terms],
+    fusions: Sequence[Path],
+    progress: Count | None,
+    say: Say,
+) -> None:
+    """Write what runs of these terms need, and z_fuse of each fusion's file, in one pass of the Teacher."""
+    measured: dict[tuple[str, TargetSpec], TargetStatistics] = {}
+    for each in terms:
+        specs = target_specs(each)
+        known = cached_statistics(each, data, teacher, cache)
+        lacking = {name: spec for name, spec in specs.items() if name not in known and (name, spec) not in measured}
+        if lacking:
+            known |= measure_targets(teacher, statistics_shots(data.simulated, data.cache_seed), lacking)
+        measured |= {(name, specs[name]): statistics for name, statistics in known.items()}
+    signals = [feature_signal(name, statistics) for (name, _), statistics in measured.items()]
+    signals += [fused_signal(load_fusion(path, teacher)[0], teacher.key()) for path in fusions]
+    complete_cache(data, teacher, cache, signals, progress, say)
+
+
+def cached_statistics(
+    terms: Terms, data: StudentData, teacher: Teacher, cache: Path
+) -> dict[str, TargetStatistics]:
+    """Of the feature terms that are on, those that the cache knows; they depend on its key and the term alone."""
+    if not data.cached_shots or not is_of(cache, cache_key(data, teacher)):
+        return {}
+    found = {name: known_statistics(cache, name, spec) for name, spec in target_specs(terms).items()}
+    return {name: statistics for name, statistics in found.items() if statistics is not None}
+
+
+def check_cache(data: StudentData, teacher: Teacher, cache: Path) -> None:
+    """SyndistillError for a finished cache of anything else, before a run that would read it much later begins."""
+    if data.cached_shots and (cache / MANIFEST).is_file():
+        matching_manifest(cache, cache_key(data, teacher))

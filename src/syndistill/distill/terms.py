@@ -129,6 +129,10 @@ class Terms(Strict):
     fused: FusedTerm = FusedTerm()
     eyes: EyesTerm = EyesTerm()
 
+    def terms_alone(self) -> Terms:
+        """Of a section that says more, the terms."""
+        return Terms(**{name: getattr(self, name) for name in Terms.model_fields})
+
     @property
     def features(self) -> dict[str, FeatureTerm]:
         """The feature terms that are on."""

@@ -8,11 +8,12 @@ from syndistill.distill.legs import Legs
 from syndistill.distill.road import RoadRun
 from syndistill.distill.run import StudentRun
 from syndistill.errors import SyndistillError
-from syndistill.recipes.roads import road_d3, road_tiny
 from syndistill.recipes.students import (
     baseline_d3,
     baseline_tiny,
     labels_d3,
+    road_d3,
+    road_tiny,
     student_d3,
     student_d3_joint,
     student_d5,
