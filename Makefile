@@ -25,11 +25,12 @@ lint: venv ## ruff and mypy
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
+# Two processes of one thread each; a file's tests stay together, so that they share networks and compiled kernels.
 test: lint ## lint, then every quick test
-	$(PY) -m pytest -q -m 'not slow'
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m 'not slow' -n 2 --dist loadfile
 
 slow: venv ## the tests too long for `make test`
-	$(PY) -m pytest -q -m slow
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m slow -n 2 --dist loadfile
 
 bench: venv ## the speed measurements of benchmarks/
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(PY) "$$script"; done
