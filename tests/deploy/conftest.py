@@ -1,5 +1,7 @@
 """Small networks of every family on disk, weights moved off zero so that nothing hides, and shots for them."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -16,6 +18,16 @@ DIALS = {
     "flat_gru": {"width": 12, "readout_width": 8, "turn_x": True, "next_events": True},
     "local_gru": {"width": 5, "readout_width": 8, "turn_x": True, "next_events": True},
 }  # fmt: skip
+
+
+def latin_square(*axes):
+    """The product of the axes: quick is every third, in which each pair of values comes together; the rest is slow."""
+    slow = pytest.mark.slow("quick tests compile a kernel for every pair of these dials, not for every triple")
+    chosen = product(*(enumerate(axis) for axis in axes))
+    return [
+        pytest.param(*(value for _, value in point), marks=() if sum(i for i, _ in point) % 3 == 0 else slow)
+        for point in chosen
+    ]
 
 
 @pytest.fixture(scope="session")

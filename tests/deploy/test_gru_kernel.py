@@ -14,6 +14,8 @@ from syndistill.errors import SyndistillError
 from syndistill.models.saving import load_network
 from syndistill.sampling.shots import shots_from_detectors
 
+from .conftest import latin_square
+
 llvm = pytest.importorskip("llvmlite.binding")
 NEEDS_VNNI = pytest.mark.skipif(
     not llvm.get_host_cpu_features().get("avx512vnni", False), reason="this processor has no AVX-512 VNNI"
@@ -32,17 +34,15 @@ def kernel_logits(kernel, circuit, shots):
     return kernel.decode(shots.detectors_packed, kernel.places(placement), placement.rounds)
 
 
-@pytest.mark.parametrize("lanes", [4, 8, 16])
-@pytest.mark.parametrize(
-    "dials",
-    [
-        {"width": 12, "readout_width": 8},
-        {"width": 16, "readout_width": 16, "readout_layers": 0},
-        {"width": 33, "readout_width": 21, "readout_layers": 2},
-        {"width": 60, "readout_width": 32},
-    ],
-    ids=lambda dials: f"width-{dials['width']}",
-)
+SIZES = [
+    {"width": 12, "readout_width": 8},
+    {"width": 16, "readout_width": 16, "readout_layers": 0},
+    {"width": 33, "readout_width": 21, "readout_layers": 2},
+    {"width": 60, "readout_width": 32},
+]
+
+
+@pytest.mark.parametrize(("dials", "lanes"), latin_square(SIZES, [4, 8, 16]))
 def test_logits_are_those_of_pytorch(network_file, experiment_shots, dials, lanes):
     path = network_file(**dials)
     circuit, shots = experiment_shots(n_shots=MANY + 17)

@@ -17,6 +17,8 @@ from syndistill.models.saving import load_network, weights_hash
 from syndistill.models.tensors_file import load_tensors, save_tensors
 from syndistill.sampling.shots import shots_from_detectors
 
+from .conftest import latin_square
+
 llvm = pytest.importorskip("llvmlite.binding")
 NEEDS_VNNI = pytest.mark.skipif(
     not llvm.get_host_cpu_features().get("avx512vnni", False), reason="this processor has no AVX-512 VNNI"
@@ -59,12 +61,12 @@ def streamed_logits(engine, circuit, shots, several=1):
     return stream.logits(slices[-1])
 
 
-@pytest.mark.parametrize("lanes", [4, 8, 16])
-@pytest.mark.parametrize("dials", SIZES, ids=lambda dials: f"width-{dials['width']}")
-@pytest.mark.parametrize(("distance", "basis", "turn_x"), [
-    (3, "z", False), (3, "x", False), (5, "x", True), (7, "z", True),
-])  # fmt: skip
-def test_logits_are_those_of_pytorch(local_file, experiment_shots, dials, lanes, distance, basis, turn_x):
+WAYS = [(3, "z", False), (3, "x", False), (5, "x", True), (7, "z", True)]
+
+
+@pytest.mark.parametrize(("dials", "lanes", "way"), latin_square(SIZES, [4, 8, 16], WAYS))
+def test_logits_are_those_of_pytorch(local_file, experiment_shots, dials, lanes, way):
+    distance, basis, turn_x = way
     path = local_file(distance=distance, turn_x=turn_x, **dials)
     circuit, shots = experiment_shots(basis, rounds=4, n_shots=40, distance=distance)
     kernel = LocalKernel(load_compilable(path), basis, lanes=lanes)
