@@ -11,10 +11,10 @@ from syndistill.recipes import gated
 from syndistill.recipes.choose import chosen_run
 
 
-@pytest.fixture
-def teacher_path(tmp_path):
+@pytest.fixture(scope="session")
+def teacher_path(tmp_path_factory):
     torch.manual_seed(0)
-    path = tmp_path / "teacher.safetensors"
+    path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
     save_network(path, build("teacher-tiny", 3), {})
     return path
 

@@ -49,6 +49,7 @@ def said_of(out, stage):
     return json.loads((out / "road" / stage / "run.json").read_text())["config"]
 
 
+@pytest.mark.slow("a second demo; roads are interrupted in test_roads")
 def test_an_interrupted_demo_goes_on(tmp_path, teacher_path, capsys, monkeypatch):
     arguments = ["--quick", "--out", str(tmp_path / "demo"), "--teacher", str(teacher_path), "--accept-any-teacher"]
     real = console.Bars.stage

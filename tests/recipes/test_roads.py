@@ -21,16 +21,18 @@ CONTROL = ["--set", f"no_kd={json.dumps(TINY_TRAINING)}"]
 GO = ("--accept-any-teacher",)
 
 
-@pytest.fixture(autouse=True)
-def in_seconds(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def in_seconds():
     """A gate of 200 shots, statistics of 256."""
     judge = lambda network, **options: judge_teacher(network, **options | {"shots": 200})  # noqa: E731
-    monkeypatch.setattr(gated, "judge_teacher", judge)
-    monkeypatch.setattr("syndistill.distill.student_data.STATISTICS_SHOTS", 256)
-    monkeypatch.setattr("syndistill.distill.student_data.STATISTICS_RATES", 1)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(gated, "judge_teacher", judge)
+        patched.setattr("syndistill.distill.student_data.STATISTICS_SHOTS", 256)
+        patched.setattr("syndistill.distill.student_data.STATISTICS_RATES", 1)
+        yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def sets(teacher_path):
     """--set arguments that make road-tiny a matter of seconds, without its control."""
     changes = {"teacher": teacher_path, "data.cached_shots": 4096, "fuse.fit_shots": 256, "fuse.report_shots": 256}
@@ -42,11 +44,12 @@ def sets(teacher_path):
     return [part for key, value in changes.items() for part in ("--set", f"{key}={value}")]
 
 
-@pytest.fixture
-def walked(tmp_path, sets, capsys):
-    """The folder of a whole road."""
-    assert run(capsys, "distill", "road-tiny", *sets, *GO, "--out", tmp_path / "road")[0] == 0
-    return tmp_path / "road"
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory, sets):
+    """The folder of a whole road, walked once; whoever changes it puts it right again."""
+    folder = tmp_path_factory.mktemp("walked") / "road"
+    assert cli.run_app([str(a) for a in ("distill", "road-tiny", *sets, *GO, "--out", folder)]) == 0
+    return folder
 
 
 def run(capsys, *arguments):
@@ -191,13 +194,15 @@ def test_what_does_not_belong_together_is_refused_and_nothing_written(capsys, tm
     save_network(flat, build("flat-gru-5k", 3), {})
     refuse("stage1 needs the signal spatial", "--set", f"teacher={flat}")
     shard = next((walked / "cache").glob("shard-*.safetensors"))
-    shard.write_bytes(shard.read_bytes()[:-1])
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1])
     before = snapshot(walked)
     alone = ["--stage", "baseline", "--from", walked]
     code, _, err = run(capsys, "distill", "road-tiny", *sets, *GO, *alone, "--out", out)
     assert code == 2
     assert "is missing or damaged" in err
     assert snapshot(walked) == before
+    shard.write_bytes(whole)
 
 
 def document_commands():
