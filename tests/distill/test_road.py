@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,13 @@ from syndistill.training.run import validated
 FEATURE = {"weight": 1.0, "components": 4}
 
 
-@pytest.mark.parametrize("output", ["two_channel", "joint4"])
-@pytest.mark.parametrize("family", FAMILIES)
+QUICK = (("flat_gru", "two_channel"), ("local_gru", "joint4"))
+SLOW = [pair for pair in product(FAMILIES, ("two_channel", "joint4")) if pair not in QUICK]
+
+
+@pytest.mark.parametrize(
+    ("family", "output"), [*QUICK, *(pytest.param(*pair, marks=pytest.mark.slow("a whole road")) for pair in SLOW)]
+)
 def test_the_road_of_every_family_and_output(tmp_path, road, family, output):
     said = []
     run = road(family, output)
@@ -89,6 +95,7 @@ def test_finished_stages_are_not_run_again(tmp_path, road):
         walk_road(run.model_copy(update={"no_kd": None}), tmp_path / "road")
 
 
+@pytest.mark.slow("a road, and its stages again with caches of their own")
 def test_a_stage_repeated_from_its_run_json_is_the_same_to_the_bit(tmp_path, road):
     run = road("conv_gru", no_kd=None, stage1=Stage1(
         training=road().baseline.training, spatial=FEATURE, temporal=FEATURE, start="baseline"
@@ -121,7 +128,7 @@ def slow_run(run, steps):
     return run.model_copy(update={"training": training})
 
 
-@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+@pytest.mark.parametrize("stage", ["stage1", pytest.param("stage2", marks=pytest.mark.slow("a road before it"))])
 def test_kill_9_and_resume_is_the_stage_never_stopped(tmp_path, road, stage1_run, stage):
     if stage == "stage1":
         run = slow_run(stage1_run("conv_gru"), 40)

@@ -7,18 +7,21 @@ import sys
 from pathlib import Path
 
 from syndistill.distill.manifest import BEGUN, MANIFEST
+from syndistill.distill.run import train_student
 
 PROGRAM = """
 import sys
 from pathlib import Path
+from syndistill.distill import student_data
 from syndistill.distill.run import StudentRun, train_student
+student_data.STATISTICS_SHOTS, student_data.STATISTICS_RATES = 256, 1
 folder = Path(sys.argv[1])
 train_student(StudentRun.model_validate_json(Path(sys.argv[2]).read_text()), folder)
 """
 
 
-def cache_of(folder: Path, run: Path, processes: int) -> Path:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+def cache_of_two_processes(folder: Path, run: Path) -> Path:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command = [*launcher, "--no-python", sys.executable, "-c", PROGRAM, str(folder), str(run)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
@@ -27,9 +30,11 @@ def cache_of(folder: Path, run: Path, processes: int) -> Path:
 
 
 def test_two_processes_write_the_cache_of_one(tmp_path, stage1_run):
-    run = tmp_path / "run.json"
-    run.write_text(stage1_run(cached_shots=3 * 4096, steps=2).model_dump_json())
-    one, two = (cache_of(tmp_path / str(n), run, n) for n in (1, 2))
+    run = stage1_run(cached_shots=3 * 4096, steps=2)
+    one = tmp_path / "one" / "cache"
+    train_student(run, tmp_path / "one", one)
+    (tmp_path / "run.json").write_text(run.model_dump_json())
+    two = cache_of_two_processes(tmp_path / "two", tmp_path / "run.json")
     manifests = [path.relative_to(one) for path in one.rglob(MANIFEST)]
     assert len(manifests) == 3  # logits, and two features beside them
     for path in manifests:
