@@ -3,8 +3,6 @@
 import json
 import math
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from syndistill.ablation.page import write_report
 from syndistill.ablation.plans import chosen_plan
 from syndistill.ablation.table import read_table
 from syndistill.ablation.verdicts import answers, findings, savings
+from syndistill.cli import run_app
 from syndistill.errors import SyndistillError
 from syndistill.safe_files import unsealed
 
@@ -139,19 +138,18 @@ def test_rows_of_different_shots_and_rows_without_a_plan_are_refused(rows, tmp_p
         read_table(tmp_path / "nowhere")
 
 
-def test_bad_input_is_one_line_and_exit_code_2(tmp_path):
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys):
     (tmp_path / "rows.jsonl").write_text("{}\n")
     for arguments, said in (
         (["report", str(tmp_path)], "line 1"),
         (["ablate", "ablation-d4", "--out", str(tmp_path)], "did you mean"),
         (["ablate", "ablation-d3", "--out", str(tmp_path / "b"), "--dry-run", "--set", "seeds=[1]"], "too few"),
     ):
-        call = f"import sys; from syndistill.cli import run_app; sys.exit(run_app({arguments!r}))"
-        done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 2, done.stderr
-        assert done.stderr.startswith("error: ")
-        assert said in done.stderr
-        assert done.stderr.count("\n") == 1
+        assert run_app(arguments) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("error: ")
+        assert said in err
+        assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize("rows_file", sorted(REPOSITORY.glob("results/ablation-*/rows.jsonl")), ids=str)

@@ -18,6 +18,7 @@ from syndistill.errors import SyndistillError
 from syndistill.safe_lines import TornLine
 
 TIMES = ("us_per_shot", "train_seconds")
+TWO_ARMS = 'sweeps=[{"student":"flat-gru-5k","budget":1,"arms":["labels","stage1-nll"]}]'
 
 
 def content(path):
@@ -26,22 +27,22 @@ def content(path):
 
 
 def test_a_sweep_is_done_once_and_a_killed_one_ends_in_the_same_rows(small_plan, tmp_path):
-    plan = small_plan()
+    plan = small_plan(TWO_ARMS)
     whole = run_plan(plan, tmp_path / "a", Inline, accept_any_teacher=True)
     assert not whole.failed
     rows = content(tmp_path / "a" / "rows.jsonl")
-    assert len(rows) == 12 * 4 + 3 * 4  # Students and references on four cases
+    assert len(rows) == 6 * 4 + 3 * 4  # Students and references on four cases
     assert run_plan(plan, tmp_path / "a", Inline, accept_any_teacher=True).done == 0
 
     with pytest.raises(KeyboardInterrupt):
-        run_plan(plan, tmp_path / "b", lambda: _Dying(22), accept_any_teacher=True)
+        run_plan(plan, tmp_path / "b", lambda: _Dying(12), accept_any_teacher=True)
     with open(tmp_path / "b" / "rows.jsonl", "ab") as file:
         file.write(b'{"format": 1, "kind": "sco')  # what a kill leaves of a write
     with pytest.warns(TornLine, match="cut short"):
         run_plan(plan, tmp_path / "b", Inline, accept_any_teacher=True)
     assert content(tmp_path / "b" / "rows.jsonl") == rows
 
-    changed = small_plan("seeds=[1,2,3,4]")
+    changed = small_plan(TWO_ARMS, "seeds=[1,2,3,4]")
     assert run_plan(changed, tmp_path / "a", Inline, accept_any_teacher=True).done < whole.done
 
 
@@ -59,9 +60,9 @@ class _Dying(Inline):
         super().start(task)
 
 
-@pytest.mark.parametrize("failures", [1, 2])
+@pytest.mark.parametrize("failures", [pytest.param(1, marks=pytest.mark.slow("a second sweep")), 2])
 def test_a_failed_arm_is_recorded_retried_once_and_never_dropped(small_plan, tmp_path, monkeypatch, failures):
-    plan = small_plan('sweeps=[{"student":"flat-gru-5k","budget":1,"arms":["labels","stage1-nll"]}]')
+    plan = small_plan(TWO_ARMS)
     real, seen = work.do_half, []
 
     def failing(plan, job, out):
@@ -139,9 +140,10 @@ def test_bad_rows_are_refused_with_their_line(tmp_path, text, said):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow("three sweeps with workers, a minute")
 def test_kill_minus_9_of_a_call_with_workers_then_the_same_call(small_plan, tmp_path):
     """The killed call's workers end with it, and the next one goes on."""
-    plan = small_plan('sweeps=[{"student":"flat-gru-5k","budget":1,"arms":["labels","stage1-nll"]}]')
+    plan = small_plan(TWO_ARMS)
     (tmp_path / "plan.json").write_text(plan.model_dump_json())
     script = tmp_path / "sweep.py"
     script.write_text(SWEEP)
