@@ -20,7 +20,7 @@ def failures(*arguments):
 
 
 def test_a_few_trials_of_evaluation_and_stored_shots():
-    few = ("--damage", "12", "--kills", "1", "--exact", "3", "--full", "2")
+    few = ("--damage", "30", "--kills", "2", "--exact", "6", "--full", "3")
     assert failures("--only", "evaluate", "evaluate-again", "stored", *few) == ""
 
 
