@@ -317,7 +317,7 @@ def test_distill_gates_caches_and_repeats(capsys, tmp_path, networks):
         (["train", "teacher-tiny", "--out", "mine"], "not empty"),
         (["train", "teacher-tiny"], "--out"),
         (["train", "file", "--out", "new"], "no JSON"),
-        (["distill", "baseline-tiny", "--out", "new"], "there is no file"),
+        (["distill", "baseline-tiny", "--set", "start_from=no.safetensors", "--out", "new"], "there is no file"),
         (["distill", "baseline-tiny", "--set", "teacher=nobody", "--out", "new"], "nobody"),
         (["info", "nobody"], "no shipped network"),
     ],

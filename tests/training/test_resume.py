@@ -50,7 +50,10 @@ def logged_steps(folder):
     return [json.loads(line)["step"] for line in (folder / METRICS).read_text().splitlines()]
 
 
-@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+SLOW = pytest.mark.slow("a kill for each further optimiser")
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", pytest.param("muon", marks=SLOW)])
 def test_kill_9_and_resume_is_the_run_never_stopped(tmp_path, make_trainer, optimiser):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     make_trainer(whole, 40, optimiser).run()
