@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from syndistill.circuits.training_noise import NOISE_KEY, noise_in
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.rows import Row, RowsFile, combine
 from syndistill.files.network_file import network_path, shipped_names
@@ -45,9 +46,9 @@ def card_of(
         "config": network.config.model_dump(mode="json"),
         "parameters": network.n_parameters(),
         "multiply_adds_per_round": {f"r={r}": round(network.multiply_adds(r)) for r in (3, 9, 25)},
-        "made_by": metadata,
+        "made_by": {key: value for key, value in metadata.items() if key != NOISE_KEY},  # arrays, not for reading
         "scores": [{what: getattr(row, what) for what in _SCORES} for row in scored],
-    } | _measured(key, speed, confidence)
+    } | _measured(key, speed, confidence) | {"training_noise": str(noise_in(metadata))}
 
 
 def _measured(
