@@ -14,8 +14,9 @@ class Stage1(Terms):
     """The baseline's terms and every signal of the Teacher."""
 
     readout: ReadoutTerm = ReadoutTerm(weight=1.0)
-    spatial: SpatialTerm = SpatialTerm(weight=1.0)
-    temporal: FeatureTerm = FeatureTerm(weight=1.0)
+    spatial: SpatialTerm = SpatialTerm(weight=1.0, share=0.5, fade=0.5)
+    temporal: FeatureTerm = FeatureTerm(weight=1.0, share=0.5, fade=0.5)
+    """Features fade over the first half: so they are worth 6 % of LER at d=5 (docs/inside-d5.md); what stays harms."""
     start: Literal["fresh", "baseline"] = "fresh"
     """fresh: the baseline's own first weights, so that the two differ by the signals alone."""
     training: TrainingConfig
