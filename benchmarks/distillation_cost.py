@@ -15,13 +15,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from syndistill.distill.cache import feature_signal
+from syndistill.distill.baseline import Baseline
+from syndistill.distill.cache.source import StudentData, cached_source, statistics_shots
+from syndistill.distill.cache.store import feature_signal
+from syndistill.distill.fuse import Fuse
 from syndistill.distill.objective import Lessons
-from syndistill.distill.road import Baseline, Fuse, RoadRun, Stage1, Stage2
-from syndistill.distill.run import StudentData, StudentRun
-from syndistill.distill.stage import prepare_stage, stage_statistics
-from syndistill.distill.student_data import cached_source, statistics_shots
+from syndistill.distill.road import RoadRun
 from syndistill.distill.signals.teacher import FrozenTeacher, TaughtShots
+from syndistill.distill.stage import prepare_stage, stage_statistics
+from syndistill.distill.stage1 import Stage1
+from syndistill.distill.stage2 import Stage2
+from syndistill.distill.student import StudentRun
 from syndistill.models.networks import preset
 from syndistill.sampling.stream import ShotStream
 from syndistill.training.config import Curriculum, DataConfig, RoundsPhase, TrainingConfig

@@ -25,7 +25,7 @@ from safetensors import safe_open
 import syndistill.ablation.judge
 import syndistill.ablation.page
 import syndistill.ablation.runner
-import syndistill.distill.student_data
+import syndistill.distill.cache.source
 import syndistill.runs.gated
 from syndistill.ablation.backends import Inline
 from syndistill.cli import ablate
@@ -193,10 +193,10 @@ def patched() -> None:
     """Smaller gates and statistics than any option allows; one process."""
     gated = syndistill.runs.gated.distil_gated
     syndistill.runs.gated.distil_gated = lambda *a, **k: gated(*a, **{**k, "gate_shots": 200})
-    syndistill.distill.student_data.STATISTICS_SHOTS = 256
-    syndistill.distill.student_data.STATISTICS_RATES = 1
-    simulated = syndistill.distill.student_data.simulated
-    syndistill.distill.student_data.simulated = lambda *a: _short_chunks(simulated(*a))
+    syndistill.distill.cache.source.STATISTICS_SHOTS = 256
+    syndistill.distill.cache.source.STATISTICS_RATES = 1
+    simulated = syndistill.distill.cache.source.simulated
+    syndistill.distill.cache.source.simulated = lambda *a: _short_chunks(simulated(*a))
     syndistill.ablation.judge.FlatGruConfig = int  # type: ignore[assignment,misc]  # to compile would take longer
     ablate._backend = lambda *_: Inline  # type: ignore[assignment,return-value]
 

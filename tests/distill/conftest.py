@@ -4,9 +4,14 @@ import pytest
 import torch
 
 from syndistill.circuits.experiment import Experiment
-from syndistill.distill.road import Baseline, Fuse, RoadRun, Stage1, Stage2
-from syndistill.distill.run import StudentData, StudentRun
+from syndistill.distill.baseline import Baseline
+from syndistill.distill.cache.source import StudentData
+from syndistill.distill.fuse import Fuse
+from syndistill.distill.road import RoadRun
 from syndistill.distill.signals.teacher import FrozenTeacher, TaughtShots
+from syndistill.distill.stage1 import Stage1
+from syndistill.distill.stage2 import Stage2
+from syndistill.distill.student import StudentRun
 from syndistill.distill.terms import Terms
 from syndistill.models.networks import build, config_from, save_network
 from syndistill.sampling.shots import simulate
@@ -138,8 +143,8 @@ def road(teacher_file, stage1_run):
 @pytest.fixture(autouse=True)
 def few_statistics(monkeypatch):
     """Statistics from 256 shots: seconds matter here, their precision does not."""
-    monkeypatch.setattr("syndistill.distill.student_data.STATISTICS_SHOTS", 256)
-    monkeypatch.setattr("syndistill.distill.student_data.STATISTICS_RATES", 1)
+    monkeypatch.setattr("syndistill.distill.cache.source.STATISTICS_SHOTS", 256)
+    monkeypatch.setattr("syndistill.distill.cache.source.STATISTICS_RATES", 1)
 
 
 @pytest.fixture(autouse=True)

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from syndistill.circuits.layout import Layout
-from syndistill.distill.cache import feature_signal
-from syndistill.distill.run import train_student
+from syndistill.distill.cache.store import feature_signal
 from syndistill.distill.signals.features import TargetSpec, TargetStatistics, measure_targets
 from syndistill.distill.signals.teacher import Answer, FrozenTeacher, PosteriorTeacher, Teacher
 from syndistill.distill.stage import stage_statistics
+from syndistill.distill.student import train_student
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.blocks import SyndromeTransformerLayer

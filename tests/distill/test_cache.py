@@ -10,8 +10,9 @@ from scipy.stats import fisher_exact
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.placement import place
-from syndistill.distill.cache import CachedSource, CacheKey, cut, write_cache
-from syndistill.distill.signals.teacher import FrozenTeacher, TaughtShots
+from syndistill.distill.cache.source import CachedSource
+from syndistill.distill.cache.store import CacheKey, write_cache
+from syndistill.distill.signals.teacher import FrozenTeacher, TaughtShots, cut
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import weights_hash
 from syndistill.safe_files import unsealed

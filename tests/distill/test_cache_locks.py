@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from syndistill.distill.run import train_student
+from syndistill.distill.student import train_student
 
 ENDED = 2**22 + 1  # above the largest process number that Linux gives
 HOLDER = """

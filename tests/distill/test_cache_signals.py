@@ -8,21 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from syndistill.distill import cache as cache_module
-from syndistill.distill.cache import (
-    CachedSource,
-    CacheKey,
-    add_signals,
-    announce,
-    feature_signal,
-    fused_signal,
-    write_cache,
-)
+from syndistill.distill.cache import store
+from syndistill.distill.cache.source import CachedSource
+from syndistill.distill.cache.store import CacheKey, add_signals, announce, feature_signal, fused_signal, write_cache
 from syndistill.distill.objective import Lessons
-from syndistill.distill.run import train_student
 from syndistill.distill.signals.features import TargetSpec, measure_targets
 from syndistill.distill.signals.fusion import Fusion, FusionConfig
 from syndistill.distill.signals.teacher import FrozenTeacher, TaughtShots, cut, draw_ends
+from syndistill.distill.student import train_student
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import load_network
@@ -93,9 +86,7 @@ def test_cached_lessons_are_the_live_ones(tmp_path, teacher_file, output, at_onc
 def test_the_manifest_says_shapes_and_statistics(tmp_path, setting):
     folder = setting.write(tmp_path / "cache", setting.signals)
     add_signals(folder, setting.teacher, setting.signals)
-    said = {
-        m["signal"]: m for m in (json.loads(p.read_text()) for p in (folder / "signals").glob("*/manifest.json"))
-    }
+    said = {m["signal"]: m for m in (json.loads(p.read_text()) for p in (folder / "signals").glob("*/manifest.json"))}
     assert said["spatial"]["shape"] == [8, 4]
     assert (said["temporal"]["every_rounds"], said["temporal"]["dtype"]) == (2, "int8")
     assert said["spatial"]["content"] == setting.statistics["spatial"].sha256
@@ -213,7 +204,7 @@ def test_size_is_announced_and_bounded(tmp_path, setting, monkeypatch):
     assert "temporal 120" in said  # 5 x 8 x 3
     with pytest.raises(SyndistillError, match="GB free"):
         announce(10**12, 9, layout, 1, tmp_path / "new", setting.features)
-    monkeypatch.setattr(cache_module, "_available_memory", lambda: 10**8)
+    monkeypatch.setattr(store, "_available_memory", lambda: 10**8)
     with pytest.raises(SyndistillError, match="of memory when read"):
         announce(1_000_000, 9, layout, 1, tmp_path / "new", setting.features)
 

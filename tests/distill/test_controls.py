@@ -1,17 +1,16 @@
 """What an ablation controls with: smoothed labels, targets without knowledge, z_fuse from fresh weights."""
 
-
 import pytest
 import torch
 
-from syndistill.distill.cache import CachedSource, fused_signal
+from syndistill.distill.cache.source import CachedSource, cache_key, fill_cache
+from syndistill.distill.cache.store import fused_signal
 from syndistill.distill.fuse import FuseRun, train_fusion
 from syndistill.distill.objective import Lessons, StudentObjective
-from syndistill.distill.run import StudentRun, cache_key, train_student
 from syndistill.distill.signals.features import TargetSpec, measure_targets
 from syndistill.distill.signals.fusion import FusionConfig, load_fusion
 from syndistill.distill.signals.teacher import FrozenTeacher
-from syndistill.distill.student_data import fill_cache
+from syndistill.distill.student import StudentRun, train_student
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import load_network, weights_hash
@@ -119,5 +118,3 @@ def test_a_student_of_z_fuse_starts_fresh(tmp_path, stage1_run):
     for wrong in ({"start_from": str(path)}, {"terms": Terms().model_dump(mode="json"), "fusion": None}):
         with pytest.raises(SyndistillError, match="starts fresh"):
             validated(StudentRun, content | wrong, "this run")
-
-

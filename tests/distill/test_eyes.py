@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from syndistill.circuits.layout import Layout
-from syndistill.distill.run import train_student
+from syndistill.distill.cache.source import LiveSource, simulated, statistics_shots
 from syndistill.distill.signals.teacher import FrozenTeacher, PosteriorTeacher, TaughtShots
-from syndistill.distill.stage import prepare_stage, stage_statistics
-from syndistill.distill.student_data import LiveSource, simulated, statistics_shots
+from syndistill.distill.stage import StageInputs, prepare_stage, stage_statistics
+from syndistill.distill.student import train_student
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import build, config_from, load_network, weights_hash
@@ -56,7 +56,7 @@ def test_a_state_that_is_a_linear_map_of_the_teachers_is_seen_as_it(tmp_path, fa
     shots = statistics_shots(run.data.simulated, 5, 1024)
     statistics = stage_statistics(EYES, teacher, shots, tmp_path)
     source = LiveSource(simulated(run.data, 32, 1), ())
-    stage = prepare_stage(EYES, network, teacher, statistics, None, source, shots, tmp_path, run.training, {})
+    stage = prepare_stage(StageInputs(EYES, teacher, statistics, shots, run.training), network, source, tmp_path)
     assert set(stage.adapters["eyes"].maps) == ({"every"} if alike else {"x", "z"})
     batches = [TaughtShots(b.take(slice(0, 128)), None, number=1) for b in shots[:2]]
     before = [float(stage.objective(network, b)[0].detach()) for b in batches]

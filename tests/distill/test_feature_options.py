@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from syndistill.distill.objective import CosineGates, gradients_against_main
-from syndistill.distill.run import train_student
 from syndistill.distill.signals.features import gram, log4, needs_adapter, seeded_adapter
+from syndistill.distill.student import train_student
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.tensors_file import load_tensors

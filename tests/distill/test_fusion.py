@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from syndistill.distill.fuse import FuseRun, train_fusion
-from syndistill.distill.fuse_report import best_temperature, calibration_error, fuse_report, nll_B, wrong_B
+from syndistill.distill.fuse import (
+    FuseRun,
+    best_temperature,
+    calibration_error,
+    fuse_report,
+    nll_B,
+    train_fusion,
+    wrong_B,
+)
 from syndistill.distill.signals.fusion import Fusion, FusionConfig, ProbeObjective, fit_weights, load_fusion
 from syndistill.distill.signals.teacher import FrozenTeacher
 from syndistill.errors import SyndistillError

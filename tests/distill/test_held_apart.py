@@ -6,14 +6,29 @@ import math
 import pytest
 import torch
 
-from syndistill.distill.fuse import PATIENCE, FuseRun, stopped_improving, train_fusion
-from syndistill.distill.fuse_report import best_temperature, mean_interval, nll_B, verdict_of
+from syndistill.distill.cache.source import statistics_shots
+from syndistill.distill.fuse import (
+    PATIENCE,
+    FuseRun,
+    best_temperature,
+    mean_interval,
+    nll_B,
+    stopped_improving,
+    train_fusion,
+)
 from syndistill.distill.losses import posterior_divergence
 from syndistill.distill.objective import Lessons, StudentObjective
-from syndistill.distill.run import train_student
-from syndistill.distill.signals.fusion import Fusion, FusionConfig, ProbeObjective, StateProbe, fit_weights, load_fusion
+from syndistill.distill.signals.fusion import (
+    Fusion,
+    FusionConfig,
+    ProbeObjective,
+    StateProbe,
+    fit_weights,
+    load_fusion,
+    verdict_of,
+)
 from syndistill.distill.signals.teacher import FrozenTeacher, TaughtShots
-from syndistill.distill.student_data import statistics_shots
+from syndistill.distill.student import train_student
 from syndistill.distill.terms import Terms
 from syndistill.models.networks import load_network
 from syndistill.models.tensors_file import load_tensors
@@ -64,7 +79,7 @@ def fused(tmp_path_factory, teacher_file, stage1_run):
                   check_shots=64, training=training)  # fmt: skip
     teacher = FrozenTeacher(load_network(run.teacher)[0])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("syndistill.distill.student_data.STATISTICS_RATES", 1)  # as in every test
+        patch.setattr("syndistill.distill.cache.source.STATISTICS_RATES", 1)  # as in every test
         train_fusion(run, folder, teacher=teacher)
     return run, folder, teacher
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from syndistill.distill.cache.source import LiveSource, simulated, statistics_shots
 from syndistill.distill.signals.features import state_orders
 from syndistill.distill.signals.teacher import FrozenTeacher, TaughtShots
-from syndistill.distill.stage import prepare_stage, stage_statistics
-from syndistill.distill.student_data import LiveSource, simulated, statistics_shots
+from syndistill.distill.stage import StageInputs, prepare_stage, stage_statistics
 from syndistill.distill.terms import Terms
 from syndistill.models.contract import Outputs
 from syndistill.models.networks import build, config_from
@@ -66,9 +66,7 @@ class Knowing:
         return self.plain(shots).logits_BKLC, (x.flatten(2) if self.flat else x) @ self.maps[shots.basis]
 
 
-def knowing_stage(
-    folder, family, student_turned, teacher_turned, alike, loss="normalised_mse", projector="linear"
-):
+def knowing_stage(folder, family, student_turned, teacher_turned, alike, loss="normalised_mse", projector="linear"):
     """(objective, its adapter, a batch of each basis)."""
     folder.mkdir(parents=True)
     teacher = teacher_of(teacher_turned)
@@ -85,7 +83,7 @@ def knowing_stage(
     shots = statistics_shots(run.data.simulated, 5, 512)
     statistics = stage_statistics(terms, teacher, shots, folder)
     source = LiveSource(simulated(run.data, 32, 1), ())
-    stage = prepare_stage(terms, network, teacher, statistics, None, source, shots, folder, run.training, {})
+    stage = prepare_stage(StageInputs(terms, teacher, statistics, shots, run.training), network, source, folder)
     batches = {b.basis: TaughtShots(b.take(slice(0, 256)), None, number=1) for b in shots}
     return network, stage, batches
 
@@ -164,7 +162,7 @@ def test_every_second_round_of_the_student_is_held_against_every_second_of_the_t
     shots = statistics_shots(run.data.simulated, 5)
     statistics = stage_statistics(terms, teacher, shots, tmp_path)
     source = LiveSource(simulated(run.data, 32, 1), ())
-    stage = prepare_stage(terms, network, teacher, statistics, None, source, shots, tmp_path, run.training, {})
+    stage = prepare_stage(StageInputs(terms, teacher, statistics, shots, run.training), network, source, tmp_path)
     plain = network.forward
     moved = {1: 0, 0: 0, 2: 0}
     batch = source.chunk(0)[0]

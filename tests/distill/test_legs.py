@@ -5,7 +5,7 @@ import json
 import pytest
 
 from syndistill.distill.legs import Legs
-from syndistill.distill.run import STUDENT_FILE, StudentRun
+from syndistill.distill.student import STUDENT_FILE, StudentRun
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import load_network, weights_hash
 from syndistill.runs.choose import chosen_distillation, chosen_run

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from syndistill.distill.losses import posterior_divergence
-from syndistill.distill.objective import FinalTerm, LabelTerm, StudentObjective, Terms
+from syndistill.distill.objective import StudentObjective
 from syndistill.distill.signals.teacher import FrozenTeacher, cut
+from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
 from syndistill.errors import SyndistillError
 from syndistill.training.objective import label_loss
 

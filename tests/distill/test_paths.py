@@ -7,11 +7,9 @@ import pytest
 import torch
 
 from syndistill.circuits.experiment import Experiment
-from syndistill.distill.cache import fused_signal
-from syndistill.distill.fuse import FuseRun, train_fusion
-from syndistill.distill.fuse_report import nll_B
+from syndistill.distill.cache.store import fused_signal
+from syndistill.distill.fuse import FuseRun, nll_B, train_fusion
 from syndistill.distill.losses import posterior_logits
-from syndistill.distill.run import train_student
 from syndistill.distill.signals.fusion import (
     Fusion,
     FusionConfig,
@@ -24,6 +22,7 @@ from syndistill.distill.signals.fusion import (
     load_fusion,
 )
 from syndistill.distill.signals.teacher import FrozenTeacher
+from syndistill.distill.student import train_student
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import load_network, save_network
@@ -120,7 +119,7 @@ def many(tmp_path_factory, teacher_file):
     run = FuseRun.model_validate(content)
     teacher = FrozenTeacher(load_network(run.teacher)[0])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("syndistill.distill.student_data.STATISTICS_RATES", 1)
+        patch.setattr("syndistill.distill.cache.source.STATISTICS_RATES", 1)
         train_fusion(run, folder, teacher=teacher)
     return run, folder, teacher, member
 

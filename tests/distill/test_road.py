@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from syndistill.distill.fuse_report import SAME
-from syndistill.distill.road import STAGES, RoadRun, Stage1, walk_road
-from syndistill.distill.run import StudentRun, train_student
+from syndistill.distill.road import STAGES, RoadRun, walk_road
+from syndistill.distill.signals.fusion import SAME
+from syndistill.distill.stage1 import Stage1
+from syndistill.distill.student import StudentRun, train_student
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import FAMILIES, config_from, load_network, save_network
@@ -113,10 +114,10 @@ def test_a_stage_repeated_from_its_run_json_is_the_same_to_the_bit(tmp_path, roa
 KILLED = """
 import json, sys, time
 from pathlib import Path
-from syndistill.distill import student_data
-student_data.STATISTICS_SHOTS = 256
-student_data.STATISTICS_RATES = 1
-from syndistill.distill.run import StudentRun, train_student
+from syndistill.distill.cache import source
+source.STATISTICS_SHOTS = 256
+source.STATISTICS_RATES = 1
+from syndistill.distill.student import StudentRun, train_student
 run = StudentRun.model_validate(json.loads(sys.argv[1]))
 train_student(run, Path(sys.argv[2]), Path(sys.argv[3]), lambda *_: time.sleep(0.05))
 """

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from syndistill.distill import cache, student_data
 from syndistill.distill import stage as stage_module
+from syndistill.distill.cache import source, store
 from syndistill.distill.road import RoadRun, walk_road
-from syndistill.distill.run import train_student
 from syndistill.distill.signals.features import TargetStatistics
 from syndistill.distill.signals.fusion import FusionConfig
 from syndistill.distill.signals.teacher import FrozenTeacher
+from syndistill.distill.student import train_student
 from syndistill.distill.terms import SpatialTerm, Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import load_network, save_network
@@ -21,7 +21,7 @@ FEATURE = {"weight": 1.0, "components": 4}
 
 def test_the_teacher_answers_all_stages_in_one_pass(tmp_path, road, monkeypatch):
     asked, measured = [], []
-    ask, measure = cache._ask, student_data.measure_targets
+    ask, measure = store._ask, source.measure_targets
 
     def asking(shots, teacher, signals, *more):
         asked.append(sorted(signal.name for signal in signals))
@@ -31,8 +31,8 @@ def test_the_teacher_answers_all_stages_in_one_pass(tmp_path, road, monkeypatch)
         measured.append(sorted(specs))
         return measure(teacher, shots, specs)
 
-    monkeypatch.setattr(cache, "_ask", asking)
-    for module in (student_data, stage_module):
+    monkeypatch.setattr(store, "_ask", asking)
+    for module in (source, stage_module):
         monkeypatch.setattr(module, "measure_targets", measuring)
     walk_road(road(), tmp_path / "road")
     assert asked == [["fused", "spatial", "temporal"]] * 2  # one shard for each basis
@@ -43,16 +43,16 @@ def test_the_teacher_answers_all_stages_in_one_pass(tmp_path, road, monkeypatch)
 
 def test_statistics_of_a_half_written_cache_are_taken_up_and_of_another_one_are_not(tmp_path, stage1_run, monkeypatch):
     run = stage1_run()
-    monkeypatch.setattr(cache, "_ask", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(store, "_ask", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         train_student(run, tmp_path / "killed", tmp_path / "cache")
     teacher = FrozenTeacher(load_network(Path(run.teacher))[0])
-    known = student_data.cached_statistics(run.terms, run.data, teacher, tmp_path / "cache")
+    known = source.cached_statistics(run.terms, run.data, teacher, tmp_path / "cache")
     assert known.keys() == {"spatial", "temporal"}
     other = Terms(spatial=FEATURE | {"layer": 1}, temporal=FEATURE)
-    assert student_data.cached_statistics(other, run.data, teacher, tmp_path / "cache").keys() == {"temporal"}
+    assert source.cached_statistics(other, run.data, teacher, tmp_path / "cache").keys() == {"temporal"}
     data = run.data.model_copy(update={"cache_seed": 5})
-    assert student_data.cached_statistics(run.terms, data, teacher, tmp_path / "cache") == {}
+    assert source.cached_statistics(run.terms, data, teacher, tmp_path / "cache") == {}
 
 
 def test_what_cannot_be_walked_is_refused_before_anything_is_written(tmp_path, road, small):

@@ -6,15 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from syndistill.distill.cache import BEGUN, MANIFEST
-from syndistill.distill.run import train_student
+from syndistill.distill.cache.store import BEGUN, MANIFEST
+from syndistill.distill.student import train_student
 
 PROGRAM = """
 import sys
 from pathlib import Path
-from syndistill.distill import student_data
-from syndistill.distill.run import StudentRun, train_student
-student_data.STATISTICS_SHOTS, student_data.STATISTICS_RATES = 256, 1
+from syndistill.distill.student import StudentRun, train_student
 folder = Path(sys.argv[1])
 train_student(StudentRun.model_validate_json(Path(sys.argv[2]).read_text()), folder)
 """

@@ -5,8 +5,8 @@ import torch
 
 from syndistill.circuits.layout import Layout
 from syndistill.distill.objective import StudentObjective
-from syndistill.distill.run import train_student
 from syndistill.distill.signals.teacher import Answer, FrozenTeacher, PosteriorTeacher, Teacher
+from syndistill.distill.student import train_student
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import weights_hash

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from syndistill.distill.cache.source import LiveSource, simulated, statistics_shots
 from syndistill.distill.losses import posterior_divergence
 from syndistill.distill.objective import StudentObjective, gradient_shares
-from syndistill.distill.run import train_student
 from syndistill.distill.signals.teacher import FrozenTeacher
-from syndistill.distill.stage import BATCHES, measure_gate, prepare_stage, stage_statistics
-from syndistill.distill.student_data import LiveSource, simulated, statistics_shots
+from syndistill.distill.stage import BATCHES, StageInputs, measure_gate, prepare_stage, stage_statistics
+from syndistill.distill.student import train_student
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import FAMILIES, load_network, weights_hash
@@ -33,7 +33,7 @@ def staged(run, folder):
     shots = statistics_shots(run.data.simulated, 5)
     statistics = stage_statistics(run.terms, teacher, shots, folder)
     source = LiveSource(simulated(run.data, 32, 1), run.data.cut_rounds, run.terms.needs_every_end)
-    stage = prepare_stage(run.terms, network, teacher, statistics, None, source, shots, folder, run.training, {})
+    stage = prepare_stage(StageInputs(run.terms, teacher, statistics, shots, run.training), network, source, folder)
     return network, teacher, stage, source.chunk(0)[0]
 
 

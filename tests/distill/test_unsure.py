@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from syndistill.distill.cache import read_manifest
-from syndistill.distill.run import StudentRun, train_student
-from syndistill.distill.student_data import StudentData, cache_key, cached_source, simulated
+from syndistill.distill.cache.source import StudentData, Unsure, UnsureSource, cache_key, cached_source, simulated
+from syndistill.distill.cache.store import read_manifest
+from syndistill.distill.student import StudentRun, train_student
 from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
-from syndistill.distill.unsure import Unsure, UnsureSource
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import config_from, save_network
 from syndistill.training.config import Curriculum, DataConfig, OptimiserConfig, RoundsPhase, TrainingConfig

@@ -6,7 +6,7 @@ import pytest
 
 from syndistill.distill.legs import Legs
 from syndistill.distill.road import RoadRun
-from syndistill.distill.run import StudentRun
+from syndistill.distill.student import StudentRun
 from syndistill.errors import SyndistillError
 from syndistill.files.network_file import shipped_names
 from syndistill.models.networks import load_network

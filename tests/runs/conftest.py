@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from syndistill.distill.run import StudentRun
+from syndistill.distill.student import StudentRun
 from syndistill.evaluation.gate import judge_teacher
 from syndistill.models.networks import build, save_network
 from syndistill.runs import gated

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from syndistill.distill.run import StudentRun
+from syndistill.distill.student import StudentRun
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import build, save_network, weights_hash
 from syndistill.recipes import recipe

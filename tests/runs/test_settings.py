@@ -7,10 +7,10 @@ import pytest
 from syndistill.ablation.plan import Plan, plan_from
 from syndistill.ablation.plans import chosen_plan
 from syndistill.cli.main import run_app
+from syndistill.distill.cache.source import Unsure
 from syndistill.distill.fuse import FuseRun
 from syndistill.distill.road import RoadRun
-from syndistill.distill.run import StudentRun
-from syndistill.distill.unsure import Unsure
+from syndistill.distill.student import StudentRun
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import build, save_network
 from syndistill.recipes import recipe

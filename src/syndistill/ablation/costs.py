@@ -13,7 +13,7 @@ from typing import NamedTuple
 from syndistill.ablation.jobs import Job, jobs_of, parts_of, targets_of
 from syndistill.ablation.plan import Plan
 from syndistill.ablation.rows import Rows
-from syndistill.distill.run import StudentRun
+from syndistill.distill.student import StudentRun
 from syndistill.models.networks import build
 
 STEP_MS = {256: 9.0, 512: 12.8}

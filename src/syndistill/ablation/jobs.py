@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from syndistill.ablation.plan import FORMAT, Plan, Settings, Target
-from syndistill.distill.fuse import FUSION_FILE, FuseRun, probe_training
-from syndistill.distill.run import STUDENT_FILE, StudentRun
-from syndistill.distill.signals.fusion import FusionConfig
+from syndistill.distill.fuse import FuseRun, probe_training
+from syndistill.distill.signals.fusion import FUSION_FILE, FusionConfig
+from syndistill.distill.student import STUDENT_FILE, StudentRun
 from syndistill.distill.terms import Terms
 from syndistill.models.networks import load_network, weights_hash
 from syndistill.training.config import Strict, TrainingConfig

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from syndistill.circuits.experiment import Experiment
+from syndistill.distill.cache.source import StudentData
 from syndistill.distill.fuse import FitShots, ReportShots
 from syndistill.distill.signals.fusion import DEFAULT_PATHS, FusionPath
-from syndistill.distill.student_data import StudentData
 from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import NetworkConfig, OutputForm

@@ -23,7 +23,7 @@ from syndistill.ablation.plan import (
     Target,
     plan_from,
 )
-from syndistill.distill.student_data import StudentData
+from syndistill.distill.cache.source import StudentData
 from syndistill.distill.terms import FeatureTerm, ReadoutTerm, SpatialTerm, Terms
 from syndistill.errors import SyndistillError
 from syndistill.runs.own_file import made_by

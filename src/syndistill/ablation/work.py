@@ -39,12 +39,13 @@ from syndistill.ablation.judge import (
 from syndistill.ablation.plan import Plan, Target
 from syndistill.ablation.rows import REFERENCE, Failure, Rows, Score
 from syndistill.decoders.exact_teacher import ExactEveryEnd
-from syndistill.distill.fuse import FUSION_FILE, check_fuse, train_fusion
+from syndistill.distill.cache.source import fill_cache
+from syndistill.distill.fuse import check_fuse, train_fusion
 from syndistill.distill.road import is_finished
-from syndistill.distill.run import STUDENT_FILE, StudentRun, check_fit, first_weights, student_hashes, train_student
+from syndistill.distill.signals.fusion import FUSION_FILE
 from syndistill.distill.signals.teacher import Teacher
 from syndistill.distill.stage import check_student_signals
-from syndistill.distill.student_data import fill_cache
+from syndistill.distill.student import STUDENT_FILE, StudentRun, check_fit, first_weights, student_hashes, train_student
 from syndistill.errors import SyndistillError
 from syndistill.runs.gated import pass_gate
 from syndistill.safe_files import read_sealed, write_sealed

@@ -1,11 +1,9 @@
-"""The baseline: a Student of labels and the Teacher's final logits, all that a black box gives."""
+"""The first stage: labels and the Teacher's final logits, all that a black-box Teacher gives."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from syndistill.distill.run import StudentRun
-from syndistill.distill.terms import Terms
+from syndistill.distill.student import Shared, StudentRun
+from syndistill.distill.terms import FinalTerm, Terms
 from syndistill.training.config import TrainingConfig
 
 
@@ -14,6 +12,12 @@ class Baseline(Terms):
 
     training: TrainingConfig
 
-    def student_run(self, shared: dict[str, Any]) -> StudentRun:
-        """shared: network, teacher and data of the road."""
-        return StudentRun(**shared, terms=self.terms_alone(), training=self.training)
+    def run(self, shared: Shared) -> StudentRun:
+        return StudentRun(**shared._asdict(), terms=self.terms, training=self.training)
+
+    def control(self, shared: Shared, training: TrainingConfig) -> StudentRun:
+        """From labels alone, which are free, so that it repeats no shot; it sees the ends that the baseline sees."""
+        where = "every" if self.needs_every_end else "last"
+        terms = Terms(labels=self.labels.model_copy(update={"where": where}), final=FinalTerm(weight=0.0))
+        fresh = shared._replace(data=shared.data.model_copy(update={"cached_shots": 0}))
+        return StudentRun(**fresh._asdict(), terms=terms, training=training)

@@ -6,44 +6,148 @@ Axes: B shots, K ends, L lines, C logit channels, O observables, P paths.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, model_validator
+from scipy.stats import binomtest
 
-from syndistill.distill.fuse_report import FUSED, SAME, best_temperature, fuse_report, mean_interval, nll_B, verdict_of
+from syndistill.distill.cache.source import Say, longest_rounds, statistics_shots
 from syndistill.distill.signals.fusion import (
+    FUSION_FILE,
+    SAME,
     Fusion,
     FusionConfig,
     ProbeObjective,
+    exact_label_loss,
     fit_gate,
     fit_weights,
     has_probe,
     members_of,
     probe_width,
     save_fusion,
+    verdict_of,
 )
 from syndistill.distill.signals.teacher import FrozenTeacher, Teacher
-from syndistill.distill.student_data import Say, longest_rounds, statistics_shots
 from syndistill.errors import SyndistillError
 from syndistill.models.device import usable_device
 from syndistill.models.networks import load_network
 from syndistill.safe_files import read_sealed, write_json, write_sealed
 from syndistill.sampling.shots import Shots
-from syndistill.sampling.stream import SimulatedSource
+from syndistill.sampling.stream import Labels, SimulatedSource
+from syndistill.statistics.calibration import fitted_temperature
 from syndistill.training.config import DataConfig, Name, OptimiserConfig, Positive, Strict, TrainingConfig
 from syndistill.training.distributed import join_world
 from syndistill.training.loop import Progress, Trainer
+from syndistill.training.objective import joint_class
 from syndistill.training.run_folder import open_run
 
-FitShots = Annotated[int, Field(ge=1, le=10_000_000)]
-ReportShots = Annotated[int, Field(ge=2, le=10_000_000)]
-FUSION_FILE = "fusion.safetensors"
+BINS = 15
+TWO_SIDED_95 = 1.959964
+CALIBRATED = "calibrated final"
+FUSED = "z_fuse"
 REPORT_FILE = "fuse_report.json"
 LOOKS_FILE = "probes.json"
 LOOKS = 10
+
+
+class Interval(NamedTuple):
+    """A value with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def best_temperature(logits_BC: torch.Tensor, labels_BO: torch.Tensor) -> float:
+    """The T of the least NLL of logits / T; 1 for a calibrated posterior."""
+    return fitted_temperature(lambda t: float(nll_B(logits_BC / t, labels_BO).mean()))
+
+
+def nll_B(logits_BC: torch.Tensor, labels_BO: torch.Tensor) -> torch.Tensor:
+    """Nats per shot."""
+    return exact_label_loss(logits_BC.double()[:, None, None], labels_BO[:, None, None])[:, 0, 0]
+
+
+def decisions(logits_BC: torch.Tensor) -> torch.Tensor:
+    """What is decided: (B, 1) the class, or (B, C) whether each observable flipped."""
+    return logits_BC.argmax(-1, keepdim=True) if logits_BC.shape[-1] == 4 else logits_BC > 0
+
+
+def wrong_B(logits_BC: torch.Tensor, labels_BO: torch.Tensor) -> torch.Tensor:
+    """Whether any observable is decided wrongly, bool."""
+    truth = joint_class(labels_BO)[:, None] if logits_BC.shape[-1] == 4 else labels_BO.bool()
+    return (decisions(logits_BC) != truth).any(-1)
+
+
+def calibration_error(logits_BC: torch.Tensor, labels_BO: torch.Tensor) -> float:
+    """ECE over 15 bins of equal mass of the predicted probability: of a flip, or for joint4 of each class.
+
+    Equal predictions stay in one bin, so that the order of the shots does not matter.
+    """
+    if logits_BC.shape[-1] == 4:
+        p, hit = torch.softmax(logits_BC.double(), -1), torch.nn.functional.one_hot(joint_class(labels_BO), 4)
+    else:
+        p, hit = torch.sigmoid(logits_BC.double()), labels_BO
+    _, which, counts = torch.unique(p.flatten(), return_inverse=True, return_counts=True)
+    middle = (counts.cumsum(0) - counts / 2) / p.numel()
+    bins = (middle * BINS).long().clamp(max=BINS - 1)[which]
+    gaps = torch.zeros(BINS, dtype=torch.float64).index_add(0, bins, (p - hit).flatten())
+    return float(gaps.abs().sum() / p.numel())
+
+
+def fuse_report(
+    paths: Mapping[str, torch.Tensor],
+    final_BC: torch.Tensor,
+    fused_BC: torch.Tensor,
+    labels_BO: torch.Tensor,
+    temperature: float,
+    weights: Mapping[str, float],
+) -> dict[str, Any]:
+    """Scores of each path, of z_fuse and of final / temperature, and the paired NLL difference that the gate judges.
+
+    temperature: fitted on other shots than these. "better" is whether z_fuse's NLL is lower with 95 % confidence.
+    """
+    if len(labels_BO) < 2:
+        raise SyndistillError(f"{len(labels_BO)} shots: a report needs more")
+    calibrated_BC = final_BC / temperature
+    rows = dict(paths) | {"final": final_BC, CALIBRATED: calibrated_BC, FUSED: fused_BC}
+    difference = mean_interval(nll_B(fused_BC, labels_BO) - nll_B(calibrated_BC, labels_BO))
+    return {
+        "shots": len(labels_BO),
+        "weights": dict(weights),
+        "calibration_temperature": temperature,
+        "paths": {name: _scores(logits, labels_BO, final_BC) for name, logits in rows.items()},
+        "nll_fused_minus_calibrated": difference._asdict(),
+        "better": difference.high < 0,
+    }
+
+
+def _scores(logits_BC: torch.Tensor, labels_BO: torch.Tensor, final_BC: torch.Tensor) -> dict[str, Any]:
+    wrong = wrong_B(logits_BC, labels_BO)
+    errors, shots = int(wrong.sum()), len(wrong)
+    ler = binomtest(errors, shots).proportion_ci(method="wilson")
+    return {
+        "ler": Interval(errors / shots, float(ler.low), float(ler.high))._asdict(),
+        "nll": mean_interval(nll_B(logits_BC, labels_BO))._asdict(),
+        "ece": calibration_error(logits_BC, labels_BO),
+        "best_temperature": best_temperature(logits_BC, labels_BO),
+        "agreement_with_final": float((decisions(logits_BC) == decisions(final_BC)).all(-1).double().mean()),
+    }
+
+
+def mean_interval(values_B: torch.Tensor) -> Interval:
+    """With a normal interval."""
+    mean = float(values_B.mean())
+    half = TWO_SIDED_95 * float(values_B.std()) / math.sqrt(len(values_B))
+    return Interval(mean, mean - half, mean + half)
+
+
+FitShots = Annotated[int, Field(ge=1, le=10_000_000)]
+ReportShots = Annotated[int, Field(ge=2, le=10_000_000)]
 PATIENCE, LEAST_GAIN = 3, 2e-3
 Look = dict[str, Any]
 """{"step", "loss"}: of the averaged probes on shots held out."""
@@ -81,6 +185,27 @@ class FuseRun(Strict):
         """Batches to fit, look or judge on."""
         labels: Literal["sampled", "exact"] = "exact" if "exact" in self.fusion.paths else "sampled"
         return statistics_shots(self.data, seed, shots, "probe", labels)
+
+
+class Fuse(Strict):
+    """Probes and z_fuse: a road's section."""
+
+    fusion: FusionConfig = FusionConfig()
+    labels: Labels = "sampled"
+    """That the probes learn from."""
+    fit_shots: FitShots = 8192
+    report_shots: ReportShots = 16384
+    training: TrainingConfig
+
+    def run(self, teacher: str, simulated: DataConfig) -> FuseRun:
+        return FuseRun(
+            teacher=teacher,
+            data=simulated.model_copy(update={"labels": self.labels}),
+            fusion=self.fusion,
+            fit_shots=self.fit_shots,
+            report_shots=self.report_shots,
+            training=self.training,
+        )
 
 
 def check_fuse(run: FuseRun, teacher: Teacher) -> None:
@@ -154,9 +279,7 @@ def _fresh_fusion(run: FuseRun, teacher: Teacher) -> Fusion:
         return Fusion(run.fusion, teacher.layout, teacher.output, widths)
 
 
-def train_probes(
-    run: FuseRun, fusion: Fusion, teacher: Teacher, folder: Path, progress: Progress | None
-) -> list[Look]:
+def train_probes(run: FuseRun, fusion: Fusion, teacher: Teacher, folder: Path, progress: Progress | None) -> list[Look]:
     """Until they stop improving on shots held out, or for training.steps: at a constant rate, then falling to 0.
 
     The fusion ends with the averaged weights. Killed, it goes on from the folder: the looks are kept there.

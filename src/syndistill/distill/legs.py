@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from syndistill.distill.run import STUDENT_FILE, StudentRun
+from syndistill.distill.student import STUDENT_FILE, StudentRun
 from syndistill.training.config import Strict
 
 EARLIER = "leg:"

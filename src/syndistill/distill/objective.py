@@ -1,6 +1,7 @@
 """A Student's objective: a list of weighted terms; a term of weight 0 is not built and changes nothing.
 
-Axes: B shots, K ends, L lines, C logit channels.
+What the Teacher says of a batch is asked live, or read from a cache; the terms cannot tell which.
+Axes: B shots, Q rounds compared, K ends, S stabilisers, L lines, C logit channels, P components.
 """
 
 from __future__ import annotations
@@ -16,13 +17,19 @@ from syndistill.distill.losses import posterior_divergence
 from syndistill.distill.signals.features import EyesLoss, FeatureLoss, TargetStatistics
 from syndistill.distill.signals.fusion import Fusion
 from syndistill.distill.signals.teacher import TaughtShots, Teacher
-from syndistill.distill.terms import FinalTerm, LabelTerm, Terms, Where
+from syndistill.distill.terms import Terms, Where
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork, Outputs
 from syndistill.training.distributed import mean_over_processes
 from syndistill.training.objective import Values, coin_loss, label_loss, posterior_loss, wrong_at_last_end
 
 FUSED = "fused"
+MAIN = ("labels", "final", "fused")
+"""The terms that say what the decision should be; feature terms are weighed against them."""
+SHARES_EVERY = 500  # steps between two measurements of the gradient shares that are logged
+HELD_EVERY = 50  # and between those that held shares and gates follow
+PULL = 0.25
+"""How far a held scale (in log) or a gate goes towards each measurement: half of a change is followed in 120 steps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,15 +107,6 @@ class Lessons:
                 fused = self.fusion.to(device)(taught.shots, answer)
         return Lesson(answer.logits_BKLC, fused, features)
 
-
-__all__ = ["FinalTerm", "LabelTerm", "StudentObjective", "Terms", "gradient_shares"]
-
-MAIN = ("labels", "final", "fused")
-"""The terms that say what the decision should be; feature terms are weighed against them."""
-SHARES_EVERY = 500  # steps between two measurements of the gradient shares that are logged
-HELD_EVERY = 50  # and between those that held shares and gates follow
-PULL = 0.25
-"""How far a held scale (in log) or a gate goes towards each measurement: half of a change is followed in 120 steps."""
 
 Loss = Callable[[Outputs, TaughtShots, Lesson], torch.Tensor]
 

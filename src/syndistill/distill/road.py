@@ -11,27 +11,25 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import ValidationError, model_validator
 
 from syndistill.distill.baseline import Baseline
-from syndistill.distill.fuse import FUSION_FILE, REPORT_FILE, FitShots, FuseRun, ReportShots, check_fuse, train_fusion
-from syndistill.distill.run import STUDENT_FILE, StudentRun, check_fit, student_hashes, train_student
-from syndistill.distill.signals.fusion import FusionConfig
+from syndistill.distill.cache.source import Count, Say, StudentData, check_cache, fill_cache
+from syndistill.distill.fuse import REPORT_FILE, Fuse, FuseRun, check_fuse, train_fusion
+from syndistill.distill.signals.fusion import FUSION_FILE
 from syndistill.distill.signals.teacher import FrozenTeacher, Teacher
 from syndistill.distill.stage import check_student_signals
 from syndistill.distill.stage1 import Stage1
 from syndistill.distill.stage2 import Stage2
-from syndistill.distill.student_data import Count, Say, StudentData, check_cache, fill_cache
-from syndistill.distill.terms import FinalTerm, Terms
+from syndistill.distill.student import STUDENT_FILE, Shared, StudentRun, check_fit, student_hashes, train_student
 from syndistill.errors import SyndistillError
 from syndistill.files.tensors import read_sealed
 from syndistill.models.device import usable_device
 from syndistill.models.networks import load_network
 from syndistill.safe_files import write_json
-from syndistill.sampling.stream import Labels
 from syndistill.training.config import Name, Strict, TrainingConfig
 from syndistill.training.distributed import join_world
 from syndistill.training.loop import Progress
@@ -44,17 +42,6 @@ STAGES: tuple[Stage, ...] = ("no_kd", "baseline", "stage1", "fuse", "stage2")
 STUDENTS: tuple[Stage, ...] = tuple(stage for stage in STAGES if stage != "fuse")
 Bar = Callable[[str, int], AbstractContextManager[Progress | None]]
 """(stage, batch size) -> a context that gives the progress report of that stage."""
-
-
-class Fuse(Strict):
-    """Probes and z_fuse."""
-
-    fusion: FusionConfig = FusionConfig()
-    labels: Labels = "sampled"
-    """That the probes learn from."""
-    fit_shots: FitShots = 8192
-    report_shots: ReportShots = 16384
-    training: TrainingConfig
 
 
 class RoadRun(Strict):
@@ -97,30 +84,16 @@ class RoadRun(Strict):
 
     def student_run(self, stage: Stage, folder: Path) -> StudentRun:
         """The run of one stage, its inputs where the road in `folder` leaves them."""
-        base: dict[str, Any] = {"network": self.network, "teacher": self.teacher, "data": self.data}
+        shared = Shared(self.network, self.teacher, self.data)
         if stage == "no_kd":
             assert self.no_kd is not None
-            where = "every" if self.baseline.needs_every_end else "last"  # the control sees what the baseline sees
-            labels = self.baseline.labels.model_copy(update={"where": where})
-            terms = Terms(labels=labels, final=FinalTerm(weight=0.0))
-            # Labels are free, so this control repeats no shot.
-            fresh = self.data.model_copy(update={"cached_shots": 0})
-            return StudentRun(**base | {"data": fresh}, terms=terms, training=self.no_kd)
+            return self.baseline.control(shared, self.no_kd)
         if stage == "baseline":
-            return self.baseline.student_run(base)
-        if stage == "stage1":
-            return self.stage1.student_run(base, folder)
-        return self.stage2.student_run(base, folder, folder / "fuse" / FUSION_FILE)
+            return self.baseline.run(shared)
+        return self.stage1.run(shared, folder) if stage == "stage1" else self.stage2.run(shared, folder)
 
     def fuse_run(self) -> FuseRun:
-        return FuseRun(
-            teacher=self.teacher,
-            data=self.data.simulated.model_copy(update={"labels": self.fuse.labels}),
-            fusion=self.fuse.fusion,
-            fit_shots=self.fuse.fit_shots,
-            report_shots=self.fuse.report_shots,
-            training=self.fuse.training,
-        )
+        return self.fuse.run(self.teacher, self.data.simulated)
 
 
 def result_file(stage: Stage, folder: Path) -> Path:
@@ -201,7 +174,7 @@ class _Walk:
 
     def fill(self) -> None:
         if self.run.data.cached_shots:
-            terms = [self.run.stage1.terms_alone(), self.run.stage2.terms_alone()]
+            terms = [self.run.stage1.terms, self.run.stage2.terms]
             fusion = result_file("fuse", self.folder)
             fill_cache(self.run.data, self.teacher, self.cache, terms, [fusion], self.cache_progress, self.say)
 
@@ -219,8 +192,6 @@ def is_finished(folder: Path, result: str, wanted: Strict, hashes: dict[str, str
     read_sealed(folder / result)
     found = read_run(folder / "run.json")
     if found["config"] != wanted.model_dump(mode="json") or found["hashes"] != hashes:
-        raise SyndistillError(
-            f"{folder} holds a finished stage of another road; move it away or choose another --out"
-        )
+        raise SyndistillError(f"{folder} holds a finished stage of another road; move it away or choose another --out")
     say(f"{folder.name} is finished")
     return True

@@ -1,12 +1,12 @@
 """What a stage needs before its first step: statistics, adapters, scales, gate; measured once, kept in its folder.
 
-Axes: B shots, R rounds, S stabilisers, D width, P components.
+Axes: B shots, R rounds, K ends, S stabilisers, L lines, O observables, D width, P components.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +43,7 @@ from syndistill.training.objective import joint_class, label_loss
 
 WEIGHTS_FILE = "weights.json"
 BATCHES = 4
+ADAPTERS_FILE = "adapters.safetensors"
 
 
 class Weighting(NamedTuple):
@@ -138,7 +139,6 @@ def _entropy(p: torch.Tensor) -> torch.Tensor:
     return -torch.special.xlogy(p, p)
 
 
-ADAPTERS_FILE = "adapters.safetensors"
 HELD, GATES = "held", "gates"  # beside the adapters, which have the names of terms
 
 
@@ -198,28 +198,31 @@ class Stage:
             save_tensors(folder / ADAPTERS_FILE, kept, {"what": "syndistill adapters", "sources": self.sources})
 
 
-def prepare_stage(
-    terms: Terms,
-    network: DecoderNetwork,
-    teacher: Teacher,
-    statistics: dict[str, TargetStatistics],
-    fusion: Fusion | None,
-    source: BatchSource[TaughtShots],
-    shots: Sequence[Shots],
-    folder: Path,
-    training: TrainingConfig,
-    said: dict[str, Any],
-) -> Stage:
-    """network: as the stage starts it. source: of the stage's batches, the first of which weigh the feature terms.
+@dataclass(frozen=True, eq=False)
+class StageInputs:
+    """What a stage is made from. shots: that the gate and the adapters' shapes are measured on.
 
     said: what else to keep in weights.json, which is written where anything was measured.
     """
-    device = torch.device(training.device)
+
+    terms: Terms
+    teacher: Teacher
+    statistics: dict[str, TargetStatistics]
+    shots: Sequence[Shots]
+    training: TrainingConfig
+    fusion: Fusion | None = None
+    said: dict[str, Any] = field(default_factory=dict)
+
+
+def prepare_stage(given: StageInputs, network: DecoderNetwork, source: BatchSource[TaughtShots], folder: Path) -> Stage:
+    """network: as the stage starts it. source: of the stage's batches, the first of which weigh the feature terms."""
+    terms, teacher, statistics, shots = given.terms, given.teacher, given.statistics, given.shots
+    device = torch.device(given.training.device)
     network.to(device)
     sources = {name: student_signal(network, terms, name) for name in terms.features}
     if terms.eyes.weight:
         sources[EYES] = EyesLoss.source
-    adapters = _adapters(terms, network, teacher, statistics, sources, shots, training.seed)
+    adapters = _adapters(given, network, sources)
     orders = {basis: x.to(device) for basis, x in state_orders(network, _bases(shots)).items()}
     features = {
         name: FeatureLoss(
@@ -232,7 +235,7 @@ def prepare_stage(
     if terms.eyes.weight:
         adapter = adapters[EYES].to(device)
         eyes = EyesLoss(terms.eyes, teacher, statistics[EYES].to(device), adapter, _orders_of(adapter, orders))
-    lessons = Lessons(terms, teacher, {name: statistics[name] for name in terms.features}, fusion)
+    lessons = Lessons(terms, teacher, {name: statistics[name] for name in terms.features}, given.fusion)
     weighting = Weighting({}, None)
     if features or terms.readout.weight or terms.fused.weight:
         path = folder / WEIGHTS_FILE
@@ -243,7 +246,7 @@ def prepare_stage(
             batches = [taught.to(device) for taught in source.chunk(0)[:BATCHES]] if features else []
             scales = measure_scales(terms, network, lessons, features, gate, batches)
             weighting = Weighting(scales, gate)
-            weighting.save(path, {"student_signals": sources, **said})
+            weighting.save(path, {"student_signals": sources, **given.said})
     shares = {name: term.share for name, term in terms.features.items() if term.held and term.share is not None}
     fixed = {name: scale for name, scale in weighting.scales.items() if name not in shares}
     gated = [name for name, term in terms.features.items() if term.gate == "cosine"]
@@ -253,7 +256,7 @@ def prepare_stage(
             f"of them a weight, or leave {gated[0]}.gate out"
         )
     objective = StudentObjective(
-        terms, teacher, lessons, features, fixed, weighting.gate, training.steps,
+        terms, teacher, lessons, features, fixed, weighting.gate, given.training.steps,
         HeldScales(shares, weighting.scales) if shares else None, CosineGates(gated) if gated else None, eyes,
     )  # fmt: skip
     return Stage(objective, adapters, sources)
@@ -280,21 +283,14 @@ def student_signal(network: DecoderNetwork, terms: Terms, name: str) -> str:
     return numbered(name, terms.spatial.student_layer if name == "spatial" else None)
 
 
-def _adapters(
-    terms: Terms,
-    network: DecoderNetwork,
-    teacher: Teacher,
-    statistics: dict[str, TargetStatistics],
-    sources: dict[str, str],
-    shots: Sequence[Shots],
-    seed: int,
-) -> dict[str, Adapter]:
+def _adapters(given: StageInputs, network: DecoderNetwork, sources: dict[str, str]) -> dict[str, Adapter]:
+    terms, statistics, shots = given.terms, given.statistics, given.shots
     found: dict[str, Adapter] = {}
     if not sources:
         return found
     few = shots[0].take(slice(0, 2)).to(next(network.parameters()).device)
     asked = {s.spec.signal for s in statistics.values()}
-    answer = teacher.answer(few, asked)
+    answer = given.teacher.answer(few, asked)
     with torch.no_grad():
         inside = network(few, sorted(set(sources.values()))).signals
     for name, source in sources.items():
@@ -307,7 +303,7 @@ def _adapters(
             by_basis = len(student) < 2 or bool(state_orders(network, _bases(shots)))
             maps = _bases(shots) if by_basis else (EVERY_BASIS,)
             projector = "linear" if term is None else term.projector
-            found[name] = seeded_adapter(name, seed, student, target, maps, projector)
+            found[name] = seeded_adapter(name, given.training.seed, student, target, maps, projector)
     return found
 
 

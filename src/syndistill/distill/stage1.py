@@ -1,11 +1,11 @@
-"""Stage 1: the same Student also learns from the Teacher's inside: space, time and readout."""
+"""The second stage: what the baseline learns from, and every signal of the Teacher's inside beside it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from syndistill.distill.run import STUDENT_FILE, StudentRun
+from syndistill.distill.student import STUDENT_FILE, Shared, StudentRun
 from syndistill.distill.terms import FeatureTerm, ReadoutTerm, SpatialTerm, Terms
 from syndistill.training.config import TrainingConfig
 
@@ -21,7 +21,9 @@ class Stage1(Terms):
     """fresh: the baseline's own first weights, so that the two differ by the signals alone."""
     training: TrainingConfig
 
-    def student_run(self, shared: dict[str, Any], folder: Path) -> StudentRun:
-        """shared: network, teacher and data of the road in `folder`."""
+    def run(self, shared: Shared, folder: Path) -> StudentRun:
+        """folder: of the road, whose baseline it may begin from."""
         start = None if self.start == "fresh" else str(folder / "baseline" / STUDENT_FILE)
-        return StudentRun(**shared, kind="stage1", terms=self.terms_alone(), training=self.training, start_from=start)
+        return StudentRun(
+            **shared._asdict(), kind="stage1", terms=self.terms, training=self.training, start_from=start
+        )  # fmt: skip

@@ -1,11 +1,12 @@
-"""Stage 2: the same Student, from its stage-1 checkpoint, mainly towards z_fuse."""
+"""The last stage: the same Student from an earlier stage's checkpoint, mainly on z_fuse."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from syndistill.distill.run import STUDENT_FILE, StudentRun
+from syndistill.distill.signals.fusion import FUSION_FILE
+from syndistill.distill.student import STUDENT_FILE, Shared, StudentRun
 from syndistill.distill.terms import FinalTerm, FusedTerm, LabelTerm, Terms
 from syndistill.training.config import TrainingConfig
 
@@ -19,13 +20,13 @@ class Stage2(Terms):
     start: Literal["baseline", "stage1"] = "stage1"
     training: TrainingConfig
 
-    def student_run(self, shared: dict[str, Any], folder: Path, fusion: Path) -> StudentRun:
-        """shared: network, teacher and data of the road in `folder`; fusion: the fuse stage's file."""
+    def run(self, shared: Shared, folder: Path) -> StudentRun:
+        """folder: of the road, which holds the stage that it begins from, and the fusion."""
         return StudentRun(
-            **shared,
+            **shared._asdict(),
             kind="stage2",
-            terms=self.terms_alone(),
+            terms=self.terms,
             training=self.training,
             start_from=str(folder / self.start / STUDENT_FILE),
-            fusion=str(fusion),
+            fusion=str(folder / "fuse" / FUSION_FILE),
         )

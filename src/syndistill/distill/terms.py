@@ -129,8 +129,9 @@ class Terms(Strict):
     fused: FusedTerm = FusedTerm()
     eyes: EyesTerm = EyesTerm()
 
-    def terms_alone(self) -> Terms:
-        """Of a section that says more, the terms."""
+    @property
+    def terms(self) -> Terms:
+        """The terms alone, without what a stage's section adds."""
         return Terms(**{name: getattr(self, name) for name in Terms.model_fields})
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from syndistill.distill.legs import Legs
 from syndistill.distill.road import RoadRun
-from syndistill.distill.run import StudentRun
+from syndistill.distill.student import StudentRun
 from syndistill.errors import SyndistillError
 from syndistill.recipes.students import (
     baseline_d3,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from syndistill.distill.fuse import probe_training
+from syndistill.distill.baseline import Baseline
+from syndistill.distill.cache.source import StudentData, Unsure
+from syndistill.distill.fuse import Fuse, probe_training
 from syndistill.distill.legs import Legs
-from syndistill.distill.road import Baseline, Fuse, RoadRun, Stage1, Stage2
-from syndistill.distill.run import StudentData, StudentRun
+from syndistill.distill.road import RoadRun
+from syndistill.distill.stage1 import Stage1
+from syndistill.distill.stage2 import Stage2
+from syndistill.distill.student import StudentRun
 from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
-from syndistill.distill.unsure import Unsure
 from syndistill.models.gru import LocalGruConfig
 from syndistill.models.networks import preset
 from syndistill.training.config import OptimiserConfig, RoundsPhase, TrainingConfig, fixed_rounds

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from syndistill.distill.fuse import FuseRun
 from syndistill.distill.legs import Legs
 from syndistill.distill.road import RoadRun, result_file
-from syndistill.distill.run import StudentRun
+from syndistill.distill.student import StudentRun
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import load_network, weights_hash
 from syndistill.recipes import RECIPES, recipe

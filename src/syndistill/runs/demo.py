@@ -16,9 +16,12 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from syndistill.distill.fuse import probe_training
-from syndistill.distill.road import ROAD_FILE, Baseline, Fuse, RoadRun, Stage, Stage1, Stage2, result_file
-from syndistill.distill.student_data import StudentData
+from syndistill.distill.baseline import Baseline
+from syndistill.distill.cache.source import StudentData
+from syndistill.distill.fuse import Fuse, probe_training
+from syndistill.distill.road import ROAD_FILE, RoadRun, Stage, result_file
+from syndistill.distill.stage1 import Stage1
+from syndistill.distill.stage2 import Stage2
 from syndistill.distill.terms import LabelTerm
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import Comparison

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import torch
 
-from syndistill.distill.fuse import FUSION_FILE, FuseRun, check_fuse, train_fusion
+from syndistill.distill.cache.source import StudentData, check_cache
+from syndistill.distill.fuse import FuseRun, check_fuse, train_fusion
 from syndistill.distill.legs import Legs, result_of
 from syndistill.distill.road import ROAD_FILE, Bar, RoadRun, check_road, is_finished, walk_road
-from syndistill.distill.run import STUDENT_FILE, StudentRun, student_hashes, student_start, train_student
+from syndistill.distill.signals.fusion import FUSION_FILE
 from syndistill.distill.signals.teacher import FrozenTeacher
-from syndistill.distill.student_data import StudentData, check_cache
+from syndistill.distill.student import STUDENT_FILE, StudentRun, student_hashes, student_start, train_student
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.gate import ROUNDS, SHOTS, GateReport, P, judge_teacher
 from syndistill.models.contract import DecoderNetwork

@@ -7,7 +7,7 @@ temporal" are a screen of two seeds (one of them of one).
 
 from syndistill.ablation.plan import Arm, Judging, Plan, Probing, Question, Settings, Sweep
 from syndistill.ablation.plans import ARMS, FINAL, LABELS, minus
-from syndistill.distill.student_data import StudentData
+from syndistill.distill.cache.source import StudentData
 from syndistill.distill.terms import FeatureTerm, ReadoutTerm, SpatialTerm, Terms
 from syndistill.training.config import OptimiserConfig, fixed_rounds
 

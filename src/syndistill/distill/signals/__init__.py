@@ -1,1 +1,1 @@
-"""What a Teacher says, from its answer to what a Student is held against: standardised, adapted, fused."""
+"""What a Teacher says: its answers, standardised and adapted features, and z_fuse."""

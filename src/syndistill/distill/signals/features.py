@@ -1,10 +1,6 @@
-"""A feature, from what a Teacher says to a Student's loss: centred, standardised, reduced, bounded, compared.
+"""How far a Student's hidden states are from a Teacher's, and the train-only maps that make them comparable.
 
-What a feature has in common over shots of one basis, in one round, at one stabiliser, says nothing of a shot (about
-half of the variance of `teacher-d3`'s), and is taken away first; all variances below are of what is left. The
-statistics are measured once, on shots that neither training nor reports use, and then fixed.
-Axes: B shots, R rounds, Q rounds compared, S stabilisers, D width (the Teacher's in statistics, else the Student's),
-P components of the target; * any leading axes.
+Axes: B shots, Q rounds compared, S stabilisers, D the Student's width, P components of the target.
 """
 
 from __future__ import annotations
@@ -40,6 +36,12 @@ GRADIENT_SHOTS = 32
 """Asked at a time: a graph of 25 rounds at d=5 holds some 20 MB a shot."""
 HEADROOM = 1.25  # beyond the largest magnitude that was measured; what lies further is clipped
 CODES = 127
+EYES = "eyes"
+EVERY_BASIS = "every"
+"""Name of the map of an adapter that has one for all bases."""
+ENSEMBLE = 3
+LEAST_FOURTH = 1e-8
+"""Added to a mean fourth power before its logarithm, which else has no least value."""
 
 
 class TargetSpec(NamedTuple):
@@ -55,7 +57,6 @@ class TargetSpec(NamedTuple):
         return tuple(self) if self.directions != "variance" else tuple(self)[:3]
 
 
-EYES = "eyes"
 WHOLE_STATE = TargetSpec("temporal", 0, 1, "all")
 """What the Student's state is mapped to before the Teacher's readout looks at it."""
 
@@ -197,9 +198,7 @@ def _slices(n_shots: int) -> list[slice]:
     return [slice(start, start + GRADIENT_SHOTS) for start in range(0, n_shots, GRADIENT_SHOTS)]
 
 
-def _gradients(
-    teacher: Teacher, shots: Shots, want: set[str], generator: torch.Generator
-) -> dict[str, torch.Tensor]:
+def _gradients(teacher: Teacher, shots: Shots, want: set[str], generator: torch.Generator) -> dict[str, torch.Tensor]:
     """Of the logits of all ends at once, each with a sign drawn by lot: the mean of their products is then the sum over
     ends of each one's own, for the price of one pass. Of four classes only differences are an answer."""
     channels = 4 if teacher.output == "joint4" else 2 if shots.basis == "both" else 1
@@ -261,9 +260,7 @@ class _Sums:
             basis: torch.stack([(sum_xD / m / std_D) @ directions_DP for m, sum_xD in groups.values()]).float()
             for basis, groups in self.of_group.items()
         }
-        return TargetStatistics(
-            spec, std_D.float(), directions_DP.float(), variance_D[:n].float(), unbounded, centres
-        )
+        return TargetStatistics(spec, std_D.float(), directions_DP.float(), variance_D[:n].float(), unbounded, centres)
 
 
 def _falling(matrix_DD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -293,13 +290,6 @@ def _of_the_answer(correlation_DD: torch.Tensor, gradients_DD: torch.Tensor) -> 
 def _components_that_hold(variance_D: torch.Tensor, share: float) -> int:
     held = variance_D.cumsum(0) / variance_D.sum()
     return int((held < share).sum()) + 1
-
-
-EVERY_BASIS = "every"
-"""Name of the map of an adapter that has one for all bases."""
-ENSEMBLE = 3
-LEAST_FOURTH = 1e-8
-"""Added to a mean fourth power before its logarithm, which else has no least value."""
 
 
 class Orthogonal(nn.Module):
@@ -455,9 +445,7 @@ class EyesLoss:
         self.term, self.teacher, self.statistics, self.adapter = term, teacher, statistics, adapter
         self.orders = orders or {}
 
-    def __call__(
-        self, student_BRx: torch.Tensor, taught: TaughtShots, teacher_BKLC: torch.Tensor
-    ) -> torch.Tensor:
+    def __call__(self, student_BRx: torch.Tensor, taught: TaughtShots, teacher_BKLC: torch.Tensor) -> torch.Tensor:
         shots = taught.shots if self.term.where == "every" else taught.shots.only_last_end()
         x = centred(self.adapter(student_BRx, shots.basis).float())
         if shots.basis in self.orders:

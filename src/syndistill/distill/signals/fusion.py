@@ -29,6 +29,13 @@ from syndistill.training.config import Strict
 from syndistill.training.objective import Values, joint_class, label_loss, posterior_loss
 
 MAX_ROUNDS = 25  # rounds with an embedding of their own, as in the networks
+WHAT = "syndistill fusion"
+FUSION_FILE = "fusion.safetensors"
+SAME = "the same target"
+SAME_TARGET = 0.999
+"""Where z_fuse decides as the final logit on more than this share of shots, it is no other target."""
+LOGIT_SIZE = 4.0  # that the gate's inputs are of order 1
+NETWORK = "network:"
 
 
 class EndsProbe(nn.Module):
@@ -121,10 +128,7 @@ class ProbeObjective:
         return loss, values
 
 
-WHAT = "syndistill fusion"
 GATE_WIDTH, GATE_RATE, GATE_STEPS, GATE_LOOK, GATE_PATIENCE = 16, 1e-2, 400, 10, 4
-LOGIT_SIZE = 4.0  # that the gate's inputs are of order 1
-NETWORK = "network:"
 FusionPath = Annotated[str, Field(pattern=r"^(transformer(\.\d{1,2})?|state(\.[1-9]\d?)?|readout|exact|network:.+)$")]
 DEFAULT_PATHS: tuple[str, ...] = ("transformer", "state", "readout")
 
@@ -334,6 +338,13 @@ def exact_label_loss(logits_BKLC: torch.Tensor, labels_BKLO: torch.Tensor) -> to
         return F.cross_entropy(logits_BKLC.movedim(-1, 1), joint_class(labels_BKLO), reduction="none")
     labels = labels_BKLO.to(logits_BKLC.dtype)
     return F.binary_cross_entropy_with_logits(logits_BKLC, labels, reduction="none").mean(-1)
+
+
+def verdict_of(better: bool, agreement: float) -> str:
+    """agreement: of z_fuse's decisions with the final logit's, as a share of shots."""
+    if agreement > SAME_TARGET:
+        return SAME
+    return "better" if better else "not better"
 
 
 def save_fusion(path: Path, fusion: Fusion, teacher: Teacher, said: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
-"""Who answers: a frozen network of this project, or anything behind a small adapter.
+"""Who answers (a frozen network of this project, or anything behind a small adapter), and a batch with the answer.
 
-Axes: B shots, R measured rounds, K ends, S stabilisers, L lines, C logit channels, D width.
+Axes: B shots, R measured rounds, K ends, S stabilisers, L lines, C logit channels, D width, P components.
 """
 
 from __future__ import annotations
@@ -243,9 +243,6 @@ class PosteriorTeacher(Teacher):
                 f"a posterior of shape {tuple(logits_BC.shape)} for {len(shots)} shots; give logits (B, C)"
             )
         return Answer(logits_BC[:, None, None])
-
-
-__all__ = ["FrozenTeacher", "TaughtShots", "Teacher", "cut", "draw_ends"]
 
 
 @dataclass(frozen=True, eq=False)

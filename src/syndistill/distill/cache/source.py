@@ -1,13 +1,16 @@
-"""Which shots a Student learns from, and the sources of batches made from that.
+"""Which shots a Student learns from, and the sources of its batches: fresh ones, or those of a cache.
 
-Axes: B shots, R rounds, K ends, S stabilisers.
+Of simulated shots a cache may keep those that an earlier Student is not sure of. What a shot teaches depends on its
+events alone, so choosing by them changes no target, only which shots come often.
+Axes: B shots, R rounds, K ends, S stabilisers, L lines, C logit channels, Q rounds kept, P components.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +18,15 @@ import torch
 from pydantic import Field, model_validator
 
 from syndistill.circuits.experiment import Experiment
-from syndistill.distill.cache import (
+from syndistill.circuits.layout import Layout
+from syndistill.distill.cache.store import (
     MANIFEST,
     CachedSignal,
-    CachedSource,
     CacheKey,
+    Shard,
     add_signals,
     announce,
+    check_parts,
     feature_signal,
     fused_signal,
     is_of,
@@ -29,17 +34,21 @@ from syndistill.distill.cache import (
     known_statistics,
     matching_manifest,
     require_own,
+    unpack_shots,
     write_cache,
 )
 from syndistill.distill.signals.features import TargetSpec, TargetStatistics, measure_targets, target_specs
 from syndistill.distill.signals.fusion import load_fusion
 from syndistill.distill.signals.teacher import TaughtShots, Teacher, cut, draw_ends
 from syndistill.distill.terms import Terms, Where
-from syndistill.distill.unsure import Unsure, UnsureSource
-from syndistill.safe_files import LOCK_FILE, locked, remove_stale
+from syndistill.errors import SyndistillError
+from syndistill.models.contract import DecoderNetwork
+from syndistill.models.networks import load_network, weights_hash
+from syndistill.models.tensors_file import load_tensors
+from syndistill.safe_files import LOCK_FILE, file_sha256, locked, remove_stale
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import Labels, SimulatedSource
-from syndistill.training.config import DataConfig, Number, Rounds, RoundsPhase, Seed, Strict, TrainingConfig
+from syndistill.training.config import DataConfig, Name, Number, Rounds, RoundsPhase, Seed, Strict, TrainingConfig
 from syndistill.training.distributed import ALONE, World, join_world, wait_for_all
 
 CACHE_SEED = 1_000_003  # of a cache's shots; runs that share a cache differ in their own seeds
@@ -47,9 +56,182 @@ SHARE_CHUNKS = 4  # half a second each
 MANY_SHOTS = 50_000  # from here half a minute of compiling a Teacher has paid
 STATISTICS_SHOTS = 4096
 STATISTICS_RATES = 16  # error rates among them, drawn as in training
-
 Count = Callable[[int, int], None]
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """All shots of one basis and number of rounds, packed; signals by their names."""
+
+    basis: str
+    rounds: int
+    layout: Layout
+    tensors: dict[str, torch.Tensor]
+    signals: tuple[CachedSignal, ...]
+
+    def __len__(self) -> int:
+        return len(self.tensors["logits"])
+
+    def batch(self, rows: np.ndarray, number: int, rounds: int, every_end: bool) -> TaughtShots:
+        """Cut to the experiment of the first `rounds` rounds."""
+        shots = unpack_shots(self.tensors, self.layout, self.basis, rounds, rows, every_end)
+        ends = slice(0 if every_end else rounds - 1, rounds)
+        logits = self.tensors["logits"]
+        # A Teacher of final logits alone has one entry, of the last end.
+        logits = logits[:, ends] if logits.shape[1] == self.rounds else logits
+        signals = {}
+        for signal in self.signals:
+            kept = ends if signal.every_rounds is None else slice(0, signal.kept(rounds))
+            signals[signal.name] = self.tensors[signal.name][:, kept][rows]
+        return TaughtShots(shots, logits[rows].float(), signals, number)
+
+
+class CachedSource:
+    """A cache as an endless source of batches: every epoch a new order, fixed by (seed, epoch).
+
+    cut_rounds: when not empty, each batch is cut to an experiment of so many rounds, drawn from it (every
+    history of R rounds holds a t-round experiment for each t <= R); only the last end is kept, unless every_end.
+    signals: what to read beside the logits. ends: where more are kept, how many a batch (0: all). only_last: only the
+    last end was asked.
+    """
+
+    batches_per_chunk = 16
+
+    def __init__(
+        self,
+        folder: Path,
+        key: CacheKey,
+        batch_size: int,
+        seed: int,
+        cut_rounds: tuple[int, ...] = (),
+        signals: Sequence[CachedSignal] = (),
+        every_end: bool = False,
+        ends: int = 0,
+        only_last: bool = False,
+    ) -> None:
+        self.batch_size, self.seed, self.cut_rounds, self.ends = batch_size, seed, cut_rounds, ends
+        self.every_end = every_end or not (cut_rounds or only_last)
+        self.groups = _load(folder, key, tuple(signals))
+        self.batches_per_epoch = sum(len(g) // batch_size for g in self.groups)
+        if self.batches_per_epoch == 0:
+            raise SyndistillError(f"{folder} holds fewer shots than one batch of {batch_size}")
+        if cut_rounds and any(g.tensors["logits"].shape[1] != g.rounds for g in self.groups):
+            raise SyndistillError(
+                f"the Teacher behind {folder} gives the last end alone, so its shots cannot be cut to fewer rounds; "
+                "set data.cut_rounds=[]"
+            )
+        self._epoch: tuple[int, list[tuple[int, np.ndarray]]] = (-1, [])
+
+    def chunk(self, index: int) -> list[TaughtShots]:
+        first = index * self.batches_per_chunk
+        return [self._batch(i) for i in range(first, first + self.batches_per_chunk)]
+
+    def _batch(self, number: int) -> TaughtShots:
+        epoch, position = divmod(number, self.batches_per_epoch)
+        if self._epoch[0] != epoch:
+            self._epoch = (epoch, self._order(epoch))
+        index, rows = self._epoch[1][position]
+        group = self.groups[index]
+        rounds = group.rounds
+        if self.cut_rounds:
+            fitting = [r for r in self.cut_rounds if r <= rounds]
+            rounds = int(np.random.default_rng([self.seed, 1, number]).choice(fitting))
+        taught = group.batch(rows, number, rounds, self.every_end)
+        return draw_ends(taught, self.ends, self.seed) if self.ends else taught
+
+    def _order(self, epoch: int) -> list[tuple[int, np.ndarray]]:
+        rng = np.random.default_rng([self.seed, 0, epoch])
+        batches = []
+        for g, group in enumerate(self.groups):
+            rows = rng.permutation(len(group))
+            for i in range(len(rows) // self.batch_size):
+                batches.append((g, rows[i * self.batch_size : (i + 1) * self.batch_size]))
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def _load(folder: Path, key: CacheKey, signals: tuple[CachedSignal, ...]) -> list[_Group]:
+    shards = matching_manifest(folder, key).shards
+    for shard in shards:
+        path = folder / shard.name
+        if not path.is_file() or file_sha256(path) != shard.sha256:
+            raise SyndistillError(f"cache shard {path} is missing or damaged; delete {folder} and write it anew")
+    for signal in signals:
+        check_parts(folder, signal, shards)
+    kinds: dict[tuple[str, int, int], list[Shard]] = {}
+    for shard in shards:
+        kinds.setdefault((shard.basis, shard.rounds, shard.distance), []).append(shard)
+    return [
+        _Group(basis, rounds, Layout(distance), _joined(folder, members, signals), signals)
+        for (basis, rounds, distance), members in kinds.items()
+    ]
+
+
+def _joined(folder: Path, shards: list[Shard], signals: tuple[CachedSignal, ...]) -> dict[str, torch.Tensor]:
+    """The shards' tensors one after the other, filled in as they are read: memory for one copy and one shard."""
+    total = sum(shard.shots for shard in shards)
+    joined: dict[str, torch.Tensor] = {}
+    start = 0
+    for shard in shards:
+        tensors, _ = load_tensors(folder / shard.name)
+        for signal in signals:
+            tensors[signal.name] = load_tensors(signal.folder(folder) / shard.name)[0]["values"]
+        for name, tensor in tensors.items():
+            if name not in joined:
+                joined[name] = torch.empty((total, *tensor.shape[1:]), dtype=tensor.dtype)
+            joined[name][start : start + shard.shots] = tensor
+        start += shard.shots
+    return joined
+
+
+class Unsure(Strict):
+    """Which shots are kept."""
+
+    network: Name
+    """Whose answers say it: a shipped network's name or a path."""
+    below: float = Field(default=4.0, gt=0, le=100)
+    """Every shot whose logit of the last end is below this in size; at 4 one of 55 calls is wrong."""
+    others: float = Field(default=0.05, ge=0, le=1)
+    """This share of all others, drawn by lot, so that what is sure stays so."""
+
+    def key(self) -> dict[str, object]:
+        """What a cache was chosen by: weights in place of a name."""
+        return self.model_dump(mode="json") | {"network": weights_hash(load_network(self.network)[0])}
+
+
+class UnsureSource:
+    """The unsure shots of each batch of a source; batches without any are left out."""
+
+    def __init__(self, source: SimulatedSource, unsure: Unsure) -> None:
+        self.source, self.unsure = source, unsure
+        self.batches_per_chunk = source.batches_per_chunk
+        self.network: DecoderNetwork = load_network(unsure.network)[0].eval().requires_grad_(False)
+        with suppress(SyndistillError):  # where there is no compiler it is slower, and that is all
+            self.network.compile_blocks()
+        if self.network.layout.distance != source.distance:
+            raise SyndistillError(
+                f"data.unsure.network {unsure.network} is of distance {self.network.layout.distance}, the shots of "
+                f"{source.distance}; name one of theirs"
+            )
+
+    def chunk(self, index: int) -> Sequence[Shots]:
+        rng = np.random.default_rng([self.source.seed, 3, index])
+        kept = []
+        for shots in self.source.chunk(index):
+            chosen_B = torch.from_numpy(rng.random(len(shots)) < self.unsure.others) | self._is_unsure(shots)
+            if chosen_B.any():
+                kept.append(shots.take(chosen_B))
+        return kept
+
+    def share(self, n_chunks: int) -> float:
+        """Of the simulated shots of a few chunks, how many are kept."""
+        kept = sum(len(shots) for index in range(n_chunks) for shots in self.chunk(index))
+        return kept / (n_chunks * self.batches_per_chunk * self.source.batch_size)
+
+    @torch.no_grad()
+    def _is_unsure(self, shots: Shots) -> torch.Tensor:
+        logits_BC = self.network(shots.only_last_end()).logits_BKLC[:, -1, 0].float()
+        return logits_BC.abs().amin(-1) < self.unsure.below
 
 
 class StudentData(Strict):
@@ -262,9 +444,7 @@ def fill_cache(
     complete_cache(data, teacher, cache, signals, progress, say)
 
 
-def cached_statistics(
-    terms: Terms, data: StudentData, teacher: Teacher, cache: Path
-) -> dict[str, TargetStatistics]:
+def cached_statistics(terms: Terms, data: StudentData, teacher: Teacher, cache: Path) -> dict[str, TargetStatistics]:
     """Of the feature terms that are on, those that the cache knows; they depend on its key and the term alone."""
     if not data.cached_shots or not is_of(cache, cache_key(data, teacher)):
         return {}

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import model_validator
 
 from syndistill.circuits.training_noise import NOISE_KEY
-from syndistill.distill.cache import CachedSignal, feature_signal, fused_signal
-from syndistill.distill.fuse_report import SAME
-from syndistill.distill.signals.features import TargetStatistics
-from syndistill.distill.signals.fusion import Fusion, load_fusion
-from syndistill.distill.signals.teacher import BF16, FrozenTeacher, TaughtShots, Teacher
-from syndistill.distill.stage import check_student_signals, prepare_stage, stage_statistics
-from syndistill.distill.student_data import (
-    CACHE_SEED,
+from syndistill.distill.cache.source import (
     Count,
     LiveSource,
     Say,
     StudentData,
-    cache_key,
     cached_source,
     cached_statistics,
     simulated,
     statistics_shots,
 )
+from syndistill.distill.cache.store import CachedSignal, feature_signal, fused_signal
+from syndistill.distill.signals.features import TargetStatistics
+from syndistill.distill.signals.fusion import SAME, Fusion, load_fusion
+from syndistill.distill.signals.teacher import BF16, FrozenTeacher, TaughtShots, Teacher
+from syndistill.distill.stage import StageInputs, check_student_signals, prepare_stage, stage_statistics
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork, NetworkConfig
@@ -39,9 +36,15 @@ from syndistill.training.loop import Progress, Trainer
 from syndistill.training.run import AnyNetworkConfig, fresh_network, start_weights
 from syndistill.training.run_folder import open_run
 
-__all__ = ["CACHE_SEED", "STUDENT_FILE", "StudentData", "StudentRun", "cache_key", "student_hashes", "train_student"]
-
 STUDENT_FILE = "student.safetensors"
+
+
+class Shared(NamedTuple):
+    """What all stages of one road have in common; fields as in `StudentRun`."""
+
+    network: AnyNetworkConfig
+    teacher: str
+    data: StudentData
 
 
 class StudentRun(Strict):
@@ -128,9 +131,8 @@ def _train(
     known = cached_statistics(run.terms, run.data, teacher, cache)
     statistics = stage_statistics(run.terms, teacher, shots, folder, known)
     source = _source(run, teacher, statistics, fusion, cache, cache_progress, say)
-    stage = prepare_stage(
-        run.terms, network, teacher, statistics, fusion, source, shots, folder, run.training, {"fusion": said},
-    )  # fmt: skip
+    given = StageInputs(run.terms, teacher, statistics, shots, run.training, fusion, {"fusion": said})
+    stage = prepare_stage(given, network, source, folder)
     trainer = Trainer(network, stage.objective, source, run.training, folder, stage.extra)
     trainer.run(progress)
     path = folder / STUDENT_FILE

@@ -1,10 +1,12 @@
-"""What a cache holds, and a source of batches that reads it: packed shots and logits by shard, signals beside them.
+"""What the Teacher says, written once and read by any number of runs.
 
-`manifest.json` says which Teacher, circuits and shots, and has a hash of every shard; a signal has a folder and a
-manifest of its own, so that a cache can grow.
-
-Axes: B shots, R rounds, K ends (= R where packed), Q rounds compared, S stabilisers, L lines, O observables,
-C logit channels, P components.
+A cache is a folder of safetensors shards and a manifest, written last: shots of one basis and one number of
+rounds per shard, bits packed, the Teacher's logits of every end and line as float16 (relative step 2^-11,
+so at most 0.008 where a logit is below 16). Features as int8 codes and z_fuse lie beside them: each such signal is a
+folder of its own, one file to a shard and a manifest written last. So a cache grows: a run that needs a signal which is
+not there adds it, and what other runs wrote stays as it is.
+Axes: B shots, R rounds, K ends (= R), S stabilisers, L lines, O observables, C logit channels, Q rounds kept,
+P components.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from pydantic import Field
 from syndistill.circuits.layout import Layout
 from syndistill.distill.signals.features import TargetSpec, TargetStatistics
 from syndistill.distill.signals.fusion import Fusion
-from syndistill.distill.signals.teacher import Answer, TaughtShots, Teacher, cut, draw_ends
+from syndistill.distill.signals.teacher import Answer, Teacher
 from syndistill.errors import SyndistillError
 from syndistill.models.tensors_file import load_tensors, save_tensors
 from syndistill.safe_files import file_sha256, foreign_files, read_sealed, write_sealed
@@ -35,6 +37,10 @@ MANIFEST = "manifest.json"
 BEGUN = "begun.json"
 """The key of a cache that is being written."""
 FORMAT = 1
+STATISTICS = "statistics.safetensors"
+SIGNALS = "signals"
+SHOTS_PER_CALL = 128  # a forward that fits the cache: of 9 rounds 1.6 ms a shot, 2.3 with 512 (d=3)
+Progress = Callable[[int, int], None]
 
 
 class CacheKey(Strict):
@@ -152,10 +158,6 @@ def bytes_per_shot(rounds: int, layout: Layout, channels: int) -> int:
     return -(-bits // 8) + 2 * rounds * layout.n_lines * channels
 
 
-STATISTICS = "statistics.safetensors"
-SIGNALS = "signals"
-
-
 class _Part(Strict):
     """A signal's file to one shard: the shard's name, its hash, and the part's own."""
 
@@ -215,9 +217,7 @@ def feature_signal(name: str, statistics: TargetStatistics) -> CachedSignal:
     def encode(shots: Shots, answer: Answer) -> torch.Tensor:
         return statistics.encode(statistics.target(answer.signals[signal], shots.basis))
 
-    return CachedSignal(
-        name, statistics.sha256, frozenset({signal}), encode, statistics.spec.every_rounds, statistics
-    )
+    return CachedSignal(name, statistics.sha256, frozenset({signal}), encode, statistics.spec.every_rounds, statistics)
 
 
 def fused_signal(fusion: Fusion, teacher: str) -> CachedSignal:
@@ -298,139 +298,6 @@ def check_parts(cache: Path, signal: CachedSignal, shards: list[Shard]) -> None:
     for name, part in parts.items():
         if not (folder / name).is_file() or file_sha256(folder / name) != part.sha256:
             raise SyndistillError(f"cache part {folder / name} is missing or damaged; {remedy}")
-
-
-@dataclass(frozen=True)
-class _Group:
-    """All shots of one basis and number of rounds, packed; signals by their names."""
-
-    basis: str
-    rounds: int
-    layout: Layout
-    tensors: dict[str, torch.Tensor]
-    signals: tuple[CachedSignal, ...]
-
-    def __len__(self) -> int:
-        return len(self.tensors["logits"])
-
-    def batch(self, rows: np.ndarray, number: int, rounds: int, every_end: bool) -> TaughtShots:
-        """Cut to the experiment of the first `rounds` rounds."""
-        shots = unpack_shots(self.tensors, self.layout, self.basis, rounds, rows, every_end)
-        ends = slice(0 if every_end else rounds - 1, rounds)
-        logits = self.tensors["logits"]
-        # A Teacher of final logits alone has one entry, of the last end.
-        logits = logits[:, ends] if logits.shape[1] == self.rounds else logits
-        signals = {}
-        for signal in self.signals:
-            kept = ends if signal.every_rounds is None else slice(0, signal.kept(rounds))
-            signals[signal.name] = self.tensors[signal.name][:, kept][rows]
-        return TaughtShots(shots, logits[rows].float(), signals, number)
-
-
-class CachedSource:
-    """A cache as an endless source of batches: every epoch a new order, fixed by (seed, epoch).
-
-    cut_rounds: when not empty, each batch is cut to an experiment of so many rounds, drawn from it (every
-    history of R rounds holds a t-round experiment for each t <= R); only the last end is kept, unless every_end.
-    signals: what to read beside the logits. ends: where more are kept, how many a batch (0: all). only_last: only the
-    last end was asked.
-    """
-
-    batches_per_chunk = 16
-
-    def __init__(
-        self,
-        folder: Path,
-        key: CacheKey,
-        batch_size: int,
-        seed: int,
-        cut_rounds: tuple[int, ...] = (),
-        signals: Sequence[CachedSignal] = (),
-        every_end: bool = False,
-        ends: int = 0,
-        only_last: bool = False,
-    ) -> None:
-        self.batch_size, self.seed, self.cut_rounds, self.ends = batch_size, seed, cut_rounds, ends
-        self.every_end = every_end or not (cut_rounds or only_last)
-        self.groups = _load(folder, key, tuple(signals))
-        self.batches_per_epoch = sum(len(g) // batch_size for g in self.groups)
-        if self.batches_per_epoch == 0:
-            raise SyndistillError(f"{folder} holds fewer shots than one batch of {batch_size}")
-        if cut_rounds and any(g.tensors["logits"].shape[1] != g.rounds for g in self.groups):
-            raise SyndistillError(
-                f"the Teacher behind {folder} gives the last end alone, so its shots cannot be cut to fewer rounds; "
-                "set data.cut_rounds=[]"
-            )
-        self._epoch: tuple[int, list[tuple[int, np.ndarray]]] = (-1, [])
-
-    def chunk(self, index: int) -> list[TaughtShots]:
-        first = index * self.batches_per_chunk
-        return [self._batch(i) for i in range(first, first + self.batches_per_chunk)]
-
-    def _batch(self, number: int) -> TaughtShots:
-        epoch, position = divmod(number, self.batches_per_epoch)
-        if self._epoch[0] != epoch:
-            self._epoch = (epoch, self._order(epoch))
-        index, rows = self._epoch[1][position]
-        group = self.groups[index]
-        rounds = group.rounds
-        if self.cut_rounds:
-            fitting = [r for r in self.cut_rounds if r <= rounds]
-            rounds = int(np.random.default_rng([self.seed, 1, number]).choice(fitting))
-        taught = group.batch(rows, number, rounds, self.every_end)
-        return draw_ends(taught, self.ends, self.seed) if self.ends else taught
-
-    def _order(self, epoch: int) -> list[tuple[int, np.ndarray]]:
-        rng = np.random.default_rng([self.seed, 0, epoch])
-        batches = []
-        for g, group in enumerate(self.groups):
-            rows = rng.permutation(len(group))
-            for i in range(len(rows) // self.batch_size):
-                batches.append((g, rows[i * self.batch_size : (i + 1) * self.batch_size]))
-        return [batches[i] for i in rng.permutation(len(batches))]
-
-
-def _load(folder: Path, key: CacheKey, signals: tuple[CachedSignal, ...]) -> list[_Group]:
-    shards = matching_manifest(folder, key).shards
-    for shard in shards:
-        path = folder / shard.name
-        if not path.is_file() or file_sha256(path) != shard.sha256:
-            raise SyndistillError(f"cache shard {path} is missing or damaged; delete {folder} and write it anew")
-    for signal in signals:
-        check_parts(folder, signal, shards)
-    kinds: dict[tuple[str, int, int], list[Shard]] = {}
-    for shard in shards:
-        kinds.setdefault((shard.basis, shard.rounds, shard.distance), []).append(shard)
-    return [
-        _Group(basis, rounds, Layout(distance), _joined(folder, members, signals), signals)
-        for (basis, rounds, distance), members in kinds.items()
-    ]
-
-
-def _joined(
-    folder: Path, shards: list[Shard], signals: tuple[CachedSignal, ...]
-) -> dict[str, torch.Tensor]:
-    """The shards' tensors one after the other, filled in as they are read: memory for one copy and one shard."""
-    total = sum(shard.shots for shard in shards)
-    joined: dict[str, torch.Tensor] = {}
-    start = 0
-    for shard in shards:
-        tensors, _ = load_tensors(folder / shard.name)
-        for signal in signals:
-            tensors[signal.name] = load_tensors(signal.folder(folder) / shard.name)[0]["values"]
-        for name, tensor in tensors.items():
-            if name not in joined:
-                joined[name] = torch.empty((total, *tensor.shape[1:]), dtype=tensor.dtype)
-            joined[name][start : start + shard.shots] = tensor
-        start += shard.shots
-    return joined
-
-
-__all__ = ["CacheKey", "CachedSource", "add_signals", "announce", "cut", "read_manifest", "teacher_key", "write_cache"]
-
-SHOTS_PER_CALL = 128  # a forward that fits the cache: of 9 rounds 1.6 ms a shot, 2.3 with 512 (d=3)
-
-Progress = Callable[[int, int], None]
 
 
 def write_cache(
@@ -620,7 +487,3 @@ def _available_memory() -> int | None:
         return None
     found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
     return found[0] if found else None
-
-
-def teacher_key(teacher: Teacher) -> str:
-    return teacher.key()

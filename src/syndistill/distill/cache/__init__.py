@@ -1,0 +1,1 @@
+"""A Teacher's answers, kept, and the batches that are made of them."""
