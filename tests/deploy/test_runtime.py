@@ -31,7 +31,8 @@ import sys
 sys.modules["torch"] = None  # importing it raises from here on
 import numpy as np, stim
 from syndistill.circuits import placement
-from syndistill.deploy import runtime, streaming, export, onnx_engine
+from syndistill.decoders import network, onnx_engine, runtime
+from syndistill.deploy import export
 circuit = stim.Circuit(open(sys.argv[1]).read())
 detectors, _ = circuit.compile_detector_sampler(seed=1).sample(20, separate_observables=True, bit_packed=True)
 compiled = runtime.load("student-d3")
@@ -41,7 +42,7 @@ dem = circuit.detector_error_model(decompose_errors=True)
 answers.append(runtime.on_circuit(compiled, dem).probabilities(detectors))
 needless = {"matplotlib", "pydantic", "pymatching", "pytorch_optimizer", "rich", "sinter", "typer"} & set(sys.modules)
 assert not needless, needless
-stream = streaming.StreamingDecoder(compiled, placement.Placement.of_lines(compiled.layout, "z"), batch=20)
+stream = network.StreamingDecoder(compiled, placement.Placement.of_lines(compiled.layout, "z"), batch=20)
 stream.push(np.zeros((20, 8), np.uint8))
 assert stream.posterior().shape == (20, 1)
 for answer in answers[1:]:

@@ -51,14 +51,13 @@ class Kernel:
             of_family = local.emit_module if isinstance(weights, LocalWeights) else flat.emit_module
             _CODE[key] = machine_code(of_family(self.packed), self.packed.endings)  # type: ignore[arg-type]
         self._engine, self._functions = _CODE[key]
-        self._weights = self.packed.blob.ctypes.data
         self.n_outputs = self.packed.n_outputs
 
     def function(self, kind: str, batch: int) -> Any:
         """`step`, `readout` or `decode` for so many shots; arguments, without the weights, as the family's `emit_...`
-        says."""
-        compiled, weights = self._functions[kind + self.packed.ending(batch)], self._weights
-        return lambda *arguments: compiled(weights, *arguments)
+        says. It keeps the weights, which the code knows by their address alone."""
+        compiled, address = self._functions[kind + self.packed.ending(batch)], self.packed.blob.ctypes.data
+        return lambda *arguments, _weights=self.packed.blob: compiled(address, *arguments)
 
     def places(self, placement: Placement) -> NDArray[np.int32]:
         """(N,): where each detector goes, slice * S + stabiliser as the code has it."""
