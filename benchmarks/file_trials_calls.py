@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import resource
@@ -87,17 +88,21 @@ def begin(
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     os.chdir(work)
-    code = CRASHED
+    code, said = CRASHED, io.StringIO()
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         torch.set_num_threads(1)
         operations = _Operations(work, kill_at)
         if largest_file:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+            sys.stdout = sys.stderr = said  # in memory: the limit holds for the file of what is printed too
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, hard))
         code = arguments() or 0 if callable(arguments) else cli.run_app(arguments)
         if count_to is not None:
             count_to.write_text(str(operations.seen))
     except BaseException:
         traceback.print_exc()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    os.write(1, said.getvalue().encode())
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

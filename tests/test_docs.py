@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from syndistill.circuits.experiment import Experiment
-from syndistill.cli import main
+from syndistill.cli.main import main
 from syndistill.decoders.registry import decoder_names
 from syndistill.files.network_file import shipped_names
 from syndistill.models.networks import load_network, weights_hash

@@ -124,7 +124,7 @@ class Sweep(Strict):
 class Probing(Strict):
     """How z_fuse is made, and its probes are trained."""
 
-    paths: tuple[FusionPath, ...] = DEFAULT_PATHS
+    paths: tuple[FusionPath, ...] = Field(default=DEFAULT_PATHS, min_length=1)
     labels: Labels = "sampled"
     """That the probes learn from."""
     steps: Positive = 300
