@@ -4,15 +4,16 @@ import json
 
 import pytest
 
-from syndistill.distill.legs import Legs
+from syndistill.distill.legs import Legs, result_of
 from syndistill.distill.road import RoadRun
-from syndistill.distill.student import StudentRun
+from syndistill.distill.signals.teacher import FrozenTeacher
+from syndistill.distill.student import StudentRun, first_weights
 from syndistill.errors import SyndistillError
 from syndistill.files.network_file import shipped_names
-from syndistill.models.networks import load_network
+from syndistill.models.networks import load_network, save_network
 from syndistill.recipes import RECIPES, recipe
 from syndistill.training.config import RecordedData
-from syndistill.training.run import TeacherRun, validated
+from syndistill.training.run import TeacherRun, fresh_network, start_weights, validated
 
 
 def single_runs(name):
@@ -52,6 +53,22 @@ def test_no_recipe_names_a_file():
                 named.append(unsure["network"])
             for network in filter(None, named):
                 assert network in shipped_names() or network.startswith("leg:"), (name, network)
+
+
+def test_every_run_may_begin_from_what_it_names(tmp_path):
+    """The same network, or a narrower one, of the same Teacher: what a run refuses before its first step."""
+    for name in RECIPES:
+        whole = recipe(name)
+        for leg, run in whole.legs.items() if isinstance(whole, Legs) else [(name, whole)]:
+            if isinstance(run, TeacherRun) and run.start_from is not None:
+                start_weights(fresh_network(run.network, 0), run.start_from, any_distance=True)
+            if isinstance(run, StudentRun):
+                teacher = FrozenTeacher(load_network(run.teacher)[0])
+                found = whole.leg(leg, tmp_path / name) if isinstance(whole, Legs) else run
+                begun = first_weights(found, teacher)
+                result_of(leg, tmp_path / name).parent.mkdir(parents=True)
+                said = {"run": run.model_dump(mode="json"), "teacher_hash": teacher.key()}
+                save_network(result_of(leg, tmp_path / name), begun, said)
 
 
 def test_labels_alone_is_the_baseline_without_its_teacher():

@@ -97,20 +97,22 @@ def student_d5() -> Legs:
 
 
 def student_d5_82k() -> Legs:
-    """The shipped student-d5-82k: student-d5 with states twice as wide, on a million shots that it is not sure of
-    (40 minutes of two cores for the Teacher's answers).
+    """The shipped student-d5-82k: the legs of student-d5, then states twice as wide, on the million shots of
+    taught-again (40 minutes of two cores for the Teacher's answers).
 
-    The shipped one's shots were chosen by student-d5 as it was two legs before its end."""
-    data = {"cached_shots": 8_048_640, "cache_seed": 1_000_004}
-    run = _taught_d5("student-d5", 2.0, 0.02, data, 9, 5_000, 4_900, 0.012)
-    rates = run.training.optimiser.model_copy(update={"warmup_steps": 100})
+    It cannot begin from the shipped student-d5, which learned from an earlier teacher-d5: a Student keeps its
+    Teacher."""
+    earlier = student_d5().legs
+    run = earlier["taught-again"]
+    rates = run.training.optimiser.model_copy(update={"matrix_rate": 0.012, "warmup_steps": 100, "decay_steps": 4_900})
     wider = run.model_copy(
         update={
+            "start_from": "leg:boundary",
             "network": run.network.model_copy(update={"width": 32}),
-            "training": run.training.model_copy(update={"optimiser": rates}),
+            "training": run.training.model_copy(update={"steps": 5_000, "seed": 9, "optimiser": rates}),
         }
     )
-    return Legs(legs={"wider": wider})
+    return Legs(legs=earlier | {"wider": wider})
 
 
 def _labels_alone_d5() -> StudentRun:
