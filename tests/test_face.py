@@ -1,5 +1,6 @@
 """What `import syndistill` offers: ten names, lazily, as its help says."""
 
+import ast
 import doctest
 import subprocess
 import sys
@@ -24,6 +25,21 @@ def test_the_six_lines_decode_a_circuit_better_than_matching():
     assert results.attempted == 5
     assert parsed.globs["probabilities"].shape == (10_000, 1)
     assert parsed.globs["wrong"] < 0.03
+
+
+def test_what_types_see_is_what_is_loaded():
+    """The imports for type checkers and the table of where each name lies say the same."""
+    tree = ast.parse(Path(syndistill.__file__).read_text(encoding="utf-8"))
+    guarded = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {
+        alias.asname or alias.name: (node.module, alias.name)
+        for node in guarded.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    for name, (module, attribute) in syndistill._WHERE.items():
+        assert seen.pop(name) == (f"syndistill.{module}", attribute)
+    assert seen == {}
 
 
 def test_no_name_is_a_room_s():

@@ -17,7 +17,7 @@ from syndistill.models.tensors_file import load_tensors
 from syndistill.training.run import fresh_network
 
 from .conftest import SIZES, STUDENT_SIZES, stage1_run
-from .test_insides import STABILISERS, WIDTH, Knowing, teacher_of
+from .test_insides import knowing_network, teacher_of
 
 EYES = Terms(labels={"weight": 0.0}, final={"weight": 0.0}, eyes={"weight": 1.0, "where": "every"})
 
@@ -45,14 +45,8 @@ def test_the_answer_from_its_own_states_is_the_teachers(taught, family, basis):
 )
 def test_a_state_that_is_a_linear_map_of_the_teachers_is_seen_as_it(tmp_path, family, turned, alike):
     teacher = teacher_of(True)
-    config = config_from({"family": family, "distance": 3, **STUDENT_SIZES[family], **({"turn_x": True} if turned else
-                                                                                       {})})  # fmt: skip
     run = stage1_run("given", family, terms=EYES)
-    network = fresh_network(config, 1)
-    torch.manual_seed(5)
-    size = WIDTH * (STABILISERS if family == "flat_gru" else 1)
-    maps = {b: torch.linalg.qr(torch.randn(size, size))[0] for b in "xz"}
-    object.__setattr__(network, "forward", Knowing(network, teacher, dict.fromkeys("xz", maps["z"]) if alike else maps))
+    network = knowing_network(family, turned, teacher, alike)
     shots = statistics_shots(run.data.simulated, 5, 1024)
     statistics = stage_statistics(EYES, teacher, shots, tmp_path)
     source = LiveSource(simulated(run.data, 32, 1), ())

@@ -12,10 +12,9 @@ from syndistill.distill.student import train_student
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.tensors_file import load_tensors
-from syndistill.training.loop import Trainer
 
 from .test_insides import fitted, knowing_stage, losses_of
-from .test_terms import FEATURE, only, staged, student_of
+from .test_terms import FEATURE, only, require_resumed_to_the_bit, staged, student_of
 
 
 def test_the_cosine_of_gradients_by_hand():
@@ -65,22 +64,7 @@ def test_a_feature_counts_as_its_gate_says_and_not_at_all_where_gradients_oppose
 def test_a_gate_is_resumed_to_the_bit_and_does_not_ship(tmp_path, stage1_run, monkeypatch):
     monkeypatch.setattr("syndistill.distill.objective.HELD_EVERY", 3)
     run = stage1_run(terms=Terms(temporal=FEATURE | {"gate": "cosine", "held": True}), steps=8)
-    train_student(run, tmp_path / "whole", tmp_path / "cache")
-    real = Trainer.train_step
-
-    def killed(self, shots):
-        if self.step == 5:
-            self.save()
-            raise KeyboardInterrupt
-        return real(self, shots)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "train_step", killed)
-        with pytest.raises(KeyboardInterrupt):
-            train_student(run, tmp_path / "killed", tmp_path / "cache")
-    train_student(run, tmp_path / "killed", tmp_path / "cache")
-    expected, found = (student_of(tmp_path / name) for name in ("whole", "killed"))
-    assert all(torch.equal(expected[n], found[n]) for n in expected)
+    require_resumed_to_the_bit(run, tmp_path, monkeypatch)
     kept = load_tensors(tmp_path / "whole" / "state.safetensors")[0]
     assert 0 <= float(kept["weights.extra.gates.temporal"]) < 1
     assert all(n.startswith("temporal.") for n in load_tensors(tmp_path / "whole" / "adapters.safetensors")[0])

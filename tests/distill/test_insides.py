@@ -66,6 +66,17 @@ class Knowing:
         return self.plain(shots).logits_BKLC, (x.flatten(2) if self.flat else x) @ self.maps[shots.basis]
 
 
+def knowing_network(family, turned, teacher, alike):
+    """A Student whose state is a turned one of the Teacher's, in each basis another way or (alike) in both the same."""
+    config = config_from({"family": family, "distance": 3, **STUDENT_SIZES[family], "turn_x": turned})
+    network = fresh_network(config, 1)
+    torch.manual_seed(5)
+    size = WIDTH * (STABILISERS if family == "flat_gru" else 1)
+    maps = {b: torch.linalg.qr(torch.randn(size, size))[0] for b in "xz"}
+    object.__setattr__(network, "forward", Knowing(network, teacher, dict.fromkeys("xz", maps["z"]) if alike else maps))
+    return network
+
+
 def knowing_stage(folder, family, student_turned, teacher_turned, alike, loss="normalised_mse", projector="linear"):
     """(objective, its adapter, a batch of each basis)."""
     folder.mkdir(parents=True)
@@ -74,12 +85,7 @@ def knowing_stage(folder, family, student_turned, teacher_turned, alike, loss="n
                "projector": projector}  # fmt: skip
     terms = Terms(labels={"weight": 0.0}, final={"weight": 0.0}, temporal=feature)
     run = stage1_run("given", family, terms=terms)
-    config = config_from({"family": family, "distance": 3, **STUDENT_SIZES[family], "turn_x": student_turned})
-    network = fresh_network(config, 1)
-    torch.manual_seed(5)
-    size = WIDTH * (STABILISERS if family == "flat_gru" else 1)
-    maps = {b: torch.linalg.qr(torch.randn(size, size))[0] for b in "xz"}
-    object.__setattr__(network, "forward", Knowing(network, teacher, dict.fromkeys("xz", maps["z"]) if alike else maps))
+    network = knowing_network(family, student_turned, teacher, alike)
     shots = statistics_shots(run.data.simulated, 5, 512)
     statistics = stage_statistics(terms, teacher, shots, folder)
     source = LiveSource(simulated(run.data, 32, 1), ())

@@ -210,11 +210,9 @@ def test_a_held_share_goes_a_quarter_of_the_way_a_time(tmp_path, stage1_run):
     assert stage.objective.held.scale("temporal") == pytest.approx(exact * 16**0.75, rel=1e-3)
 
 
-def test_a_held_share_is_resumed_to_the_bit_and_does_not_ship(tmp_path, stage1_run, monkeypatch):
-    monkeypatch.setattr("syndistill.distill.objective.HELD_EVERY", 3)
-    terms = Terms(temporal=FEATURE | {"held": True})
-    whole = stage1_run(terms=terms, steps=8)
-    train_student(whole, tmp_path / "whole", tmp_path / "cache")
+def require_resumed_to_the_bit(run, folder, monkeypatch):
+    """Killed before its sixth step and gone on with, a run ends as in `folder`/whole, which is made too."""
+    train_student(run, folder / "whole", folder / "cache")
     real = Trainer.train_step
 
     def killed(self, shots):
@@ -226,10 +224,16 @@ def test_a_held_share_is_resumed_to_the_bit_and_does_not_ship(tmp_path, stage1_r
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "train_step", killed)
         with pytest.raises(KeyboardInterrupt):
-            train_student(whole, tmp_path / "killed", tmp_path / "cache")
-    train_student(whole, tmp_path / "killed", tmp_path / "cache")
-    expected, found = (student_of(tmp_path / name) for name in ("whole", "killed"))
+            train_student(run, folder / "killed", folder / "cache")
+    train_student(run, folder / "killed", folder / "cache")
+    expected, found = (student_of(folder / name) for name in ("whole", "killed"))
     assert all(torch.equal(expected[n], found[n]) for n in expected)
+
+
+def test_a_held_share_is_resumed_to_the_bit_and_does_not_ship(tmp_path, stage1_run, monkeypatch):
+    monkeypatch.setattr("syndistill.distill.objective.HELD_EVERY", 3)
+    terms = Terms(temporal=FEATURE | {"held": True})
+    require_resumed_to_the_bit(stage1_run(terms=terms, steps=8), tmp_path, monkeypatch)
     kept = load_tensors(tmp_path / "whole" / "state.safetensors")[0]
     assert "weights.extra.held.temporal" in kept
     assert set(load_tensors(tmp_path / "whole" / "adapters.safetensors")[0]) == {

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, model_validator
-from scipy.stats import binomtest
 
 from syndistill.distill.cache.source import Say, longest_rounds, statistics_shots
 from syndistill.distill.signals.fusion import (
@@ -39,6 +38,7 @@ from syndistill.safe_files import read_sealed, write_json, write_sealed
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import Labels, SimulatedSource
 from syndistill.statistics.calibration import fitted_temperature
+from syndistill.statistics.rates import wilson
 from syndistill.training.config import DataConfig, Name, OptimiserConfig, Positive, Strict, TrainingConfig
 from syndistill.training.distributed import join_world
 from syndistill.training.loop import Progress, Trainer
@@ -129,9 +129,8 @@ def fuse_report(
 def _scores(logits_BC: torch.Tensor, labels_BO: torch.Tensor, final_BC: torch.Tensor) -> dict[str, Any]:
     wrong = wrong_B(logits_BC, labels_BO)
     errors, shots = int(wrong.sum()), len(wrong)
-    ler = binomtest(errors, shots).proportion_ci(method="wilson")
     return {
-        "ler": Interval(errors / shots, float(ler.low), float(ler.high))._asdict(),
+        "ler": Interval(errors / shots, *wilson(errors, shots))._asdict(),
         "nll": mean_interval(nll_B(logits_BC, labels_BO))._asdict(),
         "ece": calibration_error(logits_BC, labels_BO),
         "best_temperature": best_temperature(logits_BC, labels_BO),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -50,73 +51,49 @@ def distil_gated(
     the run and the report, and the same call with accept_any_teacher goes on from there.
     """
     if isinstance(run, Legs):
-        return _distil_legs(run, folder, cache, accept_any_teacher, gate_shots, gate_progress, cache_progress, bar, say)
-    precision = run.teacher_precision if isinstance(run, StudentRun) else "fp32"
-    teacher = FrozenTeacher(load_network(run.teacher)[0], precision)
-    with _opened(run, teacher, folder, cache):
-        return _distil(
-            run, folder, teacher, cache, accept_any_teacher, gate_shots, gate_progress, cache_progress, bar, say
+        if cache is not None:
+            raise SyndistillError("legs ask for other shots each, and keep each its own cache; leave --cache out")
+        alike = partial(
+            distil_gated,
+            accept_any_teacher=accept_any_teacher,
+            gate_shots=gate_shots,
+            gate_progress=gate_progress,
+            cache_progress=cache_progress,
+            bar=bar,
+            say=say,
         )
+        return _distil_legs(run, folder, alike, say)
+    teacher = _teacher_of(run)
+    with _opened(run, teacher, folder, cache):
+        if not isinstance(run, StudentRun) or run.terms.needs_teacher:
+            pass_gate(run.teacher, run.data, folder, accept_any_teacher, gate_shots, gate_progress, say)
+        if isinstance(run, RoadRun):
+            return walk_road(run, folder, cache, bar, cache_progress, say, teacher)
+        with bar(run.kind, run.training.batch_size) as progress:
+            if isinstance(run, FuseRun):
+                return train_fusion(run, folder, progress, say, teacher)
+            return train_student(run, folder, cache, progress, cache_progress, say, teacher)
 
 
-def _distil_legs(
-    legs: Legs,
-    folder: Path,
-    cache: Path | None,
-    accept_any_teacher: bool,
-    gate_shots: int,
-    gate_progress: Count | None,
-    cache_progress: Count | None,
-    bar: Bar,
-    say: Say,
-) -> Path:
+def _teacher_of(run: StudentRun | FuseRun | RoadRun) -> FrozenTeacher:
+    precision = run.teacher_precision if isinstance(run, StudentRun) else "fp32"
+    return FrozenTeacher(load_network(run.teacher)[0], precision)
+
+
+def _distil_legs(legs: Legs, folder: Path, distil: Callable[[StudentRun, Path], Path], say: Say) -> Path:
     """Each leg in a folder of its own; one that is finished is not run again. The last one's Student is the result."""
-    if cache is not None:
-        raise SyndistillError("legs ask for other shots each, and keep each its own cache; leave --cache out")
     world = join_world(torch.device(legs.legs[legs.last].training.device))
     result = folder / STUDENT_FILE
     with open_run(folder, legs, {}, STUDENT_FILE, world):
         for name in legs.legs:
             run = legs.leg(name, folder)
-            teacher = FrozenTeacher(load_network(run.teacher)[0], run.teacher_precision)
-            if not is_finished(folder / name, STUDENT_FILE, run, student_hashes(run, teacher), say):
+            if not is_finished(folder / name, STUDENT_FILE, run, student_hashes(run, _teacher_of(run)), say):
                 say(f"leg {name}")
-                distil_gated(
-                    run,
-                    folder / name,
-                    accept_any_teacher=accept_any_teacher,
-                    gate_shots=gate_shots,
-                    gate_progress=gate_progress,
-                    cache_progress=cache_progress,
-                    bar=bar,
-                    say=say,
-                )
+                distil(run, folder / name)
         if world.is_first:
             with replacing(result) as beside:
                 shutil.copyfile(result_of(legs.last, folder), beside)
     return result
-
-
-def _distil(
-    run: StudentRun | FuseRun | RoadRun,
-    folder: Path,
-    teacher: FrozenTeacher,
-    cache: Path | None,
-    accept_any_teacher: bool,
-    gate_shots: int,
-    gate_progress: Count | None,
-    cache_progress: Count | None,
-    bar: Bar,
-    say: Say,
-) -> Path:
-    if not isinstance(run, StudentRun) or run.terms.needs_teacher:
-        pass_gate(run.teacher, run.data, folder, accept_any_teacher, gate_shots, gate_progress, say)
-    if isinstance(run, RoadRun):
-        return walk_road(run, folder, cache, bar, cache_progress, say, teacher)
-    with bar(run.kind, run.training.batch_size) as progress:
-        if isinstance(run, FuseRun):
-            return train_fusion(run, folder, progress, say, teacher)
-        return train_student(run, folder, cache, progress, cache_progress, say, teacher)
 
 
 def _opened(
