@@ -66,8 +66,7 @@ class Budget(NamedTuple):
     judged_shots: int
 
 
-# Computed for two idle cores (bf16 in hardware) from one run's parts, of which the first two ran beside the tests: a
-# Teacher's answer 1.4 ms, a step of labels alone 17 ms; the whole was not timed on an idle machine.
+# 8 min 22 s in all on two cores with bf16 in hardware, beside tests for most of it (docs/log/2026-11-29.md).
 FULL = Budget(
     gate_shots=6_000,
     cached_shots=49_152,
