@@ -30,7 +30,7 @@ from syndistill.models.networks import preset
 from syndistill.sampling.stream import ShotStream
 from syndistill.training.config import Curriculum, DataConfig, RoundsPhase, TrainingConfig
 from syndistill.training.loop import Trainer
-from syndistill.training.run import fresh_network
+from syndistill.training.start import fresh_network
 
 TURNS = 5
 STEPS = 20

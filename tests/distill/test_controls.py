@@ -14,8 +14,8 @@ from syndistill.distill.student import StudentRun, train_student
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import load_network, weights_hash
+from syndistill.training.changes import validated
 from syndistill.training.objective import coin_loss, label_loss
-from syndistill.training.run import validated
 
 FEATURE = {"weight": 1.0, "components": 4}
 

@@ -14,7 +14,7 @@ from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import build, config_from, load_network, weights_hash
 from syndistill.models.tensors_file import load_tensors
-from syndistill.training.run import fresh_network
+from syndistill.training.start import fresh_network
 
 from .conftest import SIZES, STUDENT_SIZES, stage1_run
 from .test_insides import knowing_network, teacher_of

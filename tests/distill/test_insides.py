@@ -12,7 +12,7 @@ from syndistill.distill.stage import StageInputs, prepare_stage, stage_statistic
 from syndistill.distill.terms import Terms
 from syndistill.models.contract import Outputs
 from syndistill.models.networks import build, config_from
-from syndistill.training.run import fresh_network
+from syndistill.training.start import fresh_network
 
 from .conftest import SIZES, STUDENT_SIZES, stage1_run
 

@@ -10,7 +10,7 @@ from syndistill.errors import SyndistillError
 from syndistill.models.networks import load_network, weights_hash
 from syndistill.runs.choose import chosen_distillation, chosen_run
 from syndistill.runs.gated import distil_gated
-from syndistill.training.run import validated
+from syndistill.training.changes import validated
 
 SETS = [
     "data.cached_shots=0", "training.steps=3", "training.batch_size=16", "terms.final.weight=0", "teacher=teacher-d3",

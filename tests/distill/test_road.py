@@ -20,7 +20,7 @@ from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import FAMILIES, config_from, load_network, save_network
 from syndistill.models.tensors_file import load_tensors
-from syndistill.training.run import validated
+from syndistill.training.changes import validated
 
 FEATURE = {"weight": 1.0, "components": 4}
 

@@ -20,7 +20,7 @@ from syndistill.errors import SyndistillError
 from syndistill.models.contract import NetworkConfig, OutputForm
 from syndistill.models.networks import PRESETS, config_from, preset
 from syndistill.sampling.stream import Labels
-from syndistill.training.changes import changed, nearest
+from syndistill.training.changes import changed, nearest, validated
 from syndistill.training.config import (
     DEVICES,
     BatchSize,
@@ -32,7 +32,6 @@ from syndistill.training.config import (
     Seed,
     Strict,
 )
-from syndistill.training.run import validated
 
 PlanSeed = Annotated[int, Field(ge=0, lt=1 << 61)]
 """Two of them, added up, are a seed still."""

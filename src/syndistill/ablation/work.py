@@ -51,7 +51,7 @@ from syndistill.runs.gated import pass_gate
 from syndistill.safe_files import read_sealed, write_sealed
 from syndistill.training.config import Strict
 from syndistill.training.loop import make_optimiser
-from syndistill.training.run import fresh_network
+from syndistill.training.start import fresh_network
 
 SECONDS_FILE = "seconds.json"
 

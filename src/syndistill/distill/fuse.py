@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 from pydantic import Field, model_validator
 
-from syndistill.distill.cache.source import Say, longest_rounds, statistics_shots
+from syndistill.distill.cache.source import Say, statistics_shots
 from syndistill.distill.signals.fusion import (
     FUSION_FILE,
     SAME,
@@ -44,6 +44,7 @@ from syndistill.training.distributed import join_world
 from syndistill.training.loop import Progress, Trainer
 from syndistill.training.objective import joint_class
 from syndistill.training.run_folder import open_run
+from syndistill.training.source import longest_rounds
 
 BINS = 15
 TWO_SIDED_95 = 1.959964

@@ -33,8 +33,8 @@ from syndistill.safe_files import write_json
 from syndistill.training.config import Name, Strict, TrainingConfig
 from syndistill.training.distributed import join_world
 from syndistill.training.loop import Progress
-from syndistill.training.run import AnyNetworkConfig, fresh_network
 from syndistill.training.run_folder import open_run, read_run
+from syndistill.training.start import AnyNetworkConfig, fresh_network
 
 ROAD_FILE = "road.json"
 Stage = Literal["no_kd", "baseline", "stage1", "fuse", "stage2"]

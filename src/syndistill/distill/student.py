@@ -30,11 +30,12 @@ from syndistill.models.contract import DecoderNetwork, NetworkConfig
 from syndistill.models.device import usable_device
 from syndistill.models.networks import load_network, save_network, weights_hash
 from syndistill.sampling.stream import BatchSource
-from syndistill.training.config import Name, Precision, Strict, TrainingConfig, check_network_fits, signature
+from syndistill.training.config import Name, Precision, Strict, TrainingConfig, check_network_fits
 from syndistill.training.distributed import join_world, wait_for_all
 from syndistill.training.loop import Progress, Trainer
-from syndistill.training.run import AnyNetworkConfig, fresh_network, start_weights
 from syndistill.training.run_folder import open_run
+from syndistill.training.source import data_hashes, signature
+from syndistill.training.start import AnyNetworkConfig, fresh_network, start_weights
 
 STUDENT_FILE = "student.safetensors"
 
@@ -185,7 +186,7 @@ def check_fit(network: NetworkConfig, teacher: Teacher, name: str) -> None:
 
 def student_hashes(run: StudentRun, teacher: Teacher) -> dict[str, str]:
     """Of everything outside run.json that the run starts from."""
-    hashes = {"teacher": teacher.key()}
+    hashes = {"teacher": teacher.key()} | data_hashes(run.data.simulated)
     if run.start_from is not None:
         hashes["start_from"] = weights_hash(load_network(run.start_from)[0])
     if run.fusion is not None:

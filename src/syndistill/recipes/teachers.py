@@ -7,7 +7,6 @@ from syndistill.training.config import (
     Curriculum,
     DataConfig,
     OptimiserConfig,
-    RecordedData,
     RoundsPhase,
     TrainingConfig,
 )
@@ -123,13 +122,12 @@ def sycamore_d3(folder: str = "sycamore_x_even") -> TeacherRun:
     return TeacherRun(
         network=preset("teacher-small", 3),
         start_from="teacher-d3",
-        data=RecordedData(
-            folder=folder,
+        data=DataConfig(
             distance=3,
-            basis="x",
-            center=(3, 5),
-            model="pij",
-            curriculum=Curriculum(p_min=0.001, p_max=0.001, rounds=rounds),
+            noise="files",
+            files=tuple(f"{folder}/surface_code_bX_d3_r{r:02d}_center_3_5" for r in rounds[0].rounds),
+            bases=("x",),
+            curriculum=Curriculum(p_min=1.0, p_max=1.0, rounds=rounds),
         ),
         training=TrainingConfig(
             steps=1_500,

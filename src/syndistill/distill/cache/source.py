@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.layout import Layout
 from syndistill.distill.cache.store import (
     MANIFEST,
@@ -48,8 +48,19 @@ from syndistill.models.tensors_file import load_tensors
 from syndistill.safe_files import LOCK_FILE, file_sha256, locked, remove_stale
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import Labels, SimulatedSource
-from syndistill.training.config import DataConfig, Name, Number, Rounds, RoundsPhase, Seed, Strict, TrainingConfig
+from syndistill.training.config import (
+    FILES,
+    DataConfig,
+    Name,
+    Number,
+    Rounds,
+    RoundsPhase,
+    Seed,
+    Strict,
+    TrainingConfig,
+)
 from syndistill.training.distributed import ALONE, World, join_world, wait_for_all
+from syndistill.training.source import longest_rounds, noise_texts, simulated_source
 
 CACHE_SEED = 1_000_003  # of a cache's shots; runs that share a cache differ in their own seeds
 SHARE_CHUNKS = 4  # half a second each
@@ -289,15 +300,8 @@ class LiveSource:
 
 def simulated(data: StudentData, batch_size: int, seed: int, only_last: bool = False) -> SimulatedSource:
     """only_last: of revealed labels, which cost as much as their ends do, the last one alone."""
-    sim = data.simulated
-    ends = 1 if only_last and sim.labels == "revealed" and not data.cut_rounds else 0
-    return SimulatedSource(
-        sim.distance, sim.noise, sim.bases, sim.curriculum, batch_size, seed, labels=sim.labels, ends=ends
-    )
-
-
-def longest_rounds(data: DataConfig) -> int:
-    return max(r for phase in data.curriculum.rounds for r in phase.rounds)
+    ends = 1 if only_last and data.simulated.labels == "revealed" and not data.cut_rounds else 0
+    return simulated_source(data.simulated, batch_size, seed, ends=ends, end_spacing=0)
 
 
 def statistics_shots(
@@ -311,11 +315,8 @@ def statistics_shots(
     phases = (RoundsPhase(from_shots=0, rounds=(longest_rounds(data),)),)
     schedule = data.curriculum.model_copy(update={"rounds": phases, "rates_per_chunk": STATISTICS_RATES})
     n_batches = len(data.bases) * -(-shots // (512 * len(data.bases)))
-    source = SimulatedSource(
-        data.distance, data.noise, data.bases, schedule, 512, seed, batches_per_chunk=n_batches, role=role,
-        labels=labels,
-    )  # fmt: skip
-    return source.chunk(0)
+    said = {"ends": 0, "end_spacing": 0, "role": role, "labels": labels}
+    return simulated_source(data, 512, seed, schedule=schedule, batches_per_chunk=n_batches, **said).chunk(0)
 
 
 def cached_source(
@@ -404,20 +405,15 @@ def _channels(data: StudentData, teacher: Teacher) -> int:
 
 def cache_key(data: StudentData, teacher: Teacher) -> CacheKey:
     """What a cache for these shots must have been made from."""
-    sim = data.simulated
-    rounds = sorted({r for phase in sim.curriculum.rounds for r in phase.rounds})
-    circuits = [
-        str(Experiment(sim.distance, r, basis, sim.noise, p).circuit())
-        for r in rounds
-        for basis in sim.bases
-        for p in (sim.curriculum.p_min, sim.curriculum.p_max)
-    ]
-    wanted = {"simulated": sim.model_dump(mode="json"), "shots": data.cached_shots, "seed": data.cache_seed}
+    said = data.simulated.model_dump(mode="json")
+    if data.simulated.noise != FILES:  # caches of before there were own files stay good
+        said = {key: value for key, value in said.items() if key not in ("files", "model")}
+    wanted: dict[str, Any] = {"simulated": said, "shots": data.cached_shots, "seed": data.cache_seed}
     if data.unsure is not None:
         wanted["unsure"] = data.unsure.key()
     if data.cached_ends == "last":
         wanted["ends"] = "last"
-    digest = hashlib.sha256("\n".join(circuits).encode()).hexdigest()
+    digest = hashlib.sha256("\n".join(noise_texts(data.simulated)).encode()).hexdigest()
     return CacheKey(teacher=teacher.key(), shots=wanted, circuits=digest)
 
 

@@ -30,7 +30,7 @@ from syndistill.models.networks import weights_hash
 from syndistill.sampling.shots import Shots
 from syndistill.training.config import Precision
 from syndistill.training.precision import warn_if_emulated
-from syndistill.training.run import fresh_network
+from syndistill.training.start import fresh_network
 
 COMPILED_SHOTS = 64
 """A compiled network is asked so many shots at a time or a multiple, for every other number is another compilation."""
