@@ -12,6 +12,8 @@ from syndistill.errors import SyndistillError
 from syndistill.models.networks import config_from, save_network
 from syndistill.training.config import Curriculum, DataConfig, OptimiserConfig, RoundsPhase, TrainingConfig
 
+from ..reporting import Heard
+
 SHOTS = 16 * 256
 BELOW = 0.5
 
@@ -52,11 +54,11 @@ def test_all_unsure_shots_are_kept_and_a_share_of_the_others(chooser):
 def test_the_teacher_is_asked_for_the_last_end_alone(chooser, teacher, tmp_path):
     _, path = chooser
     data, training = data_of(path), TrainingConfig(steps=1, batch_size=16, optimiser=OptimiserConfig())
-    said: list[str] = []
-    source = cached_source(data, training, teacher, tmp_path / "cache", [], False, None, said.append)
+    heard = Heard()
+    source = cached_source(data, training, teacher, tmp_path / "cache", [], False, heard)
     shards = read_manifest(tmp_path / "cache").shards
     kept = sum(shard.shots for shard in shards)
-    assert f"cache of about {kept:,} shots" in said[0]  # not all that were simulated
+    assert f"cache of about {kept:,} shots" in heard.said[0]  # not all that were simulated
     for taught in source.chunk(0):
         assert taught.shots.ends == (3,)
         live = teacher.logits(taught.shots)

@@ -10,9 +10,7 @@ from pydantic import model_validator
 
 from syndistill.circuits.training_noise import NOISE_KEY
 from syndistill.distill.cache.source import (
-    Count,
     LiveSource,
-    Say,
     StudentData,
     cached_source,
     cached_statistics,
@@ -29,10 +27,11 @@ from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork, NetworkConfig
 from syndistill.models.device import usable_device
 from syndistill.models.networks import load_network, save_network, weights_hash
+from syndistill.reporter import SILENT, Reporter
 from syndistill.sampling.stream import BatchSource
 from syndistill.training.config import Name, Precision, Strict, TrainingConfig, check_network_fits, signature
 from syndistill.training.distributed import join_world, wait_for_all
-from syndistill.training.loop import Progress, Trainer
+from syndistill.training.loop import Trainer
 from syndistill.training.run import AnyNetworkConfig, fresh_network, start_weights
 from syndistill.training.run_folder import open_run
 
@@ -90,9 +89,7 @@ def train_student(
     run: StudentRun,
     folder: Path,
     cache: Path | None = None,
-    progress: Progress | None = None,
-    cache_progress: Count | None = None,
-    say: Say = lambda _: None,
+    reporter: Reporter = SILENT,
     teacher: Teacher | None = None,
 ) -> Path:
     """Train one stage (or go on) in `folder`; returns the saved Student's path (averaged weights).
@@ -105,7 +102,7 @@ def train_student(
     world = join_world(torch.device(run.training.device))
     with open_run(folder, run, student_hashes(run, teacher), STUDENT_FILE, world):
         cache = cache or folder / "cache"
-        return _train(run, folder, cache, teacher, network, fusion, said, progress, cache_progress, say)
+        return _train(run, folder, cache, teacher, network, fusion, said, reporter)
 
 
 def _train(
@@ -116,13 +113,11 @@ def _train(
     network: DecoderNetwork,
     fusion: Fusion | None,
     said: dict[str, Any] | None,
-    progress: Progress | None,
-    cache_progress: Count | None,
-    say: Say,
+    reporter: Reporter,
 ) -> Path:
     if said is not None and (said.get("verdict") == SAME or not said.get("better")):
         found = f"{SAME} as" if said.get("verdict") == SAME else "not better in NLL than"
-        say(
+        reporter.say(
             f"WARNING: z_fuse is {found} the Teacher's calibrated final logit (see fuse_report.json); "
             f"{run.kind} learns from it all the same"
         )
@@ -130,11 +125,11 @@ def _train(
     shots = statistics_shots(run.data.simulated, run.data.cache_seed) if measured else []
     known = cached_statistics(run.terms, run.data, teacher, cache)
     statistics = stage_statistics(run.terms, teacher, shots, folder, known)
-    source = _source(run, teacher, statistics, fusion, cache, cache_progress, say)
+    source = _source(run, teacher, statistics, fusion, cache, reporter)
     given = StageInputs(run.terms, teacher, statistics, shots, run.training, fusion, {"fusion": said})
     stage = prepare_stage(given, network, source, folder)
     trainer = Trainer(network, stage.objective, source, run.training, folder, stage.extra)
-    trainer.run(progress)
+    trainer.run(reporter.bar(run.kind, run.training.steps, run.training.batch_size))
     path = folder / STUDENT_FILE
     if trainer.world.is_first:
         stage.save_adapters(folder, trainer.ema_extra_state())
@@ -225,8 +220,7 @@ def _source(
     statistics: dict[str, TargetStatistics],
     fusion: Fusion | None,
     folder: Path,
-    progress: Count | None,
-    say: Say,
+    reporter: Reporter,
 ) -> BatchSource[TaughtShots]:
     every_end = run.terms.needs_every_end
     if not run.data.cached_shots:
@@ -235,4 +229,4 @@ def _source(
     signals: list[CachedSignal] = [feature_signal(name, statistics[name]) for name in run.terms.features]
     if fusion is not None:
         signals.append(fused_signal(fusion, teacher.key()))
-    return cached_source(run.data, run.training, teacher, folder, signals, every_end, progress, say)
+    return cached_source(run.data, run.training, teacher, folder, signals, every_end, reporter)

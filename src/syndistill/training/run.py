@@ -15,6 +15,7 @@ from syndistill.models.device import usable_device
 from syndistill.models.networks import build, config_from, load_network, save_network, weights_hash
 from syndistill.models.transformer import SyndromeTransformer
 from syndistill.models.warm_start import can_begin, can_widen, carried_over, widened
+from syndistill.reporter import SILENT, Reporter
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import BatchSource, RecordedModelSource, SimulatedSource
 from syndistill.training.config import (
@@ -28,7 +29,7 @@ from syndistill.training.config import (
     signature,
 )
 from syndistill.training.distributed import ALONE, World, join_world, leave_world
-from syndistill.training.loop import Progress, Trainer
+from syndistill.training.loop import Trainer
 from syndistill.training.objective import GroundTruth
 from syndistill.training.run_folder import open_run
 
@@ -158,7 +159,7 @@ def start_weights(network: DecoderNetwork, path: str, any_distance: bool = False
     return weights_hash(found)
 
 
-def train_teacher(run: TeacherRun, folder: Path, progress: Progress | None = None) -> Path:
+def train_teacher(run: TeacherRun, folder: Path, reporter: Reporter = SILENT) -> Path:
     """Train (or go on) in `folder`; returns the saved Teacher's path (averaged weights).
 
     Under torchrun every process calls this; the first one writes.
@@ -177,7 +178,7 @@ def train_teacher(run: TeacherRun, folder: Path, progress: Progress | None = Non
     with open_run(folder, run, hashes, TEACHER_FILE, world):
         shared = isinstance(source, SimulatedSource)
         trainer = Trainer(network, GroundTruth(run.next_event_weight), source, run.training, folder, shared=shared)
-        trainer.run(progress)
+        trainer.run(reporter.bar("Teacher", run.training.steps, run.training.batch_size))
         path = folder / TEACHER_FILE
         if world.is_first:
             network.load_state_dict(trainer.ema_state())
