@@ -17,7 +17,8 @@ from syndistill.distill.stage1 import Stage1
 from syndistill.distill.student import StudentRun, train_student
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
-from syndistill.models.networks import FAMILIES, config_from, load_network, save_network
+from syndistill.files.families import dials_of
+from syndistill.models.networks import FAMILIES, load_network, save_network
 from syndistill.models.tensors_file import load_tensors
 from syndistill.training.run import validated
 
@@ -162,7 +163,7 @@ def test_stage_2_takes_up_the_same_student_only(tmp_path, road, teacher_file):
         assert not (tmp_path / "new").exists()
 
     wider = {"family": "flat_gru", "distance": 3, "width": 11, "readout_width": 8}
-    refused("another configuration than this run's", network=config_from(wider))
+    refused("another configuration than this run's", network=dials_of(wider))
     refused("no Student after its baseline or stage 1", start_from=teacher_file())
     refused("there is no file|neither a shipped", start_from=str(tmp_path / "none.safetensors"))
     student, metadata = load_network(tmp_path / "road/stage1/student.safetensors")

@@ -32,7 +32,7 @@ from syndistill.reporter import SILENT, Reporter
 from syndistill.safe_files import write_json
 from syndistill.training.config import Name, Strict, TrainingConfig
 from syndistill.training.distributed import join_world
-from syndistill.training.run import AnyNetworkConfig, fresh_network
+from syndistill.training.run import AnyDials, fresh_network
 from syndistill.training.run_folder import open_run, read_run
 
 ROAD_FILE = "road.json"
@@ -45,7 +45,7 @@ class RoadRun(Strict):
     """Everything the road depends on; a section to a stage."""
 
     kind: Literal["road"] = "road"
-    network: AnyNetworkConfig
+    network: AnyDials
     teacher: Name
     """A shipped network's name or a path."""
     data: StudentData

@@ -24,7 +24,8 @@ from syndistill.distill.signals.teacher import BF16, FrozenTeacher, TaughtShots,
 from syndistill.distill.stage import StageInputs, check_student_signals, prepare_stage, stage_statistics
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
-from syndistill.models.contract import DecoderNetwork, NetworkConfig
+from syndistill.files.families import Dials
+from syndistill.models.contract import DecoderNetwork
 from syndistill.models.device import usable_device
 from syndistill.models.networks import load_network, save_network, weights_hash
 from syndistill.reporter import SILENT, Reporter
@@ -32,7 +33,7 @@ from syndistill.sampling.stream import BatchSource
 from syndistill.training.config import Name, Precision, Strict, TrainingConfig, check_network_fits, signature
 from syndistill.training.distributed import join_world, wait_for_all
 from syndistill.training.loop import Trainer
-from syndistill.training.run import AnyNetworkConfig, fresh_network, start_weights
+from syndistill.training.run import AnyDials, fresh_network, start_weights
 from syndistill.training.run_folder import open_run
 
 STUDENT_FILE = "student.safetensors"
@@ -41,7 +42,7 @@ STUDENT_FILE = "student.safetensors"
 class Shared(NamedTuple):
     """What all stages of one road have in common; fields as in `StudentRun`."""
 
-    network: AnyNetworkConfig
+    network: AnyDials
     teacher: str
     data: StudentData
 
@@ -52,7 +53,7 @@ class StudentRun(Strict):
     kind: Literal["baseline", "stage1", "fused", "stage2"] = "baseline"
     """baseline: labels and final logits; stage1: any signal of the Teacher beside; fused: z_fuse from fresh weights;
     stage2: mainly z_fuse, from an earlier stage."""
-    network: AnyNetworkConfig
+    network: AnyDials
     teacher: Name
     """A shipped network's name or a path."""
     teacher_precision: Precision = "fp32"
@@ -169,7 +170,7 @@ def first_weights(run: StudentRun, teacher: Teacher) -> DecoderNetwork:
     return network
 
 
-def check_fit(network: NetworkConfig, teacher: Teacher, name: str) -> None:
+def check_fit(network: Dials, teacher: Teacher, name: str) -> None:
     found, wanted = (teacher.layout.distance, teacher.output), (network.distance, network.output)
     if found != wanted:
         raise SyndistillError(

@@ -10,9 +10,10 @@ from pydantic import BeforeValidator, Discriminator, Field, SerializeAsAny, Tag,
 
 from syndistill.circuits.training_noise import NOISE_KEY
 from syndistill.errors import SyndistillError
-from syndistill.models.contract import DecoderNetwork, NetworkConfig
+from syndistill.files.families import Dials, dials_of
+from syndistill.models.contract import DecoderNetwork
 from syndistill.models.device import usable_device
-from syndistill.models.networks import build, config_from, load_network, save_network, weights_hash
+from syndistill.models.networks import build, load_network, save_network, weights_hash
 from syndistill.models.transformer import SyndromeTransformer
 from syndistill.models.warm_start import can_begin, can_widen, carried_over, widened
 from syndistill.reporter import SILENT, Reporter
@@ -36,15 +37,14 @@ from syndistill.training.run_folder import open_run
 TEACHER_FILE = "teacher.safetensors"
 
 
-
-def _network_config(value: Any) -> Any:
+def _dials(value: Any) -> Any:
     try:
-        return config_from(value) if isinstance(value, dict) else value
+        return dials_of(value) if isinstance(value, dict) else value
     except SyndistillError as error:  # of pydantic's kind, so that it is told with the key that holds the config
         raise ValueError(str(error)) from None
 
 
-AnyNetworkConfig = Annotated[SerializeAsAny[NetworkConfig], BeforeValidator(_network_config)]
+AnyDials = Annotated[SerializeAsAny[Dials], BeforeValidator(_dials)]
 
 
 def _kind_of_shots(data: Any) -> str:
@@ -62,7 +62,7 @@ class TeacherRun(Strict):
     """Everything a Teacher's training depends on."""
 
     kind: Literal["teacher"] = "teacher"
-    network: AnyNetworkConfig
+    network: AnyDials
     data: ShotsOfAKind
     training: TrainingConfig
     next_event_weight: Weight = 0.02
@@ -102,7 +102,7 @@ def _key(content: Any, parts: tuple[Any, ...], missing: bool) -> str:
     return ".".join(found)
 
 
-def fresh_network(config: NetworkConfig, seed: int) -> DecoderNetwork:
+def fresh_network(config: Dials, seed: int) -> DecoderNetwork:
     """Initial weights as a function of the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
