@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def make_trainer(arm: dict[str, Any], batch: int, folder: Path) -> Trainer:
     training = TrainingConfig(
         steps=10**6, batch_size=batch, seed=1, precision="bf16", compile=True, threads=1, optimiser=optimiser
     )
-    config = preset("teacher-small", 3).model_copy(update=arm.get("network", {}))
+    config = replace(preset("teacher-small", 3), **arm.get("network", {}))
     network = fresh_network(config, 1)
     return Trainer(network, GroundTruth(), simulated_source(data, training.batch_size, training.seed), training, folder)
 

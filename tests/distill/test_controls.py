@@ -75,7 +75,7 @@ def test_one_pass_fills_a_cache_with_several_signals_of_one_name(tmp_path, stage
     terms = [run.terms, Terms(temporal=FEATURE | {"placebo": "random"})]
     real = teacher.answer
     teacher.answer = lambda shots, want=(): (asked.append(len(shots)), real(shots, want))[1]
-    fill_cache(run.data, teacher, tmp_path / "cache", terms, files, None, lambda _: None)
+    fill_cache(run.data, teacher, tmp_path / "cache", terms, files)
     once = sum(asked)
     assert once <= run.data.cached_shots + 4 * 512 * 2  # and the statistics
     held = {path.parent.name.split("-")[0] for path in tmp_path.glob("cache/signals/*/manifest.json")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -147,7 +148,7 @@ def _part(
     # Only what is no default: an option that comes later leaves the hash of every run without it, and its rows, as is.
     content = run.model_dump(mode="json", exclude_defaults=True) | {
         "format": FORMAT,
-        "network": run.network.model_dump(mode="json"),
+        "network": asdict(run.network),
         "teacher": teachers[settings.asks],
         "start_from": earlier.hash if earlier else _content_of(settings.start_from),
         "fusion": _fusion_content(fuse_run(plan, target)) if target != "none" else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from syndistill.files.families import TransformerDials
 from syndistill.models.networks import preset
 from syndistill.training.config import (
     Curriculum,
@@ -52,7 +53,7 @@ def teacher_d3_joint() -> TeacherRun:
     )
     return run.model_copy(
         update={
-            "network": preset("teacher-small", 3, "joint4").model_copy(update={"agree_lines": True}),
+            "network": TransformerDials(distance=3, output="joint4", agree_lines=True),
             "start_from": "teacher-d3",
             "data": run.data.model_copy(update={"bases": ("both",), "curriculum": curriculum}),
             "training": run.training.model_copy(update={"steps": 2_650, "optimiser": optimiser}),
@@ -67,7 +68,7 @@ def teacher_d5() -> TeacherRun:
     torchrun with two processes of one thread.
     """
     return TeacherRun(
-        network=preset("teacher-small", 5).model_copy(update={"agree_lines": True, "turn_x": True}),
+        network=TransformerDials(distance=5, agree_lines=True, turn_x=True),
         start_from="teacher-d3",
         data=DataConfig(
             distance=5,

@@ -12,6 +12,7 @@ from syndistill.errors import SyndistillError
 from syndistill.models.device import usable_device
 from syndistill.models.networks import save_network
 from syndistill.models.transformer import SyndromeTransformer
+from syndistill.reporter import SILENT, Reporter
 from syndistill.training.config import (
     DataConfig,
     Name,
@@ -21,11 +22,11 @@ from syndistill.training.config import (
     check_network_fits,
 )
 from syndistill.training.distributed import join_world, leave_world
-from syndistill.training.loop import Progress, Trainer
+from syndistill.training.loop import Trainer
 from syndistill.training.objective import GroundTruth
 from syndistill.training.run_folder import open_run
 from syndistill.training.source import data_hashes, signature, simulated_source
-from syndistill.training.start import AnyNetworkConfig, fresh_network, start_weights
+from syndistill.training.start import AnyDials, fresh_network, start_weights
 
 TEACHER_FILE = "teacher.safetensors"
 
@@ -34,7 +35,7 @@ class TeacherRun(Strict):
     """Everything a Teacher's training depends on."""
 
     kind: Literal["teacher"] = "teacher"
-    network: AnyNetworkConfig
+    network: AnyDials
     data: DataConfig
     training: TrainingConfig
     next_event_weight: Weight = 0.02
@@ -51,7 +52,7 @@ class TeacherRun(Strict):
         return self
 
 
-def train_teacher(run: TeacherRun, folder: Path, progress: Progress | None = None) -> Path:
+def train_teacher(run: TeacherRun, folder: Path, reporter: Reporter = SILENT) -> Path:
     """Train (or go on) in `folder`; returns the saved Teacher's path (averaged weights).
 
     Under torchrun every process calls this; the first one writes.
@@ -70,7 +71,7 @@ def train_teacher(run: TeacherRun, folder: Path, progress: Progress | None = Non
     hashes |= data_hashes(run.data)
     with open_run(folder, run, hashes, TEACHER_FILE, world):
         trainer = Trainer(network, GroundTruth(run.next_event_weight), source, run.training, folder, shared=True)
-        trainer.run(progress)
+        trainer.run(reporter.bar("Teacher", run.training.steps, run.training.batch_size))
         path = folder / TEACHER_FILE
         if world.is_first:
             network.load_state_dict(trainer.ema_state())

@@ -8,22 +8,23 @@ import torch
 from pydantic import BeforeValidator, SerializeAsAny
 
 from syndistill.errors import SyndistillError
-from syndistill.models.contract import DecoderNetwork, NetworkConfig
-from syndistill.models.networks import build, config_from, load_network, weights_hash
+from syndistill.files.families import Dials, dials_of
+from syndistill.models.contract import DecoderNetwork
+from syndistill.models.networks import build, load_network, weights_hash
 from syndistill.models.warm_start import can_begin, can_widen, carried_over, widened
 
 
-def _network_config(value: Any) -> Any:
+def _dials(value: Any) -> Any:
     try:
-        return config_from(value) if isinstance(value, dict) else value
+        return dials_of(value) if isinstance(value, dict) else value
     except SyndistillError as error:  # of pydantic's kind, so that it is told with the key that holds the config
         raise ValueError(str(error)) from None
 
 
-AnyNetworkConfig = Annotated[SerializeAsAny[NetworkConfig], BeforeValidator(_network_config)]
+AnyDials = Annotated[SerializeAsAny[Dials], BeforeValidator(_dials)]
 
 
-def fresh_network(config: NetworkConfig, seed: int) -> DecoderNetwork:
+def fresh_network(config: Dials, seed: int) -> DecoderNetwork:
     """Initial weights as a function of the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

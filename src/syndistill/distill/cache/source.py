@@ -8,7 +8,7 @@ Axes: B shots, R rounds, K ends, S stabilisers, L lines, C logit channels, Q rou
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +45,7 @@ from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork
 from syndistill.models.networks import load_network, weights_hash
 from syndistill.models.tensors_file import load_tensors
+from syndistill.reporter import SILENT, Reporter
 from syndistill.safe_files import LOCK_FILE, file_sha256, locked, remove_stale
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import Labels, SimulatedSource
@@ -67,8 +68,6 @@ SHARE_CHUNKS = 4  # half a second each
 MANY_SHOTS = 50_000  # from here half a minute of compiling a Teacher has paid
 STATISTICS_SHOTS = 4096
 STATISTICS_RATES = 16  # error rates among them, drawn as in training
-Count = Callable[[int, int], None]
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -326,11 +325,10 @@ def cached_source(
     folder: Path,
     signals: Sequence[CachedSignal],
     every_end: bool,
-    progress: Count | None,
-    say: Say,
+    reporter: Reporter,
 ) -> CachedSource:
     """The cache in `folder`, written or completed first where it has to be."""
-    complete_cache(data, teacher, folder, signals, progress, say, join_world(torch.device(training.device)))
+    complete_cache(data, teacher, folder, signals, reporter, join_world(torch.device(training.device)))
     key, ends = cache_key(data, teacher), data.ends if every_end else 0
     return CachedSource(
         folder, key, training.batch_size, training.seed, data.cut_rounds, signals, every_end, ends,
@@ -343,8 +341,7 @@ def complete_cache(
     teacher: Teacher,
     folder: Path,
     signals: Sequence[CachedSignal],
-    progress: Count | None,
-    say: Say,
+    reporter: Reporter,
     world: World = ALONE,
 ) -> None:
     """Write the cache, or what of these signals it lacks; what it will take is said first.
@@ -355,15 +352,15 @@ def complete_cache(
     if world.size == 1 and (folder / MANIFEST).is_file() and all(is_written(folder, signal) for signal in signals):
         matching_manifest(folder, key)
         return
-    with _alone(folder, say) if world.is_first else nullcontext():
+    with _alone(folder, reporter) if world.is_first else nullcontext():
         wait_for_all(world)
-        _complete(data, teacher, key, folder, signals, progress, say, world)
+        _complete(data, teacher, key, folder, signals, reporter, world)
 
 
 @contextmanager
-def _alone(folder: Path, say: Say) -> Iterator[None]:
+def _alone(folder: Path, reporter: Reporter) -> Iterator[None]:
     require_own(folder)  # before a lock is written there
-    with locked(folder / LOCK_FILE, f"the cache {folder}", wait=-1, say=say):
+    with locked(folder / LOCK_FILE, f"the cache {folder}", wait=-1, reporter=reporter):
         remove_stale(folder)
         yield
 
@@ -374,8 +371,7 @@ def _complete(
     key: CacheKey,
     folder: Path,
     signals: Sequence[CachedSignal],
-    progress: Count | None,
-    say: Say,
+    reporter: Reporter,
     world: World,
 ) -> None:
     fresh = simulated(data, 256, data.cache_seed)
@@ -388,13 +384,13 @@ def _complete(
         if isinstance(source, UnsureSource):
             shots = round(shots * source.share(min(n_chunks, SHARE_CHUNKS)))
         longest = longest_rounds(data.simulated)
-        say(announce(shots, longest, teacher.layout, _channels(data, teacher), folder, lacking))
+        reporter.say(announce(shots, longest, teacher.layout, _channels(data, teacher), folder, lacking))
         if not begun:
             if data.cached_shots >= MANY_SHOTS:
                 teacher.prepare_for_many()
-            write_cache(folder, key, teacher, source, n_chunks, progress, lacking, data.cached_ends == "last", world)
+            write_cache(folder, key, teacher, source, n_chunks, reporter, lacking, data.cached_ends == "last", world)
     matching_manifest(folder, key)
-    add_signals(folder, teacher, lacking, progress if begun else None, world)
+    add_signals(folder, teacher, lacking, reporter if begun else SILENT, world)
 
 
 def _channels(data: StudentData, teacher: Teacher) -> int:
@@ -423,8 +419,7 @@ def fill_cache(
     cache: Path,
     terms: Sequence[Terms],
     fusions: Sequence[Path],
-    progress: Count | None,
-    say: Say,
+    reporter: Reporter = SILENT,
 ) -> None:
     """Write what runs of these terms need, and z_fuse of each fusion's file, in one pass of the Teacher."""
     measured: dict[tuple[str, TargetSpec], TargetStatistics] = {}
@@ -437,7 +432,7 @@ def fill_cache(
         measured |= {(name, specs[name]): statistics for name, statistics in known.items()}
     signals = [feature_signal(name, statistics) for (name, _), statistics in measured.items()]
     signals += [fused_signal(load_fusion(path, teacher)[0], teacher.key()) for path in fusions]
-    complete_cache(data, teacher, cache, signals, progress, say)
+    complete_cache(data, teacher, cache, signals, reporter)
 
 
 def cached_statistics(terms: Terms, data: StudentData, teacher: Teacher, cache: Path) -> dict[str, TargetStatistics]:

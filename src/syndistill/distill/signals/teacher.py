@@ -18,9 +18,9 @@ import torch
 from syndistill.circuits.layout import Layout
 from syndistill.distill.terms import UNTRAINED
 from syndistill.errors import SyndistillError
+from syndistill.files.families import OutputForm
 from syndistill.models.contract import (
     DecoderNetwork,
-    OutputForm,
     State,
     TurnableNetwork,
     defined_only,
