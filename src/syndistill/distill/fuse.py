@@ -39,7 +39,7 @@ from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import Labels, SimulatedSource
 from syndistill.statistics.calibration import fitted_temperature
 from syndistill.statistics.rates import wilson
-from syndistill.training.config import DataConfig, Name, OptimiserConfig, Positive, Strict, TrainingConfig
+from syndistill.training.config import DataConfig, Name, OptimiserConfig, Positive, Strict, TrainingConfig, check_start
 from syndistill.training.distributed import join_world
 from syndistill.training.loop import Progress, Trainer
 from syndistill.training.objective import joint_class
@@ -175,9 +175,10 @@ class FuseRun(Strict):
     without a gain the rate falls to 0 over the last tenth."""
 
     @model_validator(mode="after")
-    def _limit_is_known(self) -> FuseRun:
+    def _consistent(self) -> FuseRun:
         if "exact" in self.fusion.paths and self.data.labels != "exact":
             raise ValueError("the path exact is of shots with exact labels; set data.labels=exact (distance 3)")
+        check_start(self.training, None)
         return self
 
     def shots(self, seed: int, shots: int) -> list[Shots]:

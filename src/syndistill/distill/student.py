@@ -30,7 +30,15 @@ from syndistill.models.contract import DecoderNetwork, NetworkConfig
 from syndistill.models.device import usable_device
 from syndistill.models.networks import load_network, save_network, weights_hash
 from syndistill.sampling.stream import BatchSource
-from syndistill.training.config import Name, Precision, Strict, TrainingConfig, check_network_fits, signature
+from syndistill.training.config import (
+    Name,
+    Precision,
+    Strict,
+    TrainingConfig,
+    check_network_fits,
+    check_start,
+    signature,
+)
 from syndistill.training.distributed import join_world, wait_for_all
 from syndistill.training.loop import Progress, Trainer
 from syndistill.training.run import AnyNetworkConfig, fresh_network, start_weights
@@ -71,6 +79,7 @@ class StudentRun(Strict):
     def _stage_fits(self) -> StudentRun:
         terms = self.terms
         check_network_fits(self.network.distance, self.network.output, self.data.simulated)
+        check_start(self.training, self.start_from)
         if self.kind == "baseline" and terms.goes_inside:
             raise ValueError("a baseline learns from labels and final alone; the other signals are for kind=stage1")
         if self.kind not in ("fused", "stage2") and terms.fused.weight:

@@ -25,6 +25,7 @@ from syndistill.training.config import (
     TrainingConfig,
     Weight,
     check_network_fits,
+    check_start,
     signature,
 )
 from syndistill.training.distributed import ALONE, World, join_world, leave_world
@@ -75,6 +76,7 @@ class TeacherRun(Strict):
     @model_validator(mode="after")
     def _fits(self) -> TeacherRun:
         check_network_fits(self.network.distance, self.network.output, self.data)
+        check_start(self.training, self.start_from)
         return self
 
 
