@@ -116,7 +116,8 @@ def unknown_name(arguments: list[str]) -> str | None:
         Experiment.parse(rest[rest.index("--experiment") + 1])
     positional = rest[: next((i for i, word in enumerate(rest) if word.startswith("-")), len(rest))]
     known = {*decoder_names(), *shipped_names(), *(RECIPES if verb == "info" else ())}
-    names = [re.split("[:@]", word)[0] for word in positional if "/" not in word and "." not in word]
+    members = [member for word in positional for member in (word.split(",") if verb == "evaluate" else [word])]
+    names = [re.split("[:@]", word)[0] for word in members if "/" not in word and "." not in word]
     return next((f"{name} is unknown" for name in names if name not in known), None)
 
 

@@ -9,6 +9,8 @@ from scipy.special import expit
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.decoders.optimal import OptimalDecoder
+from syndistill.distill.signals.ensemble import teacher_named
+from syndistill.distill.signals.teacher import FrozenTeacher
 from syndistill.errors import SyndistillError
 from syndistill.evaluation import gate
 from syndistill.evaluation.gate import GateReport, GateResult, judge_teacher
@@ -45,7 +47,7 @@ def judged_as(monkeypatch, network, factor):
     """The gate's report of a network that answers with the (sharpened) optimum; 2 rounds, so that it is quick."""
     dem = dem_of_circuit(Experiment(3, 2, "z", "si1000", 0.006).circuit())
     monkeypatch.setattr(gate, "NetworkDecoder", lambda *_: Sharpened(dem, factor))
-    return judge_teacher(network, p=0.006, rounds=(2,), bases=("z",), shots=20_000)
+    return judge_teacher(FrozenTeacher(network), p=0.006, rounds=(2,), bases=("z",), shots=20_000)
 
 
 def test_the_optimum_passes(monkeypatch, fresh):
@@ -73,7 +75,7 @@ def test_right_decisions_with_wrong_confidence_are_refused(monkeypatch, fresh, f
 
 def test_an_untrained_network_is_refused(fresh):
     heard = Heard()
-    report = judge_teacher(fresh, rounds=(1, 2), shots=500, reporter=heard)
+    report = judge_teacher(FrozenTeacher(fresh), rounds=(1, 2), shots=500, reporter=heard)
     assert [result.experiment for result in report.results] == [
         f"d=3,rounds={r},basis={basis},noise=si1000,p=0.004" for basis in ("x", "z") for r in (1, 2)
     ]
@@ -81,15 +83,15 @@ def test_an_untrained_network_is_refused(fresh):
     assert sum("plain matching" in fault for fault in report.faults) == 4
     assert heard.totals == {"gate: shots": 4 * 2 * 500}
     assert heard.counted[-1][1] == 4 * 2 * 500
-    assert judge_teacher(fresh, rounds=(1, 2), shots=500) == report
+    assert judge_teacher(FrozenTeacher(fresh), rounds=(1, 2), shots=500) == report
 
 
 def test_joint4_is_judged_on_two_observables():
     torch.manual_seed(0)
-    report = judge_teacher(build("teacher-tiny", 3, "joint4"), rounds=(2,), shots=500)
+    report = judge_teacher(FrozenTeacher(build("teacher-tiny", 3, "joint4")), rounds=(2,), shots=500)
     assert [result.experiment for result in report.results] == ["d=3,rounds=2,basis=both,noise=si1000,p=0.004"]
     with pytest.raises(SyndistillError, match="joint4"):
-        judge_teacher(build("teacher-tiny", 3, "joint4"), bases=("z",), rounds=(2,), shots=500)
+        judge_teacher(FrozenTeacher(build("teacher-tiny", 3, "joint4")), bases=("z",), rounds=(2,), shots=500)
 
 
 @pytest.mark.parametrize(
@@ -121,3 +123,14 @@ def test_the_report_is_kept_and_its_verdict_made_anew(tmp_path):
         path.write_text(damaged)
         with pytest.raises(SyndistillError, match="damaged"):
             GateReport.load(path)
+
+
+def test_an_ensemble_is_judged_as_the_mean_of_its_members():
+    """Beside the Teacher and the exact posterior the Student is nearer to the truth than alone."""
+    alone, together = (
+        judge_teacher(teacher_named(name), rounds=(3,), bases=("z",), shots=4000)
+        for name in ("student-d3", "student-d3,teacher-d3,exact")
+    )
+    assert alone.teacher != together.teacher
+    assert alone.results[0].matching_ler == together.results[0].matching_ler
+    assert together.results[0].nll < alone.results[0].nll

@@ -5,6 +5,8 @@ import json
 import pytest
 import torch
 
+from syndistill.distill.signals.ensemble import teacher_named
+from syndistill.distill.signals.teacher import BF16
 from syndistill.distill.student import StudentRun
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import build, save_network, weights_hash
@@ -60,6 +62,13 @@ def test_a_run_json_needs_the_teacher_that_it_was_made_with(tmp_path):
     save_network(other, build("teacher-tiny", 3), {})
     with pytest.raises(SyndistillError, match="another teacher"):
         chosen_run(StudentRun, str(run_json), [f"teacher={other}"])
+    both = {"teacher": f"{path},{other}"}
+    keys = [({"teacher_precision": "bf16"}, weights_hash(network) + BF16), (both, teacher_named(both["teacher"]).key())]
+    for changes, key in keys:
+        run_json.write_text(json.dumps(content | {"config": content["config"] | changes, "hashes": {"teacher": key}}))
+        assert chosen_run(StudentRun, str(run_json), []) == run.model_copy(update=changes)
+    with pytest.raises(SyndistillError, match="another teacher"):
+        chosen_run(StudentRun, str(run_json), [f"teacher={other},{path}"])
     run_json.write_text(json.dumps(content | {"config": content["config"] | {"kind": "stage9"}}))
     with pytest.raises(SyndistillError, match="stage9"):
         chosen_run(StudentRun, str(run_json), [])

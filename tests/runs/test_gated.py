@@ -7,7 +7,7 @@ import torch
 
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.gate import GateReport
-from syndistill.models.networks import load_network, preset, weights_hash
+from syndistill.models.networks import load_network, preset
 from syndistill.runs import gated
 from syndistill.runs.gated import distil_gated
 from syndistill.safe_files import unsealed
@@ -40,7 +40,7 @@ def test_another_teachers_report_is_not_taken(tmp_path, student_run, gate_calls)
 
 
 def test_a_teacher_that_passes_needs_no_word(tmp_path, student_run, monkeypatch):
-    good = lambda network, **_: GateReport(teacher=weights_hash(network), results=())  # noqa: E731
+    good = lambda teacher, **_: GateReport(teacher=teacher.key(), results=())  # noqa: E731
     monkeypatch.setattr(gated, "judge_teacher", good)
     heard = Heard()
     assert distil_gated(student_run, tmp_path / "run", reporter=heard).is_file()

@@ -37,10 +37,10 @@ NEVER = (float("nan"), float("inf"), -float("inf"), 10**30, -(10**30), "x y", [N
 """For no number."""
 NEGATIVE_IS_FINE = {"tilt", "center", "primary", "others", "weights"}
 ZERO_IS_FINE = NEGATIVE_IS_FINE | {
-    "from_shots", "noise_weight", "weight_decay", "warmup_steps", "decay_steps", "betas", "ema_decay", "seed", "seeds",
-    "threads", "checkpoint_minutes", "ends", "end_spacing", "gradient_rounds", "next_event_weight", "weight",
-    "smoothing", "components", "fade_steps", "fade", "layer", "student_layer", "cached_shots", "cache_seed", "others",
-    "seed_shift", "embedder_layers", "bias_layers", "readout_layers",
+    "from_shots", "noise_weight", "weight_decay", "start_decay", "warmup_steps", "decay_steps", "betas", "ema_decay",
+    "seed", "seeds", "threads", "checkpoint_minutes", "ends", "end_spacing", "gradient_rounds", "next_event_weight",
+    "weight", "smoothing", "components", "fade_steps", "fade", "layer", "student_layer", "cached_shots", "cache_seed",
+    "others", "seed_shift", "embedder_layers", "bias_layers", "readout_layers",
 }  # fmt: skip
 BELOW_ONE = {"betas", "ema_decay", "smoothing", "margin"}
 """Shares: 1 is too much."""

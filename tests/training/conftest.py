@@ -20,14 +20,16 @@ CURRICULUM = Curriculum(
 )
 
 
-def make_trainer(folder, steps=20, optimiser="adamw", pause=0.0, objective=None, **training):
-    """Teacher-tiny on small batches; every run of the same arguments is the same run. `pause`: seconds a step."""
+def make_trainer(folder, steps=20, optimiser="adamw", pause=0.0, objective=None, dials=None, **training):
+    """Teacher-tiny on small batches; every run of the same arguments is the same run. `pause`: seconds a step; dials:
+    of the optimiser."""
+    schedule = {"learning_rate": 3e-3, "warmup_steps": 5, "decay_steps": 10}
     torch.manual_seed(3)
     config = TrainingConfig(
         steps=steps,
         batch_size=8,
         threads=1,
-        optimiser=OptimiserConfig(name=optimiser, learning_rate=3e-3, warmup_steps=5, decay_steps=10),
+        optimiser=OptimiserConfig(name=optimiser, **(schedule | (dials or {}))),
         **{"log_every": 5, **training},
     )
     source = SimulatedSource(3, "si1000", ("x", "z"), CURRICULUM, config.batch_size, config.seed, 4)

@@ -29,6 +29,8 @@ FUSIONS: dict[Target, FusionConfig] = {
     "nll": FusionConfig(mode="nll"),
     "per_shot": FusionConfig(mode="per_shot"),
 }
+LATER_OPTIONS = ("start_decay",)
+"""Of an optimiser, younger than the first rows: at their defaults they leave a fusion's hash as it was."""
 
 RIVAL, OPTIMUM, TEACHER = "pymatching-correlated", "optimal", "teacher"
 """The references that Students are judged beside."""
@@ -169,7 +171,9 @@ def _weights_of(name: str) -> str:
 
 def _fusion_content(run: FuseRun) -> dict[str, Any]:
     """With the weights of other networks among its paths."""
-    content = run.model_dump(mode="json", exclude={"teacher"})
+    optimiser = run.training.optimiser
+    same = {name for name in LATER_OPTIONS if getattr(optimiser, name) == type(optimiser).model_fields[name].default}
+    content = run.model_dump(mode="json", exclude={"teacher": True, "training": {"optimiser": same}})
     members = {path: _weights_of(name) for path, name in run.fusion.networks.items()}
     return content | ({"networks": members} if members else {})
 

@@ -24,8 +24,10 @@ from syndistill.decoders.registry import build_decoder
 from syndistill.decoders.runtime import on_circuit
 from syndistill.decoders.torch_engine import network_decoder
 from syndistill.distill.losses import posterior_divergence
-from syndistill.distill.signals.teacher import FrozenTeacher
+from syndistill.distill.signals.ensemble import teacher_named
+from syndistill.distill.signals.teacher import Teacher
 from syndistill.errors import SyndistillError
+from syndistill.evaluation.subject import Subject
 from syndistill.files.families import FlatGruDials
 from syndistill.models.networks import load_network
 from syndistill.models.tensors_file import load_tensors, save_tensors
@@ -57,7 +59,7 @@ def judge_reference(
     """The Teacher's answers are kept in `out`, for every Student's divergence."""
     stored = judged_shots(experiment, shots, plan.judging.seed).take(0, reference_shots(plan, name, shots))
     if name == TEACHER:
-        decoder: Decoder = _network(plan.teacher, stored, name)
+        decoder = Subject.of_circuit(experiment.circuit(), str(experiment)).decoder(plan.teacher)
     else:
         decoder = build_decoder(name, stored.dem)
     p_BO, seconds = _decoded(decoder, stored)
@@ -158,13 +160,13 @@ def _score(
     )  # fmt: skip
 
 
-def teacher_of(plan: Plan) -> FrozenTeacher:
+def teacher_of(plan: Plan) -> Teacher:
     return _teacher(plan.teacher, plan.teacher_precision)
 
 
 @lru_cache(maxsize=2)
-def _teacher(name: str, precision: Precision) -> FrozenTeacher:
-    return FrozenTeacher(load_network(name)[0], precision)
+def _teacher(name: str, precision: Precision) -> Teacher:
+    return teacher_named(name, precision)
 
 
 def mean_divergence(student_B: NDArray[np.float64], teacher_B: NDArray[np.float64]) -> float:

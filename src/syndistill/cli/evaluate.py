@@ -25,7 +25,8 @@ def evaluate(
         typer.Argument(
             metavar="DECODER...",
             help="pymatching, pymatching-correlated, tesseract, belief-matching, optimal, a shipped network's name, or "
-            "the path of a saved one. With --recorded a reference may end in @pij or @rl (default: @circuit).",
+            "the path of a saved one. Several between commas are an ensemble: teacher-d3,other.safetensors,exact. "
+            "With --recorded a reference may end in @pij or @rl (default: @circuit).",
         ),
     ],
     circuit: CircuitFile = None,

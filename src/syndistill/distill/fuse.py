@@ -15,6 +15,7 @@ import torch
 from pydantic import Field, model_validator
 
 from syndistill.distill.cache.source import statistics_shots
+from syndistill.distill.signals.ensemble import check_labels_for, teacher_named
 from syndistill.distill.signals.fusion import (
     FUSION_FILE,
     SAME,
@@ -30,17 +31,17 @@ from syndistill.distill.signals.fusion import (
     save_fusion,
     verdict_of,
 )
-from syndistill.distill.signals.teacher import FrozenTeacher, Teacher
+from syndistill.distill.signals.teacher import Teacher
 from syndistill.errors import SyndistillError
+from syndistill.files.network_file import EXACT, members_in
 from syndistill.models.device import usable_device
-from syndistill.models.networks import load_network
 from syndistill.reporter import SILENT, Reporter
 from syndistill.safe_files import read_sealed, write_json, write_sealed
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import Labels, SimulatedSource
 from syndistill.statistics.calibration import fitted_temperature
 from syndistill.statistics.rates import wilson
-from syndistill.training.config import DataConfig, Name, OptimiserConfig, Positive, Strict, TrainingConfig
+from syndistill.training.config import DataConfig, Name, OptimiserConfig, Positive, Strict, TrainingConfig, check_start
 from syndistill.training.distributed import join_world
 from syndistill.training.loop import Trainer
 from syndistill.training.objective import joint_class
@@ -163,7 +164,7 @@ class FuseRun(Strict):
 
     kind: Literal["fuse"] = "fuse"
     teacher: Name
-    """A shipped network's name or a path."""
+    """As of a `RoadRun`."""
     data: DataConfig
     fusion: FusionConfig = FusionConfig()
     fit_shots: FitShots = 8192
@@ -177,14 +178,17 @@ class FuseRun(Strict):
     without a gain the rate falls to 0 over the last tenth."""
 
     @model_validator(mode="after")
-    def _limit_is_known(self) -> FuseRun:
+    def _consistent(self) -> FuseRun:
         if "exact" in self.fusion.paths and self.data.labels != "exact":
             raise ValueError("the path exact is of shots with exact labels; set data.labels=exact (distance 3)")
+        check_labels_for(self.teacher, self.data)
+        check_start(self.training, None)
         return self
 
     def shots(self, seed: int, shots: int) -> list[Shots]:
         """Batches to fit, look or judge on."""
-        labels: Literal["sampled", "exact"] = "exact" if "exact" in self.fusion.paths else "sampled"
+        wanted = {*self.fusion.paths, *members_in(self.teacher)}
+        labels: Literal["sampled", "exact"] = EXACT if EXACT in wanted else "sampled"
         return statistics_shots(self.data, seed, shots, "probe", labels)
 
 
@@ -228,7 +232,7 @@ def train_fusion(
     teacher: Teacher | None = None,
 ) -> Path:
     """Train (or go on) in `folder`; returns the fusion's path. fuse_report.json says what z_fuse is worth."""
-    teacher = teacher or FrozenTeacher(load_network(run.teacher)[0])
+    teacher = teacher or teacher_named(run.teacher)
     check_fuse(run, teacher)
     world = join_world(torch.device(run.training.device))
     with open_run(folder, run, {"teacher": teacher.key()}, FUSION_FILE, world):

@@ -18,8 +18,9 @@ from pydantic import ValidationError, model_validator
 from syndistill.distill.baseline import Baseline
 from syndistill.distill.cache.source import StudentData, check_cache, fill_cache
 from syndistill.distill.fuse import REPORT_FILE, Fuse, FuseRun, check_fuse, train_fusion
+from syndistill.distill.signals.ensemble import teacher_named
 from syndistill.distill.signals.fusion import FUSION_FILE
-from syndistill.distill.signals.teacher import FrozenTeacher, Teacher
+from syndistill.distill.signals.teacher import Teacher
 from syndistill.distill.stage import check_student_signals
 from syndistill.distill.stage1 import Stage1
 from syndistill.distill.stage2 import Stage2
@@ -27,7 +28,6 @@ from syndistill.distill.student import STUDENT_FILE, Shared, StudentRun, check_f
 from syndistill.errors import SyndistillError
 from syndistill.files.tensors import read_sealed
 from syndistill.models.device import usable_device
-from syndistill.models.networks import load_network
 from syndistill.reporter import SILENT, Reporter
 from syndistill.safe_files import write_json
 from syndistill.training.config import Name, Strict, TrainingConfig
@@ -47,7 +47,7 @@ class RoadRun(Strict):
     kind: Literal["road"] = "road"
     network: AnyDials
     teacher: Name
-    """A shipped network's name or a path."""
+    """A shipped network's name, a path, or an ensemble: several of them, or `exact` beside them, between commas."""
     data: StudentData
     no_kd: TrainingConfig | None = None
     """The same Student from labels alone, on fresh shots, to compare with; None: leave it out."""
@@ -124,7 +124,7 @@ def walk_road(
 
     A stage that `folder` holds finished is not run again, so a killed road goes on where it stopped.
     """
-    teacher = teacher or FrozenTeacher(load_network(run.teacher)[0])
+    teacher = teacher or teacher_named(run.teacher)
     cache = cache or folder / "cache"
     check_road(run, teacher, cache)
     world = join_world(torch.device(run.baseline.training.device))

@@ -18,9 +18,10 @@ from syndistill.distill.cache.source import (
     statistics_shots,
 )
 from syndistill.distill.cache.store import CachedSignal, feature_signal, fused_signal
+from syndistill.distill.signals.ensemble import check_labels_for, teacher_named
 from syndistill.distill.signals.features import TargetStatistics
 from syndistill.distill.signals.fusion import SAME, Fusion, load_fusion
-from syndistill.distill.signals.teacher import BF16, FrozenTeacher, TaughtShots, Teacher
+from syndistill.distill.signals.teacher import BF16, TaughtShots, Teacher
 from syndistill.distill.stage import StageInputs, check_student_signals, prepare_stage, stage_statistics
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
@@ -30,7 +31,14 @@ from syndistill.models.device import usable_device
 from syndistill.models.networks import load_network, save_network, weights_hash
 from syndistill.reporter import SILENT, Reporter
 from syndistill.sampling.stream import BatchSource
-from syndistill.training.config import Name, Precision, Strict, TrainingConfig, check_network_fits
+from syndistill.training.config import (
+    Name,
+    Precision,
+    Strict,
+    TrainingConfig,
+    check_network_fits,
+    check_start,
+)
 from syndistill.training.distributed import join_world, wait_for_all
 from syndistill.training.loop import Trainer
 from syndistill.training.run_folder import open_run
@@ -56,7 +64,7 @@ class StudentRun(Strict):
     stage2: mainly z_fuse, from an earlier stage."""
     network: AnyDials
     teacher: Name
-    """A shipped network's name or a path."""
+    """A shipped network's name, a path, or an ensemble: several of them, or `exact` beside them, between commas."""
     teacher_precision: Precision = "fp32"
     """bf16: the Teacher answers twice as fast on a CPU, to the third digit."""
     data: StudentData
@@ -72,6 +80,8 @@ class StudentRun(Strict):
     def _stage_fits(self) -> StudentRun:
         terms = self.terms
         check_network_fits(self.network.distance, self.network.output, self.data.simulated)
+        check_labels_for(self.teacher, self.data.simulated)
+        check_start(self.training, self.start_from)
         if self.kind == "baseline" and terms.goes_inside:
             raise ValueError("a baseline learns from labels and final alone; the other signals are for kind=stage1")
         if self.kind not in ("fused", "stage2") and terms.fused.weight:
@@ -99,7 +109,7 @@ def train_student(
     cache: where the Teacher's answers are kept, shared by runs that ask the same; default: in `folder`. teacher: one
     of your own, of which run.teacher is then only the name.
     """
-    teacher = teacher or FrozenTeacher(load_network(run.teacher)[0], run.teacher_precision)
+    teacher = teacher or teacher_named(run.teacher, run.teacher_precision)
     network, fusion, said = student_start(run, teacher)
     world = join_world(torch.device(run.training.device))
     with open_run(folder, run, student_hashes(run, teacher), STUDENT_FILE, world):
@@ -124,7 +134,7 @@ def _train(
             f"{run.kind} learns from it all the same"
         )
     measured = bool(run.terms.features) or run.terms.readout.gated or run.terms.eyes.weight > 0
-    shots = statistics_shots(run.data.simulated, run.data.cache_seed) if measured else []
+    shots = statistics_shots(run.data.simulated, run.data.cache_seed, labels=teacher.labels) if measured else []
     known = cached_statistics(run.terms, run.data, teacher, cache)
     statistics = stage_statistics(run.terms, teacher, shots, folder, known)
     source = _source(run, teacher, statistics, fusion, cache, reporter)

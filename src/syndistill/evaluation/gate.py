@@ -10,17 +10,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import stim
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.placement import place_experiment
+from syndistill.decoders.contract import Decoder
+from syndistill.decoders.ensemble import EnsembleDecoder
 from syndistill.decoders.matching import MatchingDecoder
 from syndistill.decoders.network import NetworkDecoder
+from syndistill.decoders.optimal import OptimalDecoder
 from syndistill.decoders.torch_engine import TorchEngine
+from syndistill.distill.signals.ensemble import CarriedPosterior, EnsembleTeacher
+from syndistill.distill.signals.teacher import FrozenTeacher, Teacher
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import compare_recorded
-from syndistill.models.contract import DecoderNetwork
-from syndistill.models.networks import weights_hash
 from syndistill.reporter import SILENT, Bar, Reporter
 from syndistill.safe_files import first_fault, read_sealed
 from syndistill.sampling.seeds import derived_seed
@@ -67,7 +71,7 @@ class GateResult(BaseModel):
 
 
 class GateReport(BaseModel):
-    """What the gate found of one Teacher, known by the hash of its weights."""
+    """What the gate found of one Teacher, known by its key."""
 
     model_config = _FROZEN
     format: Literal[1] = 1
@@ -98,7 +102,7 @@ class GateReport(BaseModel):
 
 
 def judge_teacher(
-    network: DecoderNetwork,
+    teacher: Teacher,
     *,
     noise: str = "si1000",
     p: float = P,
@@ -111,35 +115,33 @@ def judge_teacher(
     """Judge a Teacher on `shots` paired shots of each basis and number of rounds; 20 s of the default on two cores.
 
     bases: default x and z, or "both" (shots that track two observables) for a joint4 Teacher. Seeds are of the role
-    "select". Raises SyndistillError for bases that the
-    network cannot decode.
+    "select". Raises SyndistillError for bases that the Teacher cannot decode.
     """
-    chosen = bases or (("both",) if network.config.output == "joint4" else ("x", "z"))
+    chosen = bases or (("both",) if teacher.output == "joint4" else ("x", "z"))
     experiments = [
-        Experiment(network.layout.distance, r, basis, noise, p) for basis in chosen for r in sorted(set(rounds))
+        Experiment(teacher.layout.distance, r, basis, noise, p) for basis in chosen for r in sorted(set(rounds))
     ]
     bar = reporter.bar("gate: shots", 2 * shots * len(experiments))
-    results = tuple(_judge(network, experiment, shots, seed, bar) for experiment in experiments)
-    return GateReport(teacher=weights_hash(network), results=results)
+    results = tuple(_judge(teacher, experiment, shots, seed, bar) for experiment in experiments)
+    return GateReport(teacher=teacher.key(), results=results)
 
 
-def _judge(network: DecoderNetwork, experiment: Experiment, shots: int, seed: int, bar: Bar) -> GateResult:
+def _judge(teacher: Teacher, experiment: Experiment, shots: int, seed: int, bar: Bar) -> GateResult:
     bases = {"x": 0, "z": 1, "both": 2}
     circuit = experiment.circuit()
     stim_seed = derived_seed("select", seed, experiment.distance, experiment.rounds, bases[experiment.basis])
     stored = StoredShots.sample(circuit, shots, stim_seed)
-    judged = NetworkDecoder(TorchEngine(network), place_experiment(experiment), "Teacher")
-    decoders = [judged, MatchingDecoder(stored.dem)]
+    decoders = [decoder_of(teacher, experiment, stored.dem), MatchingDecoder(stored.dem)]
     found = compare_recorded(decoders, [stored], bar=bar, experiment=str(experiment))
-    (teacher, matching), (pair,) = found.rows, found.pairs
-    temperature, nll, ece = teacher.best_temperature, teacher.nll, teacher.ece
+    (of_teacher, matching), (pair,) = found.rows, found.pairs
+    temperature, nll, ece = of_teacher.best_temperature, of_teacher.nll, of_teacher.ece
     assert temperature is not None
     assert nll is not None
     assert ece is not None
     return GateResult(
         experiment=str(experiment),
         shots=shots,
-        teacher_ler=teacher.ler,
+        teacher_ler=of_teacher.ler,
         matching_ler=matching.ler,
         only_teacher_wrong=pair.only_a_wrong,
         only_matching_wrong=pair.only_b_wrong,
@@ -148,3 +150,14 @@ def _judge(network: DecoderNetwork, experiment: Experiment, shots: int, seed: in
         nll=nll,
         ece=ece,
     )
+
+
+def decoder_of(teacher: Teacher, experiment: Experiment, dem: stim.DetectorErrorModel) -> Decoder:
+    """A Teacher made of networks and the exact posterior, as a decoder of the experiment's shots."""
+    if isinstance(teacher, EnsembleTeacher):
+        return EnsembleDecoder([decoder_of(member, experiment, dem) for member in teacher.members], "Teacher")
+    if isinstance(teacher, FrozenTeacher):
+        return NetworkDecoder(TorchEngine(teacher.network), place_experiment(experiment), "Teacher")
+    if isinstance(teacher, CarriedPosterior):
+        return OptimalDecoder(dem)
+    raise SyndistillError(f"a {type(teacher).__name__} is no decoder; judge a network or an ensemble of them")

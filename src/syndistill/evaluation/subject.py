@@ -18,11 +18,12 @@ from syndistill.circuits.placement import place, si1000_noise
 from syndistill.circuits.shown import summary
 from syndistill.circuits.training_noise import noise_in
 from syndistill.decoders.contract import Decoder
+from syndistill.decoders.ensemble import EnsembleDecoder
 from syndistill.decoders.network import on_circuit
 from syndistill.decoders.registry import build_decoder, decoder_names
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import DEFAULT_BATCH, Comparison, LeftOut, compare, compare_recorded
-from syndistill.files.network_file import network_path, read_header, shipped_names
+from syndistill.files.network_file import EXACT, members_in, network_path, read_header, shipped_names
 from syndistill.reporter import SILENT, Reporter
 from syndistill.sampling.recorded import Recording
 from syndistill.sampling.stored import StoredShots, dem_of_circuit
@@ -70,6 +71,10 @@ class Subject:
 
     def _maker(self, name: str) -> Callable[[], Decoder]:
         """What makes the decoder; SyndistillError where the name means none, whatever the circuit."""
+        members = members_in(name)
+        if len(members) > 1:
+            makers = [self._maker("optimal" if member == EXACT else member) for member in members]
+            return lambda: EnsembleDecoder([make() for make in makers], name)
         plain, at, model = name.rpartition("@")
         if not at or name in decoder_names():
             plain, at, model = name, "", "circuit"
@@ -97,7 +102,8 @@ class Subject:
     def understood(self, names: Sequence[str]) -> list[str]:
         """How the first network among the decoders reads the circuit, line by line; nothing where none of them is one,
         or can't read it."""
-        network = next((name for name in names if name not in decoder_names() and network_path(name)), None)
+        members = [member for name in names for member in members_in(name)]
+        network = next((name for name in members if name not in decoder_names() and network_path(name)), None)
         if network is None:
             return []
         try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,18 @@ def shipped_names() -> list[str]:
 
 def shipped_card(name: str) -> Path:
     return _SHIPPED / f"{name}.json"
+
+
+EXACT: Literal["exact"] = "exact"
+"""Among the members of an ensemble: the exact posterior."""
+
+
+def members_in(name: str) -> list[str]:
+    """The decoders that a name lists, "teacher-d3,other.safetensors,exact"; itself where it is no list."""
+    members = [name] if os.path.isfile(name) else [member.strip() for member in name.split(",")]
+    if len(set(members)) != len(members) or (len(members) > 1 and "" in members):
+        raise SyndistillError(f"the ensemble {name!r} names a member twice, or none between two commas; name each once")
+    return members
 
 
 def network_path(name_or_path: str | Path) -> Path | None:

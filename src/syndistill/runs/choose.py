@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 from syndistill.distill.fuse import FuseRun
 from syndistill.distill.legs import Legs
 from syndistill.distill.road import RoadRun, result_file
+from syndistill.distill.signals.ensemble import teacher_named
+from syndistill.distill.signals.teacher import BF16
 from syndistill.distill.student import StudentRun
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import load_network, weights_hash
@@ -110,8 +112,8 @@ def _check_hashes(content: dict[str, Any], hashes: dict[str, str], where: str) -
         name = content.get(key)
         if not isinstance(name, str):
             continue
-        found = weights_hash(load_network(name)[0])
-        if found != wanted:
+        found = teacher_named(name).key() if key == "teacher" else weights_hash(load_network(name)[0])
+        if found != wanted.removesuffix(BF16):
             raise SyndistillError(
                 f"{where} was made with another {key}: {name} has weights {found[:12]} now, {wanted[:12]} then; "
                 f"restore that file, or name the right one with --set {key}=PATH"

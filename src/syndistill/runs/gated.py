@@ -14,13 +14,12 @@ from syndistill.distill.cache.source import StudentData, check_cache
 from syndistill.distill.fuse import FuseRun, check_fuse, train_fusion
 from syndistill.distill.legs import Legs, result_of
 from syndistill.distill.road import ROAD_FILE, RoadRun, check_road, is_finished, walk_road
+from syndistill.distill.signals.ensemble import teacher_named
 from syndistill.distill.signals.fusion import FUSION_FILE
-from syndistill.distill.signals.teacher import FrozenTeacher
+from syndistill.distill.signals.teacher import Teacher
 from syndistill.distill.student import STUDENT_FILE, StudentRun, student_hashes, student_start, train_student
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.gate import ROUNDS, SHOTS, GateReport, P, judge_teacher
-from syndistill.models.contract import DecoderNetwork
-from syndistill.models.networks import load_network, weights_hash
 from syndistill.reporter import SILENT, Reporter
 from syndistill.safe_files import replacing, write_sealed
 from syndistill.training.config import DataConfig
@@ -67,9 +66,9 @@ def distil_gated(
         return train_student(run, folder, cache, reporter, teacher)
 
 
-def _teacher_of(run: StudentRun | FuseRun | RoadRun) -> FrozenTeacher:
+def _teacher_of(run: StudentRun | FuseRun | RoadRun) -> Teacher:
     precision = run.teacher_precision if isinstance(run, StudentRun) else "fp32"
-    return FrozenTeacher(load_network(run.teacher)[0], precision)
+    return teacher_named(run.teacher, precision)
 
 
 def _distil_legs(legs: Legs, folder: Path, distil: Callable[[StudentRun, Path], Path], reporter: Reporter) -> Path:
@@ -89,7 +88,7 @@ def _distil_legs(legs: Legs, folder: Path, distil: Callable[[StudentRun, Path], 
 
 
 def _opened(
-    run: StudentRun | FuseRun | RoadRun, teacher: FrozenTeacher, folder: Path, cache: Path | None
+    run: StudentRun | FuseRun | RoadRun, teacher: Teacher, folder: Path, cache: Path | None
 ) -> AbstractContextManager[None]:
     """Begin the run's folder, or go on in it, once all that can be refused beforehand has been looked at."""
     if isinstance(run, RoadRun):
@@ -114,11 +113,11 @@ def pass_gate(
     reporter: Reporter = SILENT,
 ) -> GateReport:
     """The report on the Teacher of that name, made once and kept in the folder. SyndistillError when it is refused."""
-    network, _ = load_network(name)
-    report = _kept(folder / GATE_FILE, network)
+    teacher = teacher_named(name)
+    report = _kept(folder / GATE_FILE, teacher)
     if report is None:
         reporter.say(f"judging the Teacher {name} against plain matching")
-        report = _judge(data, network, shots, reporter)
+        report = _judge(data, teacher, shots, reporter)
         write_sealed(folder / GATE_FILE, report.to_json())
     if not report.passed and not accept_any_teacher:
         raise SyndistillError(
@@ -130,14 +129,14 @@ def pass_gate(
     return report
 
 
-def _kept(path: Path, teacher: DecoderNetwork) -> GateReport | None:
+def _kept(path: Path, teacher: Teacher) -> GateReport | None:
     if not path.exists():
         return None
     report = GateReport.load(path)
-    return report if report.teacher == weights_hash(teacher) else None
+    return report if report.teacher == teacher.key() else None
 
 
-def _judge(data: StudentData | DataConfig, teacher: DecoderNetwork, shots: int, reporter: Reporter) -> GateReport:
+def _judge(data: StudentData | DataConfig, teacher: Teacher, shots: int, reporter: Reporter) -> GateReport:
     """On the noise, bases and rounds that the Student will learn from (the default ones where they lie within)."""
     simulated, cut = (data.simulated, data.cut_rounds) if isinstance(data, StudentData) else (data, ())
     learned = cut or [r for phase in simulated.curriculum.rounds for r in phase.rounds]

@@ -120,6 +120,10 @@ class OptimiserConfig(Strict):
     matrix_rate: Rate = 0.02
     betas: tuple[Share, Share] = (0.9, 0.95)
     weight_decay: float = Field(default=1e-4, ge=0, le=10)
+    """Towards 0."""
+    start_decay: float = Field(default=0.0, ge=0, le=1e6)
+    """Towards the weights that the run starts from: after each step a weight goes `rate * start_decay` of the way back,
+    all of it at the most. The paper's fine-tuning has 0.08."""
     warmup_steps: Number = 500
     decay_steps: Number = 0
     clip_norm: float = Field(default=1.0, gt=0, le=1e6)
@@ -146,6 +150,15 @@ class TrainingConfig(Strict):
     checkpoint_minutes: float = Field(default=5.0, ge=0, le=1e6)
     log_every: Positive = 50
     tensorboard: bool = False
+
+
+def check_start(training: TrainingConfig, start_from: str | None) -> None:
+    """ValueError where the weights shall decay towards a start that the run has not."""
+    if training.optimiser.start_decay and start_from is None:
+        raise ValueError(
+            "training.optimiser.start_decay draws towards the weights that the run starts from, and this one starts "
+            "from fresh ones; set it to 0, or start_from to a saved network"
+        )
 
 
 class DataConfig(Strict):

@@ -50,6 +50,24 @@ def make_optimiser(parameters: list[torch.nn.Parameter], config: OptimiserConfig
     return optimiser
 
 
+class StartDecay:
+    """The pull back to the weights that a network has now, of the strength of `OptimiserConfig.start_decay`.
+
+    After the optimiser's step and decoupled from its gradients, at the rate of each weight's group.
+    """
+
+    def __init__(self, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        self.optimiser = optimiser  # its groups are others after `load_state_dict`
+        self.start = {p: p.detach().clone() for p in model.parameters() if p.requires_grad}
+
+    @torch.no_grad()
+    def step(self, strength: float) -> None:
+        for group in self.optimiser.param_groups:
+            if parameters := [p for p in group["params"] if p in self.start]:
+                way = min(1.0, group["lr"] * strength)
+                torch._foreach_lerp_(parameters, [self.start[p] for p in parameters], way)
+
+
 class Batch(Protocol):
     """What sources make and objectives take."""
 
@@ -61,7 +79,8 @@ class Batch(Protocol):
 class Trainer:
     """Steps a network through a source of batches.
 
-    extra: train-only modules (adapters and the like). shared: under torchrun, whether the source makes this process's
+    model: with the weights that it starts from, also where the folder holds a later state. extra: train-only modules
+    (adapters and the like). shared: under torchrun, whether the source makes this process's
     share of each batch, which is otherwise taken of the whole.
     """
 
@@ -89,6 +108,7 @@ class Trainer:
         self.parameters = [p for p in self.trained.parameters() if p.requires_grad]
         self.loss_module = parallel(LossModule(self.trained, objective), self.world)
         self.optimiser = make_optimiser(self.parameters, config.optimiser)
+        self.start_decay = StartDecay(model, self.optimiser) if config.optimiser.start_decay else None
         self.ema = {k: v.detach().clone() for k, v in self.trained.state_dict().items()}
         self.step = 0
 
@@ -137,6 +157,8 @@ class Trainer:
                 f"the gradient is not finite at step {self.step}; lower the learning rate, the last checkpoint stands"
             )
         self.optimiser.step()
+        if self.start_decay is not None:
+            self.start_decay.step(self.config.optimiser.start_decay)
         self.optimiser.zero_grad()
         self.step += 1
         self._update_ema()

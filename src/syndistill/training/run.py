@@ -20,6 +20,7 @@ from syndistill.training.config import (
     TrainingConfig,
     Weight,
     check_network_fits,
+    check_start,
 )
 from syndistill.training.distributed import join_world, leave_world
 from syndistill.training.loop import Trainer
@@ -49,6 +50,7 @@ class TeacherRun(Strict):
     @model_validator(mode="after")
     def _fits(self) -> TeacherRun:
         check_network_fits(self.network.distance, self.network.output, self.data)
+        check_start(self.training, self.start_from)
         return self
 
 

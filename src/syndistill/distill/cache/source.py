@@ -428,7 +428,8 @@ def fill_cache(
         known = cached_statistics(each, data, teacher, cache)
         lacking = {name: spec for name, spec in specs.items() if name not in known and (name, spec) not in measured}
         if lacking:
-            known |= measure_targets(teacher, statistics_shots(data.simulated, data.cache_seed), lacking)
+            shots = statistics_shots(data.simulated, data.cache_seed, labels=teacher.labels)
+            known |= measure_targets(teacher, shots, lacking)
         measured |= {(name, specs[name]): statistics for name, statistics in known.items()}
     signals = [feature_signal(name, statistics) for (name, _), statistics in measured.items()]
     signals += [fused_signal(load_fusion(path, teacher)[0], teacher.key()) for path in fusions]

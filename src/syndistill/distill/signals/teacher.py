@@ -28,6 +28,7 @@ from syndistill.models.contract import (
 )
 from syndistill.models.networks import weights_hash
 from syndistill.sampling.shots import Shots
+from syndistill.sampling.stream import Labels
 from syndistill.training.config import Precision
 from syndistill.training.precision import warn_if_emulated
 from syndistill.training.start import fresh_network
@@ -59,10 +60,11 @@ class Teacher(ABC):
     offers: out of "final" (the logit of the last end and the experiment's line), "readout" (of every end and line),
     "spatial" (B, R, S, D), "temporal" (B, R, S, D) and "ends" (B, K, S, D), as `DecoderNetwork.signals_offered` says;
     and "gradients" and "answer_from" where it has the methods of these names. Stabilisers stand in the order of
-    `layout`, which Teacher and Student share.
+    `layout`, which Teacher and Student share. labels: that its shots must carry, so that it can answer.
     """
 
     offers: frozenset[str]
+    labels: Labels = "sampled"
     layout: Layout
     output: OutputForm
 
