@@ -25,6 +25,17 @@ class Stopping(Heard):
         self.at, self.error = (name, done), error
 
 
+class Calling(Bar):
+    """Calls a function at every report."""
+
+    def __init__(self, at_report):
+        self.at_report = at_report
+
+    def to(self, done, values=None):
+        super().to(done, values)
+        self.at_report()
+
+
 class _Counted(Bar):
     def __init__(self, heard, name):
         self.heard, self.name = heard, name

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.reporting import Stopping
 
 from syndistill.distill.fuse import FuseRun
 from syndistill.distill.road import RoadRun
