@@ -33,7 +33,7 @@ def test_a_recipe_survives_json_and_fits_together(name):
         assert data.distance == one.network.distance
         assert (data.bases == ("both",)) == (one.network.output == "joint4")
     assert RECIPES[name].__doc__
-    assert isinstance(run, TeacherRun) == name.startswith(("teacher", "sycamore"))
+    assert isinstance(run, TeacherRun) == name.startswith("teacher")
 
 
 def test_every_shipped_network_has_a_recipe_of_its_name_that_makes_its_very_kind():

@@ -24,9 +24,16 @@ def unsure_student():
     return run.model_copy(update={"data": run.data.model_copy(update={"unsure": unsure}), "start_from": "student-d5"})
 
 
+def own_teacher():
+    run = recipe("teacher-tiny")
+    curriculum = run.data.curriculum.model_copy(update={"p_min": 0.8, "p_max": 1.25})
+    own = {"noise": "files", "files": ("a.stim",), "bases": ("x",), "curriculum": curriculum}
+    return run.model_copy(update={"data": run.data.model_copy(update=own)})
+
+
 RUNS = {
     "teacher": (TeacherRun, recipe("teacher-d5")),
-    "recorded": (TeacherRun, recipe("sycamore-d3")),
+    "own files": (TeacherRun, own_teacher()),
     "student": (StudentRun, unsure_student()),
     "joint student": (StudentRun, recipe("student-d3-joint")),
     "fuse": (FuseRun, recipe("road-d3").fuse_run()),
@@ -124,7 +131,6 @@ def test_every_setting(kind):
     ("teacher-tiny", {"data.distance": 5}, "the network is of distance 3, the shots are of 5"),
     ("baseline-tiny", {"data.simulated.distance": 5}, "the network is of distance 3, the shots are of 5"),
     ("road-tiny", {"data.simulated.distance": 5}, "the network is of distance 3, the shots are of 5"),
-    ("sycamore-d3", {"data.distance": 5}, "the network is of distance 3, the shots are of 5"),
     ("teacher-tiny", {"data.distance": 4}, "data.distance: a distance is odd"),
     ("teacher-tiny", {"data.noise": "pink"}, "data.noise: noise 'pink' is unknown; pick one of si1000"),
     ("teacher-tiny", {"data.bases": ["x", "x"]}, "a basis comes twice"),
@@ -135,7 +141,7 @@ def test_every_setting(kind):
     ("teacher-tiny", {"data.curriculum.p_max": 1.0}, "p_max=1.0 is above 0.1"),
     ("teacher-tiny", {"data.noise": "files"}, "files and noise=files belong together"),
     ("teacher-tiny", {"data.files": ["a.stim"]}, "files and noise=files belong together"),
-    ("sycamore-d3", {"data.bases": ["both"]}, "own files are of bases x and z"),
+    ("own files", {"data.bases": ["both"]}, "own files are of bases x and z"),
     ("teacher-tiny", {"data.curriculum.rounds": [{"from_shots": 5, "rounds": [3]}]}, "begin at from_shots=0"),
     ("teacher-tiny", {"data.curriculum.rounds": [{"from_shots": 0, "rounds": [3]}] * 2}, "no two at the same"),
     ("teacher-tiny", {"data.curriculum.rounds": [{"from_shots": 0, "rounds": [0]}]}, "rounds.0.rounds.0: Input"),
@@ -147,7 +153,7 @@ def test_every_setting(kind):
     ("teacher-tiny", {"network.distance": 10**6 + 1, "data.distance": 3}, "distance=1000001 must be from 3 to 31"),
 ])  # fmt: skip
 def test_settings_that_do_not_fit_together(name, changes, said):
-    run = recipe(name)
+    run = RUNS[name][1] if name in RUNS else recipe(name)
     content = run.model_dump(mode="json")
     for key, value in changes.items():
         content = changed(content, key.split("."), value, "t")

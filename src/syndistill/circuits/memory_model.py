@@ -73,6 +73,8 @@ class MemoryModel:
         """
         if placement.basis == "both":
             raise SyndistillError("a circuit that tracks two observables has no single label; give one of basis x or z")
+        if dem.num_errors == 0:
+            raise SyndistillError("there are no errors to learn from; give a circuit with its noise")
         column = 0 if placement.basis == "x" else 1
         alone_O = (placement.holds_O2 == (np.arange(2) == column)).all(1)
         if not alone_O.any():

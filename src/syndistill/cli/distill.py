@@ -134,7 +134,6 @@ def _distill_own(
     out: Path,
     accept_any_teacher: bool,
 ) -> None:
-    from syndistill.evaluation.tables import rows_table
     from syndistill.runs.console import terminal_reporter
     from syndistill.runs.own import Asked, distil_own, recordings_of
     from syndistill.training.changes import validated
@@ -144,8 +143,11 @@ def _distill_own(
     wanted = validated(Asked, {**asked, "files": tuple(files)}, "distill")
     with resumable(f"the same command goes on from what {out} holds"), terminal_reporter() as reporter:
         found = distil_own(wanted, out, reporter, accept_any_teacher)
-    for file, comparison in found.judged.items():
-        print_table(rows_table(comparison, file))
+    for table in found.tables:
+        print_table(table)
+    print(found.verdict)
     print(f"Student: {found.student}; report: {out / 'report.html'}; in sinter:")
-    print(f"SYNDISTILL_DECODERS=mine={found.student} sinter collect --circuits {files[0]} --decoders mine pymatching "
-          "--custom_decoders_module_function syndistill.sinter_plugin:decoders --max_shots 100000 --processes 2")  # fmt: skip
+    print(
+        f"SYNDISTILL_DECODERS=mine={found.student} sinter collect --circuits {files[0]} --decoders mine pymatching "
+        "--custom_decoders_module_function syndistill.sinter_plugin:decoders --max_shots 100000 --processes 2"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich import box
@@ -9,6 +10,7 @@ from rich.table import Table
 
 from syndistill.evaluation.compare import Comparison
 from syndistill.evaluation.rows import Pair
+from syndistill.statistics.rates import fit_per_round
 
 _TIGHT: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}  # fits 80 columns
 
@@ -36,6 +38,26 @@ def rows_table(found: Comparison, title: str, against: str | None = None) -> Tab
             f"{row.us_per_shot:,.1f}",
             _number(row.parameters, ","),
         )
+    return table
+
+
+def per_round_table(by_rounds: Mapping[int, Comparison], title: str) -> Table:
+    """Logical error per round of each decoder by the fit over rounds, as the field makes it: one round is left out.
+
+    SyndistillError where fewer than three numbers of rounds are left.
+    """
+    found = {rounds: comparison for rounds, comparison in sorted(by_rounds.items()) if rounds > 1}
+    table = Table(title=title, **_TIGHT)
+    table.add_column("decoder", overflow="fold")
+    for column in ("error per round, %", "95 %", "R^2", "shots", "LER by rounds"):
+        table.add_column(column, justify="right")
+    for name in [row.decoder for row in next(iter(found.values())).rows]:
+        rows = {rounds: next(row for row in one.rows if row.decoder == name) for rounds, one in found.items()}
+        fit = fit_per_round(list(rows), [row.errors for row in rows.values()], [row.shots for row in rows.values()])
+        table.add_row(
+            name, f"{100 * fit.epsilon:.3f}", f"{100 * fit.low:.3f}-{100 * fit.high:.3f}", f"{fit.r_squared:.4f}",
+            f"{sum(row.shots for row in rows.values()):,}", " ".join(f"{row.ler:.3f}" for row in rows.values()),
+        )  # fmt: skip
     return table
 
 

@@ -19,7 +19,7 @@ from syndistill.recipes.students import (
     student_d5,
     student_d5_82k,
 )
-from syndistill.recipes.teachers import sycamore_d3, teacher_d3, teacher_d3_joint, teacher_d5, teacher_tiny
+from syndistill.recipes.teachers import teacher_d3, teacher_d3_joint, teacher_d5, teacher_tiny
 from syndistill.training.run import TeacherRun
 
 AnyRun = TeacherRun | StudentRun | Legs | RoadRun
@@ -28,7 +28,6 @@ RECIPES: dict[str, Callable[[], AnyRun]] = {
     "teacher-d3-joint": teacher_d3_joint,
     "teacher-d5": teacher_d5,
     "teacher-tiny": teacher_tiny,
-    "sycamore-d3": sycamore_d3,
     "student-d3": student_d3,
     "student-d3-joint": student_d3_joint,
     "student-d5": student_d5,

@@ -117,29 +117,6 @@ def teacher_tiny() -> TeacherRun:
     )
 
 
-def sycamore_d3(folder: str = "sycamore_x_even") -> TeacherRun:
-    """The shipped d=3 Teacher tuned to one centre of the Sycamore chip (samples of its p_ij models, X basis)."""
-    rounds = (RoundsPhase(from_shots=0, rounds=(3, 5, 7, 9, 11, 13)),)
-    return TeacherRun(
-        network=preset("teacher-small", 3),
-        start_from="teacher-d3",
-        data=DataConfig(
-            distance=3,
-            noise="files",
-            files=tuple(f"{folder}/surface_code_bX_d3_r{r:02d}_center_3_5" for r in rounds[0].rounds),
-            bases=("x",),
-            curriculum=Curriculum(p_min=1.0, p_max=1.0, rounds=rounds),
-        ),
-        training=TrainingConfig(
-            steps=1_500,
-            batch_size=256,
-            seed=1,
-            precision="bf16",
-            optimiser=OptimiserConfig(learning_rate=5e-4, warmup_steps=100, decay_steps=1_000, ema_decay=0.99),
-        ),
-    )
-
-
 def _d3_curriculum() -> Curriculum:
     return Curriculum(
         p_min=0.001,

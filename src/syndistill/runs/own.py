@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 from rich.console import Console
+from rich.table import Table
 
 from syndistill.distill.cache.source import StudentData
 from syndistill.distill.road import is_finished
@@ -28,7 +29,7 @@ from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import Comparison
 from syndistill.evaluation.gate import judge_on_files
 from syndistill.evaluation.subject import Subject
-from syndistill.evaluation.tables import pairs_table, rows_table
+from syndistill.evaluation.tables import pairs_table, per_round_table, rows_table
 from syndistill.files.network_file import network_path, read_header, shipped_names
 from syndistill.models.networks import load_network
 from syndistill.reporter import SILENT, Bar, Reporter
@@ -38,6 +39,7 @@ from syndistill.safe_files import foreign_files, read_sealed, replacing, write_s
 from syndistill.sampling.own_files import own_noise
 from syndistill.sampling.own_noise import OwnNoise
 from syndistill.sampling.recorded import find_recordings
+from syndistill.statistics.rates import mcnemar
 from syndistill.training.changes import validated, with_change
 from syndistill.training.config import (
     Curriculum,
@@ -64,6 +66,8 @@ LONGEST = 25
 SEED = 2027  # of the judged shots
 REFERENCES = ("pymatching", "pymatching-correlated")
 BEST_KNOWN = {3: "optimal"}
+KNOWN = (*REFERENCES, "optimal")
+"""Those that are given a recording's model with @."""
 PROBE = (16, 64)  # steps: the first chunk of shots pays for models and tables
 
 
@@ -97,10 +101,12 @@ class OwnRun(Strict):
 
 
 class Found(NamedTuple):
-    """The Student's path, and by file what was judged."""
+    """The Student's path, by file what was judged, and what of it is to be shown."""
 
     student: Path
     judged: dict[str, Comparison]
+    tables: list[Table]
+    verdict: str
 
 
 def distil_own(asked: Asked, folder: Path, reporter: Reporter = SILENT, accept_any_teacher: bool = False) -> Found:
@@ -117,7 +123,9 @@ def distil_own(asked: Asked, folder: Path, reporter: Reporter = SILENT, accept_a
     with replacing(result) as beside:
         shutil.copyfile(folder / "student" / STUDENT_FILE, beside)
     judged = _judged(asked, own, run, folder, reporter)
-    return Found(result, judged)
+    tables, verdict = _tables(judged, own), _verdict(judged, str(result), str(run.student.start_from))
+    _write_report(judged, tables, verdict, folder)
+    return Found(result, judged, tables, verdict)
 
 
 def _hashes(run: StudentRun) -> dict[str, str]:
@@ -346,7 +354,7 @@ def _judged(asked: Asked, own: OwnNoise, run: OwnRun, folder: Path, reporter: Re
     for file in asked.files:
         recorded = Path(file).is_dir()
         subject = Subject.from_recording(file) if recorded else Subject.from_file(file)
-        here = [f"{name}@{asked.model}" if recorded and name in (*REFERENCES, "optimal") else name for name in names]
+        here = [f"{name}@{asked.model}" if recorded and name in KNOWN else name for name in names]
         shots = None if recorded else asked.shots
         rows = folder / ROWS_FILE
         judged[file] = subject.compare(here, shots, SEED, rows_file=rows, reporter=reporter)
@@ -355,7 +363,6 @@ def _judged(asked: Asked, own: OwnNoise, run: OwnRun, folder: Path, reporter: Re
     draw_comparison(
         judged[first], folder / PICTURE, Path(first).name, _labels(folder), highlight=str(folder / STUDENT_FILE)
     )
-    _write_report(judged, folder)
     return judged
 
 
@@ -366,21 +373,61 @@ def _labels(folder: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _write_report(judged: Mapping[str, Comparison], folder: Path) -> None:
+def _tables(judged: Mapping[str, Comparison], own: OwnNoise) -> list[Table]:
+    """Of each file; of recordings of several lengths also the error per round."""
+    tables = [rows_table(found, file) for file, found in judged.items()]
+    lengths = {int(model_rounds): found for (_, model_rounds), found in zip(own.dems, judged.values(), strict=True)}
+    if len(own.bases) == 1 and len([rounds for rounds in lengths if rounds > 1]) >= 3:
+        tables.append(per_round_table(lengths, "error per round, fitted over rounds"))
+    return tables
+
+
+def _verdict(judged: Mapping[str, Comparison], student: str, start: str) -> str:
+    """What the Student is worth on all files together; a warning where it is not better than where it began."""
+    errors: dict[str, int] = {}
+    for found in judged.values():
+        for row in found.rows:
+            name = row.decoder.partition("@")[0] if row.decoder.partition("@")[0] in KNOWN else row.decoder
+            errors[name] = errors.get(name, 0) + row.errors
+    shots = sum(found.rows[0].shots for found in judged.values())
+    lines = [f"This Student errs on {errors[student] / shots:.2%} of {shots:,} shots."]
+    for name, said in (("pymatching-correlated", "correlated matching"), (start, f"{start}, where it began")):
+        if errors.get(name):
+            change = errors[student] / errors[name] - 1
+            alone = [_alone(found, student, name) for found in judged.values()]
+            p = mcnemar(sum(a for a, _ in alone), sum(b for _, b in alone))
+            lines.append(f"{abs(change):.1%} {'less' if change < 0 else 'more'} than {said} (p = {p:.2g}).")
+    rival, best = errors.get("pymatching-correlated", 0), errors.get("optimal", 0)
+    if 0 < best < rival:
+        way = (rival - errors[student]) / (rival - best)
+        lines.append(f"{way:.0%} of the way from correlated matching to the optimum.")
+    for name in (start, "pymatching-correlated"):
+        if name in errors and errors[student] >= errors[name]:
+            lines.append(f"WARNING: it is not better than {name}: take that one, or give --minutes more.")
+    return " ".join(lines)
+
+
+def _alone(found: Comparison, a: str, b: str) -> tuple[int, int]:
+    """Shots that a alone, and b alone, got wrong."""
+    for pair in found.pairs:
+        names = [name.partition("@")[0] if name.partition("@")[0] in KNOWN else name for name in (pair.a, pair.b)]
+        if names == [a, b]:
+            return pair.only_a_wrong, pair.only_b_wrong
+        if names == [b, a]:
+            return pair.only_b_wrong, pair.only_a_wrong
+    return 0, 0
+
+
+def _write_report(judged: Mapping[str, Comparison], tables: Sequence[Table], verdict: str, folder: Path) -> None:
     """One file: the picture, then the tables as the terminal shows them."""
     console = Console(record=True, width=130, file=io.StringIO())
-    for file, found in judged.items():
-        console.print(rows_table(found, file, against="pymatching-correlated" if _has(found) else None))
-        console.print(pairs_table(found))
+    console.print(verdict)
+    for table in [*tables, *(pairs_table(found) for found in judged.values())]:
+        console.print(table)
     picture = base64.b64encode((folder / PICTURE).read_bytes()).decode()
-    html = console.export_html(inline_styles=True)
     image = f'<img alt="Logical error rates" style="max-width: 100%" src="data:image/png;base64,{picture}">'
     with replacing(folder / REPORT) as beside:
-        beside.write_text(html.replace("<body>", f"<body>\n{image}", 1))
-
-
-def _has(found: Comparison) -> bool:
-    return any(row.decoder == "pymatching-correlated" for row in found.rows)
+        beside.write_text(console.export_html(inline_styles=True).replace("<body>", f"<body>\n{image}", 1))
 
 
 def recordings_of(

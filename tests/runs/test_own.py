@@ -1,0 +1,129 @@
+"""A Student for a circuit of one's own: one command, whatever the file, and one line for what can't be."""
+
+import pytest
+import stim
+from tests.circuits.test_memory_model import generated
+from tests.reporting import Heard, Stopping
+from tests.sampling.recordings import make_recording
+
+from syndistill.circuits.experiment import Experiment
+from syndistill.errors import SyndistillError
+from syndistill.evaluation.subject import Subject
+from syndistill.files.network_file import read_header
+from syndistill.runs.own import Asked, distil_own, recordings_of
+
+STEPS = ("student.training.steps=12", "student.training.batch_size=32")
+
+
+def written(path, circuit):
+    path.write_text(str(circuit))
+    return str(path)
+
+
+def asked(*files, **said):
+    return Asked(files=files, **{"changes": STEPS, "shots": 1_000, **said})
+
+
+@pytest.mark.parametrize("kind", ["circuit", "models"])
+def test_from_files_to_a_judged_student_and_again(tmp_path, kind):
+    if kind == "circuit":
+        files = [written(tmp_path / f"{basis}.stim", generated(basis, 4)) for basis in "xz"]
+    else:
+        models = {r: generated("z", r).detector_error_model(decompose_errors=True) for r in (3, 5)}
+        files = [written(tmp_path / f"{r}.dem", model) for r, model in models.items()]
+    wanted, out = asked(*files), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        distil_own(wanted, out, Stopping("baseline", 8))
+    found = distil_own(wanted, out, Heard())
+    assert list(found.judged) == files
+    for comparison in found.judged.values():
+        assert [row.shots for row in comparison.rows] == [1_000] * 5
+        assert not comparison.left_out
+    said = read_header(str(found.student)).metadata
+    assert said["training_noise"]["noise"] == ", ".join(path.rpartition("/")[2] for path in files)
+    assert "This Student errs on" in found.verdict
+    report = (out / "report.html").read_text()
+    assert "data:image/png;base64," in report
+    assert "student.safetensors" in report
+    heard = Heard()
+    assert distil_own(wanted, out, heard).verdict == found.verdict  # nothing is trained or decoded anew
+    assert "baseline" not in heard.totals
+    with pytest.raises(SyndistillError, match="other files or options"):
+        distil_own(wanted.model_copy(update={"shots": 2_000}), out)
+
+
+def test_a_teacher_is_tuned_gated_and_asked(tmp_path):
+    files = [written(tmp_path / "mine.stim", generated("z", 3))]
+    changes = (
+        *STEPS, "teacher.training.steps=2", "teacher.training.batch_size=16", "teacher.training.precision=fp32",
+        "student.data.cached_shots=4096",
+    )  # fmt: skip
+    heard = Heard()
+    found = distil_own(asked(*files, teacher="teacher-d3", changes=changes), tmp_path / "out", heard, True)
+    assert any("on select shots" in line for line in heard.said)
+    assert any("the gate" in line or "the Teacher passes" in line for line in heard.said)
+    assert len(found.judged[files[0]].rows) == 6 + 1  # the Teacher before and after
+    said = read_header(str(found.student)).metadata["run"]
+    assert said["terms"]["final"]["weight"] == 1.0
+    assert said["data"]["cached_shots"] == 4096
+
+
+def test_of_a_file_that_changed_the_run_is_another(tmp_path):
+    path, out = tmp_path / "mine.stim", tmp_path / "out"
+    written(path, generated("z", 3))
+    with pytest.raises(KeyboardInterrupt):
+        distil_own(asked(str(path)), out, Stopping("baseline", 8))
+    written(path, generated("z", 3, flip=0.03))
+    with pytest.raises(SyndistillError, match="other files or options"):
+        distil_own(asked(str(path)), out)
+
+
+@pytest.mark.parametrize(("make", "said"), [
+    (lambda t: [str(t / "no.stim")], "no.stim"),
+    (lambda t: [written(t / "empty.stim", "H 0")], "has no detectors"),
+    (lambda t: [written(t / "rep.stim", repetition())], "rep.stim"),
+    (lambda t: [written(t / "moved.stim", moved())], "moved.stim"),
+    (lambda t: [written(t / "quiet.stim", generated("z", 3).without_noise())], "no errors"),
+    (lambda t: [written(t / "two.stim", Experiment(3, 2, "both", "si1000", 0.004).circuit())], "two observables"),
+    (lambda t: [written(t / "d7.stim", generated("z", 3, 7))], "no student of distance 7 is shipped"),
+])  # fmt: skip
+def test_what_can_t_be_learned_is_said_before_anything_is_written(tmp_path, make, said):
+    with pytest.raises(SyndistillError, match=said) as caught:
+        distil_own(asked(*make(tmp_path)), tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def repetition():
+    return stim.Circuit.generated("repetition_code:memory", distance=3, rounds=3, before_measure_flip_probability=0.01)
+
+
+def moved():
+    """One detector compares an ancilla with another one's last value."""
+    lines, done = [], False
+    for line in str(generated("z", 4).flattened()).splitlines():
+        if line.startswith("DETECTOR") and "rec[-9]" in line and not done:
+            line, done = line.replace("rec[-9]", "rec[-10]"), True
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def test_longer_rounds_than_a_short_file_says_are_refused(tmp_path):
+    file = written(tmp_path / "short.stim", generated("z", 3))
+    with pytest.raises(SyndistillError, match="give one of 5 rounds or more"):
+        distil_own(asked(file, rounds=(9,)), tmp_path / "out")
+    assert not (tmp_path / "out" / "student").exists()
+
+
+def test_an_error_model_alone_can_be_judged_on(tmp_path):
+    file = written(tmp_path / "m.dem", generated("z", 3).detector_error_model(decompose_errors=True))
+    found = Subject.from_file(file).compare(["pymatching", "optimal", "student-d3"], 2_000, 1)
+    assert [row.shots for row in found.rows] == [2_000] * 3
+    assert 0 < found.rows[1].errors <= found.rows[0].errors + 10
+
+
+def test_recordings_of_several_patches_are_told_apart(tmp_path):
+    recording = make_recording(tmp_path / "surface_code_bX_d3_r02_center_3_3")
+    assert recordings_of([str(recording)]) == (str(recording),)
+    with pytest.raises(SyndistillError, match="none of that centre"):
+        recordings_of([str(recording)], center=(99.0, 1.0))
