@@ -45,7 +45,10 @@ ZERO_IS_FINE = NEGATIVE_IS_FINE | {
 BELOW_ONE = {"betas", "ema_decay", "smoothing", "p_min", "p_max", "margin"}
 """Shares: 1 is too much."""
 FREE_TEXT = {"withdrawn", "teacher", "start_from", "fusion", "folder", "network", "title", "text", "says"}
-EMPTY_IS_FINE = {"rates", "corrections", "cut_rounds", "weights", "arms", "seeds", "others", "change", "questions"}
+EMPTY_IS_FINE = {
+    "rates", "fall_steps", "doubling_steps", "corrections", "cut_rounds", "weights", "arms", "seeds", "others",
+    "change", "questions",
+}  # fmt: skip
 HOW_THE_PLAN_HANGS_TOGETHER = {"name", "title", "text", "says", "change", "saving", "primary", "others", "differs_from"}
 
 

@@ -28,7 +28,7 @@ FUSIONS: dict[Target, FusionConfig] = {
     "nll": FusionConfig(mode="nll"),
     "per_shot": FusionConfig(mode="per_shot"),
 }
-LATER_OPTIONS = ("start_decay",)
+LATER_OPTIONS = ("start_decay", "fall_steps", "fall_factor")
 """Of an optimiser, younger than the first rows: at their defaults they leave a fusion's hash as it was."""
 
 RIVAL, OPTIMUM, TEACHER = "pymatching-correlated", "optimal", "teacher"
@@ -172,7 +172,8 @@ def _fusion_content(run: FuseRun) -> dict[str, Any]:
     """With the weights of other networks among its paths."""
     optimiser = run.training.optimiser
     same = {name for name in LATER_OPTIONS if getattr(optimiser, name) == type(optimiser).model_fields[name].default}
-    content = run.model_dump(mode="json", exclude={"teacher": True, "training": {"optimiser": same}})
+    left_out: dict[str, Any] = {"teacher": True, "training": {"optimiser": same, "doubling_steps": True}}
+    content = run.model_dump(mode="json", exclude=left_out)
     members = {path: _weights_of(name) for path, name in run.fusion.networks.items()}
     return content | ({"networks": members} if members else {})
 

@@ -36,6 +36,7 @@ from syndistill.training.config import (
     Precision,
     Strict,
     TrainingConfig,
+    check_constant_batch,
     check_network_fits,
     check_start,
     signature,
@@ -82,6 +83,7 @@ class StudentRun(Strict):
         check_network_fits(self.network.distance, self.network.output, self.data.simulated)
         check_labels_for(self.teacher, self.data.simulated)
         check_start(self.training, self.start_from)
+        check_constant_batch(self.training)
         if self.kind == "baseline" and terms.goes_inside:
             raise ValueError("a baseline learns from labels and final alone; the other signals are for kind=stage1")
         if self.kind not in ("fused", "stage2") and terms.fused.weight:
