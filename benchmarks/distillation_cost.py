@@ -22,15 +22,16 @@ from syndistill.distill.fuse import Fuse
 from syndistill.distill.objective import Lessons
 from syndistill.distill.road import RoadRun
 from syndistill.distill.signals.teacher import FrozenTeacher, TaughtShots
-from syndistill.distill.stage import prepare_stage, stage_statistics
+from syndistill.distill.stage import StageInputs, prepare_stage, stage_statistics
 from syndistill.distill.stage1 import Stage1
 from syndistill.distill.stage2 import Stage2
 from syndistill.distill.student import StudentRun
 from syndistill.models.networks import preset
+from syndistill.reporter import SILENT
 from syndistill.sampling.stream import ShotStream
 from syndistill.training.config import Curriculum, DataConfig, RoundsPhase, TrainingConfig
 from syndistill.training.loop import Trainer
-from syndistill.training.run import fresh_network
+from syndistill.training.start import fresh_network
 
 TURNS = 5
 STEPS = 20
@@ -62,12 +63,11 @@ def ready(run: StudentRun, teacher: FrozenTeacher, folder: Path, cache: Path) ->
     measured = stage_statistics(run.terms, teacher, shots, folder)
     signals = [feature_signal(name, s) for name, s in measured.items()]
     source = cached_source(
-        run.data, run.training, teacher, cache, signals, run.terms.needs_every_end, None, print
+        run.data, run.training, teacher, cache, signals, run.terms.needs_every_end, SILENT
     )
     network = fresh_network(run.network, 1)
-    stage = prepare_stage(
-        run.terms, network, teacher, measured, None, source, shots, folder, run.training, {}
-    )
+    given = StageInputs(run.terms, teacher, measured, shots, run.training)
+    stage = prepare_stage(given, network, source, folder)
     trainer = Trainer(network, stage.objective, source, run.training, folder, stage.extra)
     return trainer, stage.objective.lessons
 

@@ -202,7 +202,7 @@ def patched() -> None:
     syndistill.distill.cache.source.STATISTICS_RATES = 1
     simulated = syndistill.distill.cache.source.simulated
     syndistill.distill.cache.source.simulated = lambda *a: _short_chunks(simulated(*a))
-    syndistill.ablation.judge.FlatGruConfig = int  # type: ignore[assignment,misc]  # to compile would take longer
+    syndistill.ablation.judge.FlatGruDials = int  # type: ignore[assignment,misc]  # to compile would take longer
     ablate._backend = lambda *_: Inline  # type: ignore[assignment,return-value]
 
 

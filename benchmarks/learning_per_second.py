@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from syndistill.sampling.shots import simulate
 from syndistill.training.config import Curriculum, DataConfig, OptimiserConfig, RoundsPhase, TrainingConfig
 from syndistill.training.loop import Trainer
 from syndistill.training.objective import GroundTruth, posterior_loss
-from syndistill.training.run import fresh_network, simulated_source
+from syndistill.training.source import simulated_source
+from syndistill.training.start import fresh_network
 
 MUON = {"name": "muon", "matrix_rate": 0.01}
 ALL_BUT_EXACT = {"data": {"labels": "revealed", "ends": 1}, "network": {"agree_lines": True}, "optimiser": MUON}
@@ -49,9 +51,9 @@ def make_trainer(arm: dict[str, Any], batch: int, folder: Path) -> Trainer:
     training = TrainingConfig(
         steps=10**6, batch_size=batch, seed=1, precision="bf16", compile=True, threads=1, optimiser=optimiser
     )
-    config = preset("teacher-small", 3).model_copy(update=arm.get("network", {}))
+    config = replace(preset("teacher-small", 3), **arm.get("network", {}))
     network = fresh_network(config, 1)
-    return Trainer(network, GroundTruth(), simulated_source(data, training), training, folder)
+    return Trainer(network, GroundTruth(), simulated_source(data, training.batch_size, training.seed), training, folder)
 
 
 def excess(trainer: Trainer, n_shots: int = 2_000) -> tuple[float, float]:

@@ -22,7 +22,8 @@ from syndistill.models.networks import preset
 from syndistill.training.config import Curriculum, DataConfig, OptimiserConfig, RoundsPhase, TrainingConfig
 from syndistill.training.loop import Trainer
 from syndistill.training.objective import GroundTruth
-from syndistill.training.run import fresh_network, simulated_source
+from syndistill.training.source import simulated_source
+from syndistill.training.start import fresh_network
 
 NETWORKS = {"Teacher": "teacher-small", "Student": "flat-gru-20k"}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -60,7 +61,7 @@ def calls(
     )  # fmt: skip
     model = fresh_network(preset(NETWORKS[network], distance), 0)
     objective = GroundTruth(next_event_weight=0.02 if network == "Teacher" else 0.0)
-    source = simulated_source(data, training)
+    source = simulated_source(data, training.batch_size, training.seed)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(model, objective, source, training, Path(folder))
     batch = source.chunk(0)[0].to(device)

@@ -26,7 +26,8 @@ from syndistill.models.networks import preset
 from syndistill.training.config import Curriculum, DataConfig, OptimiserConfig, RoundsPhase, TrainingConfig
 from syndistill.training.loop import Trainer
 from syndistill.training.objective import GroundTruth
-from syndistill.training.run import fresh_network, simulated_source
+from syndistill.training.source import simulated_source
+from syndistill.training.start import fresh_network
 
 
 def matmul_rate(dtype: torch.dtype, seconds: float = 1.0) -> float:
@@ -55,7 +56,7 @@ def make_trainer(args: argparse.Namespace, folder: Path, compiled: bool) -> Trai
         optimiser=OptimiserConfig(),
     )  # fmt: skip
     network = fresh_network(preset("teacher-small", args.distance), 0)
-    return Trainer(network, GroundTruth(), simulated_source(data, training), training, folder)
+    return Trainer(network, GroundTruth(), simulated_source(data, training.batch_size, training.seed), training, folder)
 
 
 def train(args: argparse.Namespace) -> None:

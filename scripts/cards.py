@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def card_of(
         "name": name,
         "weights_sha256": key,
         "file_sha256": file_sha256(path),
-        "config": network.config.model_dump(mode="json"),
+        "config": asdict(network.config),
         "parameters": network.n_parameters(),
         "multiply_adds_per_round": {f"r={r}": round(network.multiply_adds(r)) for r in (3, 9, 25)},
         "made_by": {key: value for key, value in metadata.items() if key != NOISE_KEY},  # arrays, not for reading

@@ -19,7 +19,7 @@ from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import Comparison
 from syndistill.evaluation.rows import Pair, Row
 from syndistill.evaluation.subject import Subject
-from syndistill.runs.console import progress_bars
+from syndistill.runs.console import terminal_reporter
 from syndistill.safe_files import write_text
 from syndistill.statistics.rates import fit_per_round
 
@@ -89,14 +89,14 @@ def grid(suite: Suite, shots: int, long_shots: int) -> Iterator[Block]:
 
 def judge(blocks: list[Block], rows_file: Path) -> list[tuple[Block, Comparison]]:
     found = []
-    with progress_bars() as bars:
+    with terminal_reporter() as reporter:
         for block in blocks:
             subject = Subject.from_experiment(str(block.experiment))
-            bar = bars.counting(f"r={block.experiment.rounds} {block.experiment.basis} p={block.experiment.p}")
+            reporter.say(str(block.experiment))
             rows: dict[str, Row] = {}
             pairs: dict[str, Pair] = {}
             for names in (block.decoders, block.students):
-                part = subject.compare(list(names), block.shots, SEED, rows_file=rows_file, progress=bar)
+                part = subject.compare(list(names), block.shots, SEED, rows_file=rows_file, reporter=reporter)
                 rows |= {row.decoder: row for row in part.rows}
                 pairs |= {pair.key: pair for pair in part.pairs}
             found.append((block, Comparison(list(rows.values()), list(pairs.values()))))

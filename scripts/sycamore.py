@@ -20,7 +20,7 @@ from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import Comparison
 from syndistill.evaluation.subject import Subject
 from syndistill.recipes.teachers import sycamore_d3
-from syndistill.runs.console import progress_bars
+from syndistill.runs.console import terminal_reporter
 from syndistill.safe_files import write_json
 from syndistill.sampling.recorded import find_recordings
 from syndistill.statistics.rates import fit_per_round
@@ -82,8 +82,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         trained = args.out / TEACHER_FILE
         if not trained.exists():
-            with progress_bars() as bars:
-                trained = train_teacher(run, args.out, bars.training("tuning", run.training.batch_size))
+            with terminal_reporter() as reporter:
+                trained = train_teacher(run, args.out, reporter)
         table, rows = per_round_table(judge(args.data, run, str(trained), args.shots))
         write_json(args.out / "per_round.json", rows)
     except SyndistillError as error:

@@ -1,6 +1,7 @@
 """The command line: verbs, what they write, and what they say to wrong input."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from syndistill.models.networks import build, load_network, save_network, weight
 from syndistill.models.tensors_file import load_tensors, save_tensors
 from syndistill.recipes import recipe
 from syndistill.runs import console, gated
+
+from .reporting import Stopping
 
 EXPERIMENT = "d=3,rounds=2,basis=z,noise=si1000,p=0.004"
 SMALL = ("steps=6", "batch_size=16", "threads=1", "checkpoint_minutes=0", "log_every=2")
@@ -252,20 +255,9 @@ def test_train_writes_a_teacher_and_its_run_json_repeats_it(capsys, tmp_path):
 
 def test_an_interrupted_run_goes_on_to_the_same_weights(capsys, tmp_path, monkeypatch):
     assert run(capsys, *TRAIN, "--out", tmp_path / "whole")[0] == 0
-    cut, real = tmp_path / "cut", console.Bars.training
-
-    def interrupting(self, what, batch_size):
-        report = real(self, what, batch_size)
-
-        def at_three(step, steps, latest):
-            report(step, steps, latest)
-            if step == 4:
-                raise KeyboardInterrupt
-
-        return at_three
-
+    cut = tmp_path / "cut"
     with monkeypatch.context() as patched:
-        patched.setattr(console.Bars, "training", interrupting)
+        patched.setattr(console, "terminal_reporter", lambda: nullcontext(Stopping("Teacher", 4)))
         code, _, err = run(capsys, *TRAIN, "--out", cut)
     assert code == 130
     assert f"interrupted: the same command goes on from the last checkpoint in {cut}" in err

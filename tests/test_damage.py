@@ -16,7 +16,8 @@ from syndistill.decoders.runtime import on_circuit
 from syndistill.decoders.torch_engine import network_decoder
 from syndistill.deploy.export import export_onnx
 from syndistill.errors import SyndistillError
-from syndistill.models.networks import build, config_from, load_network, save_network
+from syndistill.files.families import dials_of
+from syndistill.models.networks import build, load_network, save_network
 from syndistill.models.tensors_file import load_tensors, save_tensors
 from syndistill.sampling.stored import StoredShots
 from syndistill.sinter_plugin import SinterDecoder
@@ -220,7 +221,7 @@ def folder_trials(whole, folder, n_each, seed=0):
 
 def small_network(family, path):
     torch.manual_seed(5)
-    network = build(config_from({"family": family, "distance": 3, **SMALL[family]}))
+    network = build(dials_of({"family": family, "distance": 3, **SMALL[family]}))
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))

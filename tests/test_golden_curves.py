@@ -17,7 +17,8 @@ from syndistill.circuits.layout import Layout
 from syndistill.distill.objective import StudentObjective
 from syndistill.distill.signals.teacher import FrozenTeacher, TaughtShots
 from syndistill.distill.terms import Terms
-from syndistill.models.networks import build, config_from
+from syndistill.files.families import dials_of
+from syndistill.models.networks import build
 from syndistill.sampling.shots import shots_from_flips
 from syndistill.training.config import OptimiserConfig, TrainingConfig
 from syndistill.training.loop import Trainer
@@ -92,7 +93,7 @@ def teacher_curve(folder, optimiser="adamw"):
 
 def student_curve(folder, optimiser):
     """Of labels, and of every end and line that the Teacher answers."""
-    student = moved(build(config_from({"family": "flat_gru", "distance": 3, "width": 16, "readout_width": 8})), 2)
+    student = moved(build(dials_of({"family": "flat_gru", "distance": 3, "width": 16, "readout_width": 8})), 2)
     terms = Terms(labels={"weight": 0.5}, final={"weight": 1.0}, readout={"weight": 1.0})
     objective = StudentObjective(terms, FrozenTeacher(moved(build("teacher-tiny", 3), 1)))
     return curve(student, objective, optimiser, True, folder)

@@ -28,7 +28,7 @@ ORDER = [
     {"__init__"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
-OPEN_TO_ALL = {"errors", "safe_files", "safe_lines", "pretrained", "__version__"}
+OPEN_TO_ALL = {"errors", "reporter", "safe_files", "safe_lines", "pretrained", "__version__"}
 WITHOUT_TORCH = {"statistics", "circuits", "files", "errors", "safe_files", "safe_lines", "__init__"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -26,6 +26,8 @@ from syndistill.safe_files import (
 )
 from syndistill.safe_lines import SealedLines, TornLine, append_text
 
+from .reporting import Heard
+
 ENDED = 2**22 + 1  # above the largest process number that Linux gives
 
 
@@ -123,13 +125,13 @@ def test_a_lock_has_one_holder_and_ends_with_it(tmp_path):
             tmp_path / "run", "run folder", wait=0.1
         ):
             pass
-        said = []
+        heard = Heard()
         holder.kill()
-        with locked(tmp_path / "run" / ".lock", "the run", wait=20, say=said.append), locked_folder(
+        with locked(tmp_path / "run" / ".lock", "the run", wait=20, reporter=heard), locked_folder(
             tmp_path / "run", "run folder"
         ):  # the holder may take it once more
             pass
-        assert said in ([], ["waiting for another process that uses the run"])
+        assert heard.said in ([], ["waiting for another process that uses the run"])
     finally:
         holder.kill()
         holder.wait()

@@ -13,12 +13,13 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from syndistill.errors import SyndistillError
+from syndistill.reporter import SILENT, Reporter
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 LOCK_FILE = ".lock"
 SEAL = "sha256"
-Say = Callable[[str], None]
 _BESIDE = re.compile(r"\..+\.(?P<pid>\d+)\.tmp")
 
 
@@ -140,10 +140,10 @@ def locked_folder(folder: Path, what: str, wait: float = 0) -> Iterator[None]:
 
 
 @contextmanager
-def locked(lock: Path, what: str, wait: float = 0, say: Say | None = None) -> Iterator[None]:
+def locked(lock: Path, what: str, wait: float = 0, reporter: Reporter = SILENT) -> Iterator[None]:
     """Holds a lock file for the block, waiting up to `wait` seconds (negative: as long as it takes).
 
-    The process that holds it may take it once more. say: told once when there is something to wait for.
+    The process that holds it may take it once more. reporter: told once when there is something to wait for.
     SyndistillError where another process keeps the lock, or where the file can't be made.
     """
     from filelock import FileLock  # here: a decoder that only reads need not load it
@@ -151,7 +151,7 @@ def locked(lock: Path, what: str, wait: float = 0, say: Say | None = None) -> It
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         held = FileLock(lock.absolute(), is_singleton=True)
-        _acquire(held, what, wait, say)
+        _acquire(held, what, wait, reporter)
     except TimeoutError:  # which filelock's Timeout is
         raise SyndistillError(f"another process uses {what}; wait for it or choose another place") from None
     except OSError as error:
@@ -162,14 +162,13 @@ def locked(lock: Path, what: str, wait: float = 0, say: Say | None = None) -> It
         held.release()
 
 
-def _acquire(held: FileLock, what: str, wait: float, say: Say | None) -> None:
+def _acquire(held: FileLock, what: str, wait: float, reporter: Reporter) -> None:
     try:
         held.acquire(timeout=0)
     except TimeoutError:
         if not wait:
             raise
-        if say is not None:
-            say(f"waiting for another process that uses {what}")
+        reporter.say(f"waiting for another process that uses {what}")
         held.acquire(timeout=wait)
 
 

@@ -8,7 +8,8 @@ import torch
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.placement import noise_of
 from syndistill.circuits.training_noise import NOISE_KEY
-from syndistill.models.networks import build, config_from, save_network
+from syndistill.files.families import dials_of
+from syndistill.models.networks import build, save_network
 from syndistill.sampling.stored import StoredShots
 
 DIALS = {
@@ -42,7 +43,7 @@ def network_file(tmp_path_factory):
         path = folder / f"{abs(hash((str(config), str(metadata), seed, both)))}.safetensors"
         if not path.exists():
             torch.manual_seed(seed)
-            network = build(config_from(config))
+            network = build(dials_of(config))
             with torch.no_grad():
                 for parameter in network.parameters():
                     parameter.add_(0.4 * torch.randn_like(parameter))

@@ -13,7 +13,8 @@ from syndistill.distill.stage1 import Stage1
 from syndistill.distill.stage2 import Stage2
 from syndistill.distill.student import StudentRun
 from syndistill.distill.terms import Terms
-from syndistill.models.networks import build, config_from, save_network
+from syndistill.files.families import dials_of
+from syndistill.models.networks import build, save_network
 from syndistill.sampling.shots import simulate
 from syndistill.training.config import Curriculum, DataConfig, OptimiserConfig, RoundsPhase, TrainingConfig
 
@@ -30,7 +31,7 @@ def small():
 
     def make(family="flat_gru", output="two_channel", seed=1):
         torch.manual_seed(seed)
-        network = build(config_from({"family": family, "distance": 3, "output": output, **SIZES[family]}))
+        network = build(dials_of({"family": family, "distance": 3, "output": output, **SIZES[family]}))
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.add_(0.2 * torch.randn_like(parameter))
@@ -70,7 +71,7 @@ def teacher_file(small, tmp_path_factory):
         if (output, seed) not in paths:
             torch.manual_seed(seed)
             dials = SIZES["transformer"] | {"layers": 2, "distance": 3, "output": output, "family": "transformer"}
-            network = build(config_from(dials))
+            network = build(dials_of(dials))
             with torch.no_grad():
                 for parameter in network.parameters():
                     parameter.add_(0.2 * torch.randn_like(parameter))
@@ -98,7 +99,7 @@ def stage1_run(teacher, family="flat_gru", output="two_channel", terms=None, ste
     """A stage-1 run with every signal, or with the given terms."""
     default = Terms(readout={"weight": 1.0}, spatial={"weight": 1.0, "components": 4, "layer": 0},
                     temporal={"weight": 1.0, "components": 4})  # fmt: skip
-    network = config_from({"family": family, "distance": 3, "output": output, **STUDENT_SIZES[family]})
+    network = dials_of({"family": family, "distance": 3, "output": output, **STUDENT_SIZES[family]})
     bases = ("both",) if output == "joint4" else ("x", "z")
     return StudentRun(
         kind="stage1", network=network, teacher=teacher, data=student_data(bases, cached_shots),

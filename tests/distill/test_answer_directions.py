@@ -14,8 +14,9 @@ from syndistill.distill.stage import stage_statistics
 from syndistill.distill.student import train_student
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
+from syndistill.files.families import dials_of
 from syndistill.models.blocks import SyndromeTransformerLayer
-from syndistill.models.networks import build, config_from
+from syndistill.models.networks import build
 
 from .conftest import SIZES, STUDENT_SIZES
 
@@ -25,7 +26,7 @@ FEATURE = {"weight": 1.0, "components": 2, "directions": "answer"}
 def network_of(family="transformer", turned=False, layers=2):
     torch.manual_seed(7)
     sizes = SIZES["transformer"] | {"layers": layers, "turn_x": turned}
-    network = build(config_from({"family": family, "distance": 3, **(sizes if family == "transformer" else
+    network = build(dials_of({"family": family, "distance": 3, **(sizes if family == "transformer" else
                                                                       STUDENT_SIZES[family])}))  # fmt: skip
     with torch.no_grad():
         for parameter in network.parameters():
@@ -182,7 +183,7 @@ def test_a_stage_runs_on_them_and_a_teacher_without_gradients_is_refused_by_name
     assert train_student(stage1_run("local_gru", terms=terms), tmp_path / "run").is_file()
     assert len(list((tmp_path / "run" / "cache" / "signals").iterdir())) == 2
     black_box = PosteriorTeacher(lambda shots: torch.zeros(len(shots), 1), "k", Layout(3))
-    flat = FrozenTeacher(build(config_from({"family": "flat_gru", "distance": 3, **SIZES["flat_gru"]})))
+    flat = FrozenTeacher(build(dials_of({"family": "flat_gru", "distance": 3, **SIZES["flat_gru"]})))
     for teacher in (black_box, flat):
         with pytest.raises(SyndistillError, match=r"needs the signal gradients.*this Teacher does not offer"):
             train_student(stage1_run(terms=Terms(temporal=FEATURE)), tmp_path / "no", teacher=teacher)

@@ -21,6 +21,8 @@ from syndistill.sampling.stored import StoredShots, dem_of_circuit
 from syndistill.sampling.stream import SimulatedSource
 from syndistill.training.config import Curriculum, RoundsPhase
 
+from ..reporting import Stopping
+
 BATCH, BATCHES, CHUNKS = 16, 4, 3
 
 
@@ -77,13 +79,9 @@ def test_a_half_written_cache_goes_on(tmp_path, teacher, cache):
     class Killed(Exception):
         pass
 
-    def stop_after_two(done, _):
-        if done == 2:
-            raise Killed
-
     folder = tmp_path / "half"
     with pytest.raises(Killed):
-        write_cache(folder, key_of(teacher), teacher, source(), CHUNKS, stop_after_two)
+        write_cache(folder, key_of(teacher), teacher, source(), CHUNKS, Stopping("Teacher's answers", 2, Killed))
     with pytest.raises(SyndistillError, match="no finished cache"):
         batches(folder, teacher)
     with pytest.raises(SyndistillError, match="half-written cache of something else"):

@@ -5,6 +5,8 @@ import sys
 
 from syndistill.distill.student import train_student
 
+from ..reporting import Heard
+
 ENDED = 2**22 + 1  # above the largest process number that Linux gives
 HOLDER = """
 import sys, time
@@ -24,13 +26,14 @@ def test_a_run_waits_for_the_cache_that_another_one_writes(tmp_path, stage1_run)
     (cache / f".begun.json.{ENDED}.tmp").write_text("{")
     other = subprocess.Popen([sys.executable, "-c", HOLDER, str(cache), str(tmp_path / "end")], stdout=subprocess.PIPE)
     other.stdout.readline()
-    said = []
 
-    def say(line):
-        said.append(line)
-        (tmp_path / "end").touch()
+    class Ending(Heard):
+        def say(self, line):
+            super().say(line)
+            (tmp_path / "end").touch()
 
-    train_student(stage1_run(steps=2), tmp_path / "run", cache, say=say)
+    heard = Ending()
+    train_student(stage1_run(steps=2), tmp_path / "run", cache, heard)
     other.communicate(timeout=10)
-    assert said[0] == f"waiting for another process that uses the cache {cache}"
+    assert heard.said[0] == f"waiting for another process that uses the cache {cache}"
     assert not [path for path in tmp_path.rglob(".*") if path.name.endswith(".tmp")]

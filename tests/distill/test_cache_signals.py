@@ -23,6 +23,8 @@ from syndistill.safe_files import unsealed
 from syndistill.sampling.stream import SimulatedSource
 from syndistill.training.config import Curriculum, RoundsPhase
 
+from ..reporting import Heard, Stopping
+
 BATCH, CHUNKS = 16, 2
 TERMS = Terms(
     spatial={"weight": 1.0, "components": 4},
@@ -118,13 +120,9 @@ def test_a_killed_addition_goes_on(tmp_path, setting):
     class Killed(Exception):
         pass
 
-    def stop(done, _):
-        if done == 2:
-            raise Killed
-
     folder = setting.write(tmp_path / "cache")
     with pytest.raises(Killed):
-        add_signals(folder, setting.teacher, setting.signals, stop)
+        add_signals(folder, setting.teacher, setting.signals, Stopping("Teacher's answers", 2, Killed))
     with pytest.raises(SyndistillError, match="holds no spatial of this run's Teacher and settings"):
         setting.read(folder)
     add_signals(folder, setting.teacher, setting.signals)
@@ -210,16 +208,16 @@ def test_size_is_announced_and_bounded(tmp_path, setting, monkeypatch):
 
 
 def test_runs_share_a_cache_that_grows(tmp_path, stage1_run):
-    said = []
+    heard = Heard()
     one = stage1_run(terms=Terms(temporal={"weight": 1.0, "components": 4}))
-    train_student(one, tmp_path / "one", tmp_path / "cache", say=said.append)
+    train_student(one, tmp_path / "one", tmp_path / "cache", reporter=heard)
     before = {p: p.read_bytes() for p in (tmp_path / "cache").rglob("*") if p.is_file()}
-    train_student(stage1_run(), tmp_path / "two", tmp_path / "cache", say=said.append)
+    train_student(stage1_run(), tmp_path / "two", tmp_path / "cache", reporter=heard)
     assert all(p.read_bytes() == content for p, content in before.items())
     assert len(list((tmp_path / "cache" / "signals").iterdir())) == 2
-    train_student(stage1_run(), tmp_path / "three", tmp_path / "cache", say=said.append)
-    assert len(said) == 2
-    assert "spatial" not in said[0]
+    train_student(stage1_run(), tmp_path / "three", tmp_path / "cache", reporter=heard)
+    assert len(heard.said) == 2
+    assert "spatial" not in heard.said[0]
 
 
 def test_a_cut_keeps_the_ends_before_where_asked(taught, teacher):

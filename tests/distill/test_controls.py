@@ -14,8 +14,8 @@ from syndistill.distill.student import StudentRun, train_student
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import load_network, weights_hash
+from syndistill.training.changes import validated
 from syndistill.training.objective import coin_loss, label_loss
-from syndistill.training.run import validated
 
 FEATURE = {"weight": 1.0, "components": 4}
 
@@ -75,7 +75,7 @@ def test_one_pass_fills_a_cache_with_several_signals_of_one_name(tmp_path, stage
     terms = [run.terms, Terms(temporal=FEATURE | {"placebo": "random"})]
     real = teacher.answer
     teacher.answer = lambda shots, want=(): (asked.append(len(shots)), real(shots, want))[1]
-    fill_cache(run.data, teacher, tmp_path / "cache", terms, files, None, lambda _: None)
+    fill_cache(run.data, teacher, tmp_path / "cache", terms, files)
     once = sum(asked)
     assert once <= run.data.cached_shots + 4 * 512 * 2  # and the statistics
     held = {path.parent.name.split("-")[0] for path in tmp_path.glob("cache/signals/*/manifest.json")}

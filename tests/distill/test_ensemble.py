@@ -21,7 +21,7 @@ from syndistill.sampling.exact_labels import with_exact_labels
 from syndistill.sampling.shots import simulate
 from syndistill.sampling.stored import StoredShots
 from syndistill.statistics.calibration import log_odds
-from syndistill.training.run import validated
+from syndistill.training.changes import validated
 
 EXPERIMENT = Experiment(3, 3, "z", "si1000", 0.006)
 

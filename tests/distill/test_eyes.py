@@ -13,9 +13,10 @@ from syndistill.distill.stage import StageInputs, prepare_stage, stage_statistic
 from syndistill.distill.student import train_student
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
-from syndistill.models.networks import build, config_from, load_network, weights_hash
+from syndistill.files.families import dials_of
+from syndistill.models.networks import build, load_network, weights_hash
 from syndistill.models.tensors_file import load_tensors
-from syndistill.training.run import fresh_network
+from syndistill.training.start import fresh_network
 
 from .conftest import SIZES, STUDENT_SIZES, stage1_run
 from .test_insides import knowing_network, teacher_of
@@ -30,7 +31,7 @@ def test_the_answer_from_its_own_states_is_the_teachers(taught, family, basis):
     torch.manual_seed(3)
     turned = {"turn_x": True}
     sizes = SIZES["transformer"] if family == "transformer" else STUDENT_SIZES[family]
-    teacher = FrozenTeacher(build(config_from({"family": family, "distance": 3, **sizes, **turned})))
+    teacher = FrozenTeacher(build(dials_of({"family": family, "distance": 3, **sizes, **turned})))
     shots = taught(basis, rounds=3, n_shots=8).shots.at_ends([0, 2])
     answer = teacher.answer(shots, ["temporal"])
     states = answer.signals["temporal"][:, [0, 2]].requires_grad_(True)

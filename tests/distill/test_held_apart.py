@@ -35,6 +35,7 @@ from syndistill.models.tensors_file import load_tensors
 from syndistill.training.config import OptimiserConfig, TrainingConfig
 from syndistill.training.loop import Trainer
 
+from ..reporting import Heard
 from .test_terms import FEATURE, staged
 
 
@@ -131,12 +132,12 @@ def test_probes_stop_when_they_improve_no_more_and_at_the_cap(fused, tmp_path, m
     assert [look["step"] for look in looks] == list(range(1, len(looks) + 1))
     assert PATIENCE < len(looks) < 12
     monkeypatch.setattr("syndistill.distill.fuse._held_out_loss", lambda *_: 0.5)
-    seen, said = [], []
-    train_fusion(run, tmp_path, lambda step, steps, latest: seen.append((step, steps, latest)), said.append, teacher)
-    assert max(step for step, _, _ in seen) == PATIENCE + 2  # a look more than that, and the rate's fall
-    assert {steps for _, steps, _ in seen} == {12}
-    assert not any(math.isnan(value) for _, _, latest in seen for value in latest.values())
-    assert not any("still improve" in line for line in said)
+    heard = Heard()
+    train_fusion(run, tmp_path, heard, teacher)
+    assert max(step for _, step, _ in heard.counted) == PATIENCE + 2  # a look more than that, and the rate's fall
+    assert heard.totals == {"fuse": 12}
+    assert not any(math.isnan(value) for _, _, latest in heard.counted for value in latest.values())
+    assert not any("still improve" in line for line in heard.said)
 
 
 def test_a_killed_fuse_stage_ends_in_the_same_bits(fused, tmp_path, monkeypatch):

@@ -10,9 +10,10 @@ from syndistill.distill.signals.features import state_orders
 from syndistill.distill.signals.teacher import FrozenTeacher, TaughtShots
 from syndistill.distill.stage import StageInputs, prepare_stage, stage_statistics
 from syndistill.distill.terms import Terms
+from syndistill.files.families import dials_of
 from syndistill.models.contract import Outputs
-from syndistill.models.networks import build, config_from
-from syndistill.training.run import fresh_network
+from syndistill.models.networks import build
+from syndistill.training.start import fresh_network
 
 from .conftest import SIZES, STUDENT_SIZES, stage1_run
 
@@ -21,7 +22,7 @@ WIDTH, STABILISERS, ROUNDS = SIZES["transformer"]["width"], 8, 3
 
 def teacher_of(turned):
     torch.manual_seed(7)
-    network = build(config_from({"family": "transformer", "distance": 3, "turn_x": turned, **SIZES["transformer"]}))
+    network = build(dials_of({"family": "transformer", "distance": 3, "turn_x": turned, **SIZES["transformer"]}))
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -68,7 +69,7 @@ class Knowing:
 
 def knowing_network(family, turned, teacher, alike):
     """A Student whose state is a turned one of the Teacher's, in each basis another way or (alike) in both the same."""
-    config = config_from({"family": family, "distance": 3, **STUDENT_SIZES[family], "turn_x": turned})
+    config = dials_of({"family": family, "distance": 3, **STUDENT_SIZES[family], "turn_x": turned})
     network = fresh_network(config, 1)
     torch.manual_seed(5)
     size = WIDTH * (STABILISERS if family == "flat_gru" else 1)

@@ -10,7 +10,9 @@ from syndistill.errors import SyndistillError
 from syndistill.models.networks import load_network, weights_hash
 from syndistill.runs.choose import chosen_distillation, chosen_run
 from syndistill.runs.gated import distil_gated
-from syndistill.training.run import validated
+from syndistill.training.changes import validated
+
+from ..reporting import Heard
 
 SETS = [
     "data.cached_shots=0", "training.steps=3", "training.batch_size=16", "terms.final.weight=0", "teacher=teacher-d3",
@@ -37,11 +39,11 @@ def test_a_finished_leg_is_not_run_again(legs, tmp_path):
     distil_gated(legs, tmp_path / "run")
     (tmp_path / "run" / STUDENT_FILE).unlink()
     (tmp_path / "run" / "second" / STUDENT_FILE).unlink()
-    lines = []
-    distil_gated(legs, tmp_path / "run", say=lines.append)
-    assert "first is finished" in lines
-    assert "leg second" in lines
-    assert "leg first" not in lines
+    heard = Heard()
+    distil_gated(legs, tmp_path / "run", reporter=heard)
+    assert "first is finished" in heard.said
+    assert "leg second" in heard.said
+    assert "leg first" not in heard.said
 
 
 def test_what_a_leg_begins_from_must_be_earlier(legs):

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 
@@ -18,9 +17,12 @@ from syndistill.distill.stage1 import Stage1
 from syndistill.distill.student import StudentRun, train_student
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
-from syndistill.models.networks import FAMILIES, config_from, load_network, save_network
+from syndistill.files.families import dials_of
+from syndistill.models.networks import FAMILIES, load_network, save_network
 from syndistill.models.tensors_file import load_tensors
-from syndistill.training.run import validated
+from syndistill.training.changes import validated
+
+from ..reporting import Heard, Stopping
 
 FEATURE = {"weight": 1.0, "components": 4}
 
@@ -33,9 +35,9 @@ SLOW = [pair for pair in product(FAMILIES, ("two_channel", "joint4")) if pair no
     ("family", "output"), [*QUICK, *(pytest.param(*pair, marks=pytest.mark.slow("a whole road")) for pair in SLOW)]
 )
 def test_the_road_of_every_family_and_output(tmp_path, road, family, output):
-    said = []
+    heard = Heard()
     run = road(family, output)
-    result = json.loads(walk_road(run, tmp_path / "road", say=said.append).read_text())
+    result = json.loads(walk_road(run, tmp_path / "road", reporter=heard).read_text())
     assert tuple(result["stages"]) == STAGES
     fresh = None
     for stage, path in result["stages"].items():
@@ -48,7 +50,7 @@ def test_the_road_of_every_family_and_output(tmp_path, road, family, output):
         assert network.state_dict().keys() == load_tensors(Path(path))[0].keys() == fresh
         assert metadata["run"]["kind"] == ("baseline" if stage == "no_kd" else stage)
     report = json.loads(Path(result["fuse_report"]).read_text())
-    warned = any("WARNING" in line for line in said)
+    warned = any("WARNING" in line for line in heard.said)
     metadata = load_network(Path(result["stages"]["stage2"]))[1]
     assert report["better"] == metadata["fused_better_than_calibrated_final"]
     assert warned == (report["verdict"] == SAME or not report["better"])
@@ -64,28 +66,15 @@ def test_the_road_of_every_family_and_output(tmp_path, road, family, output):
 def test_finished_stages_are_not_run_again(tmp_path, road):
     run = road()
 
-    def killed_at(name):
-        def bar(stage, _):
-            if stage == name:
-                raise KeyboardInterrupt
-            return nullcontext()
-
-        return bar
-
     with pytest.raises(KeyboardInterrupt):
-        walk_road(run, tmp_path / "road", bar=killed_at("stage1"))
+        walk_road(run, tmp_path / "road", reporter=Stopping("stage1", 1))
     first = {p: p.read_bytes() for p in (tmp_path / "road").glob("*/*.safetensors") if p.name != "state.safetensors"}
     assert {p.parent.name for p in first} >= {"no_kd", "baseline", "fuse"}
-    assert not (tmp_path / "road/stage1").exists()
-    started, said = [], []
-
-    def noted(stage, _):
-        started.append(stage)
-        return nullcontext()
-
-    walk_road(run, tmp_path / "road", bar=noted, say=said.append)
-    assert started == ["stage1", "stage2"]
-    assert [line for line in said if line.endswith("is finished")] == [
+    assert not (tmp_path / "road/stage1/student.safetensors").exists()
+    heard = Heard()
+    walk_road(run, tmp_path / "road", reporter=heard)
+    assert list(heard.totals) == ["stage1", "stage2"]
+    assert [line for line in heard.said if line.endswith("is finished")] == [
         f"{stage} is finished" for stage in ("fuse", "no_kd", "baseline")
     ]
     assert all(p.read_bytes() == content for p, content in first.items())
@@ -118,8 +107,14 @@ from syndistill.distill.cache import source
 source.STATISTICS_SHOTS = 256
 source.STATISTICS_RATES = 1
 from syndistill.distill.student import StudentRun, train_student
+from syndistill.reporter import Bar, Reporter
+class Slow(Reporter):
+    def bar(self, *_):
+        bar = Bar()
+        bar.to = lambda *_: time.sleep(0.05)
+        return bar
 run = StudentRun.model_validate(json.loads(sys.argv[1]))
-train_student(run, Path(sys.argv[2]), Path(sys.argv[3]), lambda *_: time.sleep(0.05))
+train_student(run, Path(sys.argv[2]), Path(sys.argv[3]), Slow())
 """
 
 
@@ -168,7 +163,7 @@ def test_stage_2_takes_up_the_same_student_only(tmp_path, road, teacher_file):
         assert not (tmp_path / "new").exists()
 
     wider = {"family": "flat_gru", "distance": 3, "width": 11, "readout_width": 8}
-    refused("another configuration than this run's", network=config_from(wider))
+    refused("another configuration than this run's", network=dials_of(wider))
     refused("no Student after its baseline or stage 1", start_from=teacher_file())
     refused("there is no file|neither a shipped", start_from=str(tmp_path / "none.safetensors"))
     student, metadata = load_network(tmp_path / "road/stage1/student.safetensors")

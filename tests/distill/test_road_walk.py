@@ -14,7 +14,7 @@ from syndistill.distill.student import train_student
 from syndistill.distill.terms import SpatialTerm, Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import load_network, save_network
-from syndistill.training.run import validated
+from syndistill.training.changes import validated
 
 FEATURE = {"weight": 1.0, "components": 4}
 

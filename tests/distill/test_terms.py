@@ -20,7 +20,7 @@ from syndistill.models.networks import FAMILIES, load_network, weights_hash
 from syndistill.models.tensors_file import load_tensors
 from syndistill.safe_files import unsealed
 from syndistill.training.loop import Trainer
-from syndistill.training.run import fresh_network
+from syndistill.training.start import fresh_network
 
 FEATURE = {"weight": 1.0, "components": 4}
 

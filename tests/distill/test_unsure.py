@@ -9,8 +9,11 @@ from syndistill.distill.cache.store import read_manifest
 from syndistill.distill.student import StudentRun, train_student
 from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
 from syndistill.errors import SyndistillError
-from syndistill.models.networks import config_from, save_network
+from syndistill.files.families import dials_of
+from syndistill.models.networks import save_network
 from syndistill.training.config import Curriculum, DataConfig, OptimiserConfig, RoundsPhase, TrainingConfig
+
+from ..reporting import Heard
 
 SHOTS = 16 * 256
 BELOW = 0.5
@@ -52,11 +55,11 @@ def test_all_unsure_shots_are_kept_and_a_share_of_the_others(chooser):
 def test_the_teacher_is_asked_for_the_last_end_alone(chooser, teacher, tmp_path):
     _, path = chooser
     data, training = data_of(path), TrainingConfig(steps=1, batch_size=16, optimiser=OptimiserConfig())
-    said: list[str] = []
-    source = cached_source(data, training, teacher, tmp_path / "cache", [], False, None, said.append)
+    heard = Heard()
+    source = cached_source(data, training, teacher, tmp_path / "cache", [], False, heard)
     shards = read_manifest(tmp_path / "cache").shards
     kept = sum(shard.shots for shard in shards)
-    assert f"cache of about {kept:,} shots" in said[0]  # not all that were simulated
+    assert f"cache of about {kept:,} shots" in heard.said[0]  # not all that were simulated
     for taught in source.chunk(0):
         assert taught.shots.ends == (3,)
         live = teacher.logits(taught.shots)
@@ -66,7 +69,7 @@ def test_the_teacher_is_asked_for_the_last_end_alone(chooser, teacher, tmp_path)
 def test_a_student_learns_from_it(chooser, teacher_file, tmp_path):
     _, path = chooser
     run = StudentRun(
-        network=config_from({"family": "flat_gru", "distance": 3, "width": 8, "readout_width": 8}),
+        network=dials_of({"family": "flat_gru", "distance": 3, "width": 8, "readout_width": 8}),
         teacher=teacher_file(),
         data=data_of(path),
         terms=Terms(labels=LabelTerm(weight=0.1), final=FinalTerm()),
@@ -97,7 +100,7 @@ def test_what_cannot_be_is_refused(chooser, teacher_file):
         data_of(path, cut_rounds=(2,))
     with pytest.raises(ValueError, match="cached_ends=last has no answers"):
         StudentRun(
-            network=config_from({"family": "flat_gru", "distance": 3}), teacher=teacher_file(), data=data_of(path),
+            network=dials_of({"family": "flat_gru", "distance": 3}), teacher=teacher_file(), data=data_of(path),
             terms=Terms(labels=LabelTerm(where="every")), training=TrainingConfig(steps=1),
         )  # fmt: skip
     wide = data_of(path, simulated=data_of(path).simulated.model_copy(update={"distance": 5}))

@@ -14,6 +14,8 @@ from syndistill.sampling.stored import StoredShots, dem_of_circuit, evaluation_s
 from syndistill.statistics.calibration import ece, nll
 from syndistill.statistics.rates import mcnemar, wilson
 
+from ..reporting import Heard, Stopping
+
 ROW_KEYS = {"decoder", "shots", "errors", "ler", "low", "high", "us_per_shot", "parameters"}
 PAIR_KEYS = {"a", "b", "only_a_wrong", "only_b_wrong", "p_value"}
 
@@ -131,12 +133,9 @@ def test_rerun_resumes_and_extends(circuit, dem, tmp_path):
 def test_interrupted_run_resumes(circuit, dem, tmp_path):
     path = tmp_path / "rows.jsonl"
 
-    def stop(done, total):
-        if done > total / 2:
-            raise KeyboardInterrupt
-
+    bar = Stopping("shots", 1200).bar("shots", 1800)
     with pytest.raises(KeyboardInterrupt):
-        compare([Guess(dem, 0.1, "a"), Guess(dem, 0.9, "b")], circuit, 900, 1, batch=300, rows_file=path, progress=stop)
+        compare([Guess(dem, 0.1, "a"), Guess(dem, 0.9, "b")], circuit, 900, 1, batch=300, rows_file=path, bar=bar)
     a, b = Guess(dem, 0.1, "a"), Guess(dem, 0.9, "b")
     resumed = compare([a, b], circuit, 900, 1, batch=300, rows_file=path)
     assert [n for n, _ in a.seen] == [256, 300, 300]
@@ -179,11 +178,10 @@ def test_rows_of_other_shots_are_refused(circuit, dem, tmp_path):
 
 
 def test_progress_reaches_the_total(circuit, dem):
-    seen = []
-    compare(
-        [Guess(dem, 0.1, "a"), Guess(dem, 0.9, "b")], circuit, 250, 1, batch=100, progress=lambda *x: seen.append(x)
-    )
-    assert seen == [(100, 500), (200, 500), (300, 500), (400, 500), (450, 500), (500, 500)]
+    heard = Heard()
+    bar = heard.bar("shots", 500)
+    compare([Guess(dem, 0.1, "a"), Guess(dem, 0.9, "b")], circuit, 250, 1, batch=100, bar=bar)
+    assert [done for _, done, _ in heard.counted] == [100, 200, 300, 400, 450, 500]
 
 
 def test_bad_input(circuit, dem):

@@ -18,6 +18,8 @@ from syndistill.models.networks import build, weights_hash
 from syndistill.sampling.stored import dem_of_circuit
 from syndistill.statistics.calibration import log_odds
 
+from ..reporting import Heard
+
 GOOD = GateResult(
     experiment="e", shots=1000, teacher_ler=0.04, matching_ler=0.05, only_teacher_wrong=10, only_matching_wrong=30,
     p_value=0.001, best_temperature=1.0, nll=0.1, ece=0.01,
@@ -72,14 +74,15 @@ def test_right_decisions_with_wrong_confidence_are_refused(monkeypatch, fresh, f
 
 
 def test_an_untrained_network_is_refused(fresh):
-    calls = []
-    report = judge_teacher(FrozenTeacher(fresh), rounds=(1, 2), shots=500, progress=lambda *seen: calls.append(seen))
+    heard = Heard()
+    report = judge_teacher(FrozenTeacher(fresh), rounds=(1, 2), shots=500, reporter=heard)
     assert [result.experiment for result in report.results] == [
         f"d=3,rounds={r},basis={basis},noise=si1000,p=0.004" for basis in ("x", "z") for r in (1, 2)
     ]
     assert not report.passed
     assert sum("plain matching" in fault for fault in report.faults) == 4
-    assert calls[-1] == (4 * 2 * 500, 4 * 2 * 500)
+    assert heard.totals == {"gate: shots": 4 * 2 * 500}
+    assert heard.counted[-1][1] == 4 * 2 * 500
     assert judge_teacher(FrozenTeacher(fresh), rounds=(1, 2), shots=500) == report
 
 

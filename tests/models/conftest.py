@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from syndistill.circuits.experiment import Experiment
-from syndistill.models.networks import build, config_from
+from syndistill.files.families import dials_of
+from syndistill.models.networks import build
 from syndistill.sampling.shots import simulate
 
 SMALL = {
@@ -22,7 +23,7 @@ def make_network():
     def make(family, output="two_channel", distance=3, **dials):
         torch.manual_seed(5)
         config = {"family": family, "distance": distance, "output": output, **SMALL[family], **dials}
-        network = build(config_from(config))
+        network = build(dials_of(config))
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))

@@ -3,7 +3,8 @@
 import pytest
 
 from syndistill.errors import SyndistillError
-from syndistill.models.networks import PRESETS, build, config_from, preset
+from syndistill.files.families import dials_of
+from syndistill.models.networks import PRESETS, build, preset
 
 STUDENTS = [name for name in PRESETS if name.endswith("k")]
 
@@ -36,7 +37,7 @@ def test_paper_sizes(name, published, own_last_embedder):
 
 
 def test_teacher_small_is_the_default_config():
-    assert preset("teacher-small", 3) == config_from({"family": "transformer", "distance": 3})
+    assert preset("teacher-small", 3) == dials_of({"family": "transformer", "distance": 3})
 
 
 @pytest.mark.parametrize(
@@ -44,15 +45,15 @@ def test_teacher_small_is_the_default_config():
     [
         ({"family": "resnet"}, "'resnet' is unknown; pick one of transformer, flat_gru, local_gru"),
         ({"distance": 3}, "None is unknown"),
-        ({"family": "flat_gru", "distance": 3, "witdh": 8}, "witdh: Extra inputs.*its keys are distance"),
-        ({"family": "flat_gru"}, "distance: Field required"),
-        ({"family": "flat_gru", "distance": 3, "output": "three"}, "output: Input should be"),
+        ({"family": "flat_gru", "distance": 3, "witdh": 8}, "key 'witdh' is unknown; those of flat_gru are distance"),
+        ({"family": "flat_gru"}, "the distance is missing; keys of flat_gru are distance"),
+        ({"family": "flat_gru", "distance": 3, "output": "three"}, "output='three' is unknown; pick one of two_ch"),
         ({"family": "flat_gru", "distance": 3, "width": 0}, "width=0 must be from 1 to 4096"),
     ],
 )
 def test_bad_configs_are_one_line(dials, message):
     with pytest.raises(SyndistillError, match=message) as caught:
-        config_from(dials)
+        dials_of(dials)
     assert "\n" not in str(caught.value)
 
 

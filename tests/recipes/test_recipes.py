@@ -12,8 +12,9 @@ from syndistill.errors import SyndistillError
 from syndistill.files.network_file import shipped_names
 from syndistill.models.networks import load_network, save_network
 from syndistill.recipes import RECIPES, recipe
-from syndistill.training.config import RecordedData
-from syndistill.training.run import TeacherRun, fresh_network, start_weights, validated
+from syndistill.training.changes import validated
+from syndistill.training.run import TeacherRun
+from syndistill.training.start import fresh_network, start_weights
 
 
 def single_runs(name):
@@ -30,8 +31,7 @@ def test_a_recipe_survives_json_and_fits_together(name):
     for one in single_runs(name):
         data = one.data.simulated if isinstance(one, StudentRun | RoadRun) else one.data
         assert data.distance == one.network.distance
-        if not isinstance(data, RecordedData):
-            assert (data.bases == ("both",)) == (one.network.output == "joint4")
+        assert (data.bases == ("both",)) == (one.network.output == "joint4")
     assert RECIPES[name].__doc__
     assert isinstance(run, TeacherRun) == name.startswith(("teacher", "sycamore"))
 

@@ -1,12 +1,15 @@
 """The demo, in seconds: a Teacher that has learned nothing, few shots, references without the 12 s table."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from syndistill.evaluation.compare import Comparison
-from syndistill.runs import console, demo
+from syndistill.runs import demo
+
+from ..reporting import Stopping
 
 TINY = demo.Budget(
     gate_shots=300, cached_shots=4096, probe_steps=4, fused_shots=256, steps=6, batch_size=64, judged_shots=600
@@ -52,15 +55,8 @@ def said_of(out, stage):
 @pytest.mark.slow("a second demo; roads are interrupted in test_roads")
 def test_an_interrupted_demo_goes_on(tmp_path, teacher_path, capsys, monkeypatch):
     arguments = ["--quick", "--out", str(tmp_path / "demo"), "--teacher", str(teacher_path), "--accept-any-teacher"]
-    real = console.Bars.stage
-
-    def interrupting(self, name, batch_size):
-        if name == "stage1":
-            raise KeyboardInterrupt
-        return real(self, name, batch_size)
-
     with monkeypatch.context() as patched:
-        patched.setattr(console.Bars, "stage", interrupting)
+        patched.setattr(demo, "terminal_reporter", lambda: nullcontext(Stopping("stage1", 1)))
         assert demo.main(arguments) == 130
     assert "interrupted: the same command goes on" in capsys.readouterr().err
     baseline = tmp_path / "demo/road/baseline/student.safetensors"

@@ -12,6 +12,8 @@ from syndistill.runs import gated
 from syndistill.runs.gated import distil_gated
 from syndistill.safe_files import unsealed
 
+from ..reporting import Heard
+
 
 def test_a_refused_teacher_teaches_only_when_told(tmp_path, student_run, gate_calls):
     out = tmp_path / "run"
@@ -40,9 +42,9 @@ def test_another_teachers_report_is_not_taken(tmp_path, student_run, gate_calls)
 def test_a_teacher_that_passes_needs_no_word(tmp_path, student_run, monkeypatch):
     good = lambda teacher, **_: GateReport(teacher=teacher.key(), results=())  # noqa: E731
     monkeypatch.setattr(gated, "judge_teacher", good)
-    said = []
-    assert distil_gated(student_run, tmp_path / "run", say=said.append).is_file()
-    assert any("passes" in line for line in said)
+    heard = Heard()
+    assert distil_gated(student_run, tmp_path / "run", reporter=heard).is_file()
+    assert any("passes" in line for line in heard.said)
 
 
 def test_labels_alone_need_no_gate(tmp_path, student_run, gate_calls):

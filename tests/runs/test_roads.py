@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from syndistill.models.networks import build, load_network, save_network, weight
 from syndistill.recipes import recipe
 from syndistill.runs import console, gated
 from syndistill.runs.choose import chosen_distillation
+
+from ..reporting import Stopping
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "distil.md"
 TINY_TRAINING = {"steps": 3, "batch_size": 32, "threads": 1, "log_every": 1}
@@ -96,21 +99,9 @@ def test_a_road_is_gated_walked_and_repeated_by_its_run_json(capsys, tmp_path, s
 
 
 def test_an_interrupted_road_goes_on_to_the_same_weights(capsys, tmp_path, sets, walked, monkeypatch):
-    real = console.Bars.training
-
-    def interrupting(self, what, batch_size):
-        report = real(self, what, batch_size)
-
-        def at_two(step, steps, latest):
-            report(step, steps, latest)
-            if what == "stage1" and step == 2:
-                raise KeyboardInterrupt
-
-        return at_two
-
     command = ["distill", "road-tiny", *sets, *GO, "--out", tmp_path / "cut"]
     with monkeypatch.context() as patched:
-        patched.setattr(console.Bars, "training", interrupting)
+        patched.setattr(console, "terminal_reporter", lambda: nullcontext(Stopping("stage1", 2)))
         code, _, err = run(capsys, *command)
     assert code == 130
     assert f"the same command goes on from what {tmp_path / 'cut'} holds" in err

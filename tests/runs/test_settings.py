@@ -14,8 +14,8 @@ from syndistill.distill.student import StudentRun
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import build, save_network
 from syndistill.recipes import recipe
-from syndistill.training.changes import changed, with_change
-from syndistill.training.run import TeacherRun, validated
+from syndistill.training.changes import changed, validated, with_change
+from syndistill.training.run import TeacherRun
 
 
 def unsure_student():
@@ -42,12 +42,12 @@ ZERO_IS_FINE = NEGATIVE_IS_FINE | {
     "weight", "smoothing", "components", "fade_steps", "fade", "layer", "student_layer", "cached_shots", "cache_seed",
     "others", "seed_shift", "embedder_layers", "bias_layers", "readout_layers",
 }  # fmt: skip
-BELOW_ONE = {"betas", "ema_decay", "smoothing", "p_min", "p_max", "margin"}
+BELOW_ONE = {"betas", "ema_decay", "smoothing", "margin"}
 """Shares: 1 is too much."""
-FREE_TEXT = {"withdrawn", "teacher", "start_from", "fusion", "folder", "network", "title", "text", "says"}
+FREE_TEXT = {"withdrawn", "teacher", "start_from", "fusion", "files", "network", "title", "text", "says"}
 EMPTY_IS_FINE = {
     "rates", "fall_steps", "doubling_steps", "corrections", "cut_rounds", "weights", "arms", "seeds", "others",
-    "change", "questions",
+    "change", "questions", "files",
 }  # fmt: skip
 HOW_THE_PLAN_HANGS_TOGETHER = {"name", "title", "text", "says", "change", "saving", "primary", "others", "differs_from"}
 
@@ -124,6 +124,10 @@ def test_every_setting(kind):
     ("teacher-d3", {"network.distance": 5, "data.distance": 5}, "labels=exact are for distance 3"),
     ("teacher-d5", {"data.bases": ["both"]}, "labels=revealed are for"),
     ("teacher-tiny", {"data.curriculum.p_min": 0.01}, "p_min=0.01 is above p_max"),
+    ("teacher-tiny", {"data.curriculum.p_max": 1.0}, "p_max=1.0 is above 0.1"),
+    ("teacher-tiny", {"data.noise": "files"}, "files and noise=files belong together"),
+    ("teacher-tiny", {"data.files": ["a.stim"]}, "files and noise=files belong together"),
+    ("sycamore-d3", {"data.bases": ["both"]}, "own files are of bases x and z"),
     ("teacher-tiny", {"data.curriculum.rounds": [{"from_shots": 5, "rounds": [3]}]}, "begin at from_shots=0"),
     ("teacher-tiny", {"data.curriculum.rounds": [{"from_shots": 0, "rounds": [3]}] * 2}, "no two at the same"),
     ("teacher-tiny", {"data.curriculum.rounds": [{"from_shots": 0, "rounds": [0]}]}, "rounds.0.rounds.0: Input"),

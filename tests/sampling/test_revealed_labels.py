@@ -18,7 +18,7 @@ from syndistill.errors import SyndistillError
 from syndistill.sampling import revealed_labels
 from syndistill.sampling.exact_labels import with_exact_labels
 from syndistill.sampling.exact_posterior import flips, slice_chain
-from syndistill.sampling.revealed_labels import RevealedEnds, RevealedLabels, joint_chances, revealed_shots
+from syndistill.sampling.revealed_labels import RevealedEnds, RevealedLabels, revealed_shots
 from syndistill.sampling.stream import SimulatedSource
 from syndistill.sampling.sweep_plan import common_detectors
 
@@ -147,7 +147,7 @@ def test_distance_5_is_calibrated_by_its_drawn_labels(noise, basis):
 @pytest.mark.parametrize(("noise", "basis"), [("si1000", "x"), ("si1000", "z"), ("uniform", "x"), ("uniform", "z")])
 def test_joint_errors_are_those_of_every_end_s_own_model(noise, basis):
     ends = RevealedEnds(experiment(rounds=4, basis=basis, noise=noise, p=0.007))
-    chi_J = 1 - 2 * joint_chances(ends.experiment, ends.errors)
+    chi_J = 1 - 2 * ends.errors.chance_J
     for end in range(1, 5):
         own = RevealedLabels(replace(ends.experiment, rounds=end))
         column_J = ends._columns(end)

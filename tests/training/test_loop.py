@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from tests.reporting import Calling
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.errors import SyndistillError
@@ -11,10 +12,11 @@ from syndistill.models.networks import build, load_network
 from syndistill.models.tensors_file import load_tensors
 from syndistill.recipes import recipe
 from syndistill.sampling.shots import simulate
+from syndistill.training.changes import validated
 from syndistill.training.config import OptimiserConfig, TrainingConfig
 from syndistill.training.loop import STATE, Trainer
 from syndistill.training.objective import GroundTruth
-from syndistill.training.run import TeacherRun, train_teacher, validated
+from syndistill.training.run import TeacherRun, train_teacher
 
 
 class TheSameShots:
@@ -62,7 +64,7 @@ def test_sixteen_shots_are_overfitted(tmp_path, name, output, basis):
 def test_average_of_a_short_run_is_the_mean_of_its_weights(tmp_path, make_trainer):
     trainer = make_trainer(tmp_path, 20)
     path = [flat(trainer.model.state_dict()).clone()]
-    trainer.run(lambda *_: path.append(flat(trainer.model.state_dict()).clone()))
+    trainer.run(Calling(lambda: path.append(flat(trainer.model.state_dict()).clone())))
     average, first, last = flat(trainer.ema_state()), path[0], path[-1]
     assert len(path) == 21
     torch.testing.assert_close(average, torch.stack(path).mean(0), rtol=1e-4, atol=1e-6)
@@ -77,11 +79,11 @@ def test_average_forgets_once_warm(tmp_path, make_trainer):
     trainer.config = trainer.config.model_copy(update={"optimiser": optimiser})
     expected = flat(trainer.model.state_dict()).clone()
 
-    def follow(*_):
+    def follow():
         nonlocal expected
         expected = 0.5 * (expected + flat(trainer.model.state_dict()))
 
-    trainer.run(follow)
+    trainer.run(Calling(follow))
     torch.testing.assert_close(flat(trainer.ema_state()), expected, rtol=1e-5, atol=1e-6)
 
 

@@ -10,7 +10,7 @@ from syndistill.errors import SyndistillError
 from syndistill.models.contract import Outputs
 from syndistill.models.networks import build
 from syndistill.sampling.shots import simulate
-from syndistill.training.config import Curriculum, DataConfig, RoundsPhase, TrainingConfig
+from syndistill.training.config import Curriculum, DataConfig, RoundsPhase
 from syndistill.training.objective import (
     GroundTruth,
     joint_class,
@@ -19,7 +19,7 @@ from syndistill.training.objective import (
     posterior_loss,
     wrong_at_last_end,
 )
-from syndistill.training.run import simulated_source
+from syndistill.training.source import simulated_source
 
 
 def shots_of(basis, rounds=3):
@@ -127,7 +127,7 @@ def test_soft_labels_are_what_a_run_with_them_learns_from(labels):
         labels=labels,
         curriculum=Curriculum(p_min=0.004, p_max=0.006, rounds=(RoundsPhase(from_shots=0, rounds=(2,)),)),
     )
-    shots = simulated_source(data, TrainingConfig(steps=1, batch_size=8)).chunk(0)[0]
+    shots = simulated_source(data, 8, 0).chunk(0)[0]
     network = build("teacher-tiny", 3)
     _, values = GroundTruth(0.0)(network, shots)
     expected = posterior_loss(network(shots).logits_BKLC, shots.posterior_BKLP).mean()

@@ -17,6 +17,8 @@ from syndistill.safe_files import write_sealed
 from syndistill.safe_lines import TornLine
 from syndistill.training.loop import METRICS, STATE
 
+from ..reporting import Heard
+
 KILLED = """
 import runpy, sys
 from pathlib import Path
@@ -82,9 +84,9 @@ def test_a_different_seed_is_a_different_run(tmp_path, make_trainer):
 def test_a_finished_folder_is_left_alone(tmp_path, make_trainer):
     make_trainer(tmp_path, 10).run()
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    seen = []
-    make_trainer(tmp_path, 10).run(lambda *progress: seen.append(progress))
-    assert seen == []
+    heard = Heard()
+    make_trainer(tmp_path, 10).run(heard.bar("steps", 10))
+    assert heard.counted == []
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 

@@ -2,19 +2,17 @@
 
 import pytest
 import torch
+from tests.reporting import Stopping
 
 from syndistill.distill.fuse import FuseRun
 from syndistill.distill.student import StudentRun
 from syndistill.errors import SyndistillError
 from syndistill.models.tensors_file import load_tensors
 from syndistill.recipes import recipe
+from syndistill.training.changes import validated
 from syndistill.training.config import OptimiserConfig, TrainingConfig
 from syndistill.training.loop import STATE
-from syndistill.training.run import TeacherRun, validated
-
-
-class Killed(Exception):
-    pass
+from syndistill.training.run import TeacherRun
 
 
 def test_the_rate_falls_by_its_factor_at_each_step_named():
@@ -65,17 +63,13 @@ def test_a_growing_batch_takes_the_batches_one_after_the_other_also_when_taken_u
         made.loss_module.objective = counted
         return made
 
-    def die(step, *_):
-        if step == 6:
-            raise Killed
-
     whole = trainer("whole")
     chunks = [hash(shots.events_BRS.numpy().tobytes()) for index in range(5) for shots in whole.source.chunk(index)]
     whole.run()
     assert taken["whole"] == chunks[: 1 + 1 + 2 + 2 + 4 + 4 + 4]
     assert whole.shots_seen == 18 * 8
-    with pytest.raises(Killed):
-        trainer("killed").run(die)
+    with pytest.raises(KeyboardInterrupt):
+        trainer("killed").run(Stopping("Teacher", 6).bar("Teacher", 7))
     trainer("killed").run()
     one, other = (load_tensors(tmp_path / name / STATE)[0] for name in ("whole", "killed"))
     assert [k for k in one if not torch.equal(one[k], other[k])] == []

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.reporting import Stopping
 
 from syndistill.distill.fuse import FuseRun
 from syndistill.distill.road import RoadRun
@@ -10,22 +11,16 @@ from syndistill.errors import SyndistillError
 from syndistill.models.networks import load_network, save_network
 from syndistill.models.tensors_file import load_tensors
 from syndistill.recipes import recipe
+from syndistill.training.changes import validated
 from syndistill.training.loop import STATE
-from syndistill.training.run import TeacherRun, fresh_network, train_teacher, validated
+from syndistill.training.run import TeacherRun, train_teacher
+from syndistill.training.start import fresh_network
 
 OPTIMISERS = pytest.mark.parametrize("optimiser", ["adamw", "muon"])
 
 
 class Killed(Exception):
     pass
-
-
-def die_at(last):
-    def progress(step, *_):
-        if step == last:
-            raise Killed
-
-    return progress
 
 
 def moved(trainer, start):
@@ -66,7 +61,7 @@ def test_taken_up_again_it_still_decays_to_the_start(tmp_path, make_trainer, opt
 
     trainer("whole").run()
     with pytest.raises(Killed):
-        trainer("killed").run(die_at(7))
+        trainer("killed").run(Stopping("steps", 7, Killed()).bar("steps", 12))
     trainer("killed").run()
     whole, killed = (load_tensors(tmp_path / name / STATE)[0] for name in ("whole", "killed"))
     assert [k for k in whole if not torch.equal(whole[k], killed[k])] == []
@@ -89,7 +84,7 @@ def test_a_teacher_is_tuned_towards_the_file_that_it_starts_from(tmp_path):
     save_network(tmp_path / "start.safetensors", start, {})
     run = tuning(str(tmp_path / "start.safetensors"), 1e6)
     with pytest.raises(Killed):
-        train_teacher(run, tmp_path / "run", die_at(3))
+        train_teacher(run, tmp_path / "run", Stopping("Teacher", 3, Killed()))
     tuned, _ = load_network(train_teacher(run, tmp_path / "run"))
     expected = start.state_dict()
     assert [k for k, v in tuned.state_dict().items() if not torch.equal(v, expected[k])] == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,7 +16,7 @@ from syndistill.distill.signals.fusion import FUSION_FILE, FusionConfig
 from syndistill.distill.student import STUDENT_FILE, StudentRun
 from syndistill.distill.terms import Terms
 from syndistill.models.networks import load_network, weights_hash
-from syndistill.training.config import Strict, TrainingConfig
+from syndistill.training.config import FILES, Strict, TrainingConfig
 
 Kind = Literal["baseline", "stage1", "fused", "stage2"]
 SECOND_HALF = 1_000
@@ -149,7 +150,7 @@ def _part(
     # Only what is no default: an option that comes later leaves the hash of every run without it, and its rows, as is.
     content = run.model_dump(mode="json", exclude_defaults=True) | {
         "format": FORMAT,
-        "network": run.network.model_dump(mode="json"),
+        "network": asdict(run.network),
         "teacher": teachers[settings.asks],
         "start_from": earlier.hash if earlier else _content_of(settings.start_from),
         "fusion": _fusion_content(fuse_run(plan, target)) if target != "none" else None,
@@ -173,6 +174,8 @@ def _fusion_content(run: FuseRun) -> dict[str, Any]:
     optimiser = run.training.optimiser
     same = {name for name in LATER_OPTIONS if getattr(optimiser, name) == type(optimiser).model_fields[name].default}
     left_out: dict[str, Any] = {"teacher": True, "training": {"optimiser": same, "doubling_steps": True}}
+    if run.data.noise != FILES:
+        left_out["data"] = {"files", "model"}
     content = run.model_dump(mode="json", exclude=left_out)
     members = {path: _weights_of(name) for path, name in run.fusion.networks.items()}
     return content | ({"networks": members} if members else {})

@@ -28,7 +28,7 @@ from syndistill.distill.signals.ensemble import teacher_named
 from syndistill.distill.signals.teacher import Teacher
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.subject import Subject
-from syndistill.models.gru import FlatGruConfig
+from syndistill.files.families import FlatGruDials
 from syndistill.models.networks import load_network
 from syndistill.models.tensors_file import load_tensors, save_tensors
 from syndistill.sampling.stored import StoredShots, evaluation_seed
@@ -94,7 +94,7 @@ def judge_student(
 ) -> list[Score]:
     """A finished job's Student on every case, as compiled code (flat GRUs) or through PyTorch."""
     who = _who(part.hash, job, steps, shots_seen, seconds)
-    compiled = isinstance(part.run.network, FlatGruConfig) and plan.output == "two_channel"
+    compiled = isinstance(part.run.network, FlatGruDials) and plan.output == "two_channel"
     engine = KernelEngine(part.student_file) if compiled else None
     found = []
     for experiment, shots in plan.experiments():

@@ -17,10 +17,10 @@ from syndistill.distill.fuse import FitShots, ReportShots
 from syndistill.distill.signals.fusion import DEFAULT_PATHS, FusionPath
 from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
 from syndistill.errors import SyndistillError
-from syndistill.models.contract import NetworkConfig, OutputForm
-from syndistill.models.networks import PRESETS, config_from, preset
+from syndistill.files.families import Dials, OutputForm, dials_of
+from syndistill.models.networks import PRESETS, preset
 from syndistill.sampling.stream import Labels
-from syndistill.training.changes import changed, nearest
+from syndistill.training.changes import changed, nearest, validated
 from syndistill.training.config import (
     DEVICES,
     BatchSize,
@@ -32,7 +32,6 @@ from syndistill.training.config import (
     Seed,
     Strict,
 )
-from syndistill.training.run import validated
 
 PlanSeed = Annotated[int, Field(ge=0, lt=1 << 61)]
 """Two of them, added up, are a seed still."""
@@ -237,11 +236,11 @@ class Plan(Strict):
     def primary_rate(self) -> float:
         return self.rates[-1]
 
-    def network(self, student: str) -> NetworkConfig:
+    def network(self, student: str) -> Dials:
         """Whole, of a preset or of one of the plan's own."""
         distance = self.base.data.simulated.distance
         if student in self.students:
-            return config_from(self.students[student] | {"distance": distance, "output": self.output})
+            return dials_of(self.students[student] | {"distance": distance, "output": self.output})
         return preset(student, distance, self.output)
 
     @property

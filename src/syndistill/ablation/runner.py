@@ -15,11 +15,10 @@ from syndistill.ablation.plan import Plan
 from syndistill.ablation.rows import ROWS_FILE, PlanLine, Rows, Score
 from syndistill.ablation.work import Task, check_tasks, tasks_of, teacher_keys
 from syndistill.errors import SyndistillError
+from syndistill.reporter import SILENT, Reporter
 from syndistill.safe_files import locked_folder, remove_stale
 
 ATTEMPTS = 2
-Say = Callable[[str], None]
-Progress = Callable[[int, int], None]
 
 
 class Outcome:
@@ -36,8 +35,7 @@ def run_plan(
     backend: Callable[[], Backend],
     rows_file: Path | None = None,
     accept_any_teacher: bool = False,
-    say: Say = lambda _: None,
-    progress: Progress | None = None,
+    reporter: Reporter = SILENT,
 ) -> Outcome:
     """Everything that the rows lack; `out` holds the runs, the fusions and the caches.
 
@@ -59,15 +57,15 @@ def run_plan(
             return Outcome()
         workers = backend()
         try:
-            return _do(tasks, workers, rows, say, progress)
+            return _do(tasks, workers, rows, reporter)
         finally:
             workers.close()
 
 
-def _do(tasks: list[Task], backend: Backend, rows: Rows, say: Say, progress: Progress | None) -> Outcome:
+def _do(tasks: list[Task], backend: Backend, rows: Rows, reporter: Reporter) -> Outcome:
     left, done, attempts = list(tasks), set[str](), dict[str, int]()
     begun: set[str] = set()
-    outcome = Outcome()
+    outcome, bar = Outcome(), reporter.bar("tasks", len(tasks))
     known = {task.name for task in tasks}
     while left or begun:
         for task in [t for t in left if all(need in done or need not in known for need in t.needs)]:
@@ -86,19 +84,18 @@ def _do(tasks: list[Task], backend: Backend, rows: Rows, say: Say, progress: Pro
             rows.append(found)
             done.add(task.name)
             outcome.done += 1
-            say(_line(task, found))
+            reporter.say(_line(task, found))
         elif task.name == "gate" and isinstance(found, SyndistillError):
             raise found
         else:
             error = " ".join(str(found).split()) or type(found).__name__
             rows.append([task.failure(attempts[task.name], error)])
-            say(f"FAILED {task.job if task.name.startswith('run') else task.name}: {error}")
+            reporter.say(f"FAILED {task.job if task.name.startswith('run') else task.name}: {error}")
             if attempts[task.name] < ATTEMPTS:
                 left.insert(0, task)
             else:
                 outcome.failed[task.name] = error
-        if progress is not None:
-            progress(len(done) + len(outcome.failed), len(tasks))
+        bar.to(len(done) + len(outcome.failed))
     return outcome
 
 

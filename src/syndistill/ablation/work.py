@@ -51,7 +51,7 @@ from syndistill.runs.gated import pass_gate
 from syndistill.safe_files import read_sealed, write_sealed
 from syndistill.training.config import Strict
 from syndistill.training.loop import make_optimiser
-from syndistill.training.run import fresh_network
+from syndistill.training.start import fresh_network
 
 SECONDS_FILE = "seconds.json"
 
@@ -194,7 +194,7 @@ def do_gate(plan: Plan, out: Path, accept_any_teacher: bool) -> list[Score]:
 def do_fusion(plan: Plan, target: Target, out: Path) -> list[Score]:
     torch.set_num_threads(1)
     teacher, run, folder = teacher_of(plan), fuse_run(plan, target), fusion_folder(out, target)
-    if not is_finished(folder, FUSION_FILE, run, {"teacher": teacher.key()}, _silent):
+    if not is_finished(folder, FUSION_FILE, run, {"teacher": teacher.key()}):
         train_fusion(run, folder, teacher=teacher)
     return []
 
@@ -208,7 +208,7 @@ def do_cache(plan: Plan, asked: str, labels: str, out: Path) -> list[Score]:
     terms = [arm.terms for arm in cached] + [first_half(plan, arm) for arm in cached if arm.start != "scratch"]
     fusions = [fusion_folder(out, target) / FUSION_FILE for target in targets_of(plan)] if asked == "teacher" else []
     if cached:
-        fill_cache(cached[0].data, _asked(plan, asked), cache_folder(out, asked, labels), terms, fusions, None, _silent)
+        fill_cache(cached[0].data, _asked(plan, asked), cache_folder(out, asked, labels), terms, fusions)
     return []
 
 
@@ -236,7 +236,7 @@ def _train(plan: Plan, job: Job, out: Path, part: Part) -> None:
     torch.set_num_threads(1)
     asked = plan.settings(job.arm).asks
     teacher = _asked(plan, asked)
-    if is_finished(part.folder, STUDENT_FILE, part.run, student_hashes(part.run, teacher), _silent):
+    if is_finished(part.folder, STUDENT_FILE, part.run, student_hashes(part.run, teacher)):
         return
     began = time.monotonic()
     train_student(part.run, part.folder, cache_folder(out, *_cache_of(plan, job)), teacher=teacher)
@@ -254,7 +254,3 @@ def _asked(plan: Plan, asked: str) -> Teacher:
         return teacher_of(plan)
     simulated = plan.base.data.simulated
     return ExactEveryEnd(simulated.noise, simulated.curriculum.p_max, plan.output)
-
-
-def _silent(_: str) -> None:
-    pass

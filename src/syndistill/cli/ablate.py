@@ -45,7 +45,7 @@ def ablate(
     """
     from syndistill.ablation.plans import chosen_plan
     from syndistill.ablation.runner import run_plan
-    from syndistill.runs.console import progress_bars
+    from syndistill.runs.console import terminal_reporter
 
     plan = chosen_plan(recipe, set_ or [])
     if dry_run:
@@ -57,8 +57,8 @@ def ablate(
         check_tasks(plan, out.resolve(), keys)
         print(cost_of(plan, out.resolve(), Rows(rows or out / ROWS_FILE), keys))
         return
-    with resumable(f"the same command goes on from what {out} holds"), progress_bars() as bars:
-        outcome = run_plan(plan, out, _backend(workers, on), rows, accept_any_teacher, bars.say, bars.counting("tasks"))
+    with resumable(f"the same command goes on from what {out} holds"), terminal_reporter() as reporter:
+        outcome = run_plan(plan, out, _backend(workers, on), rows, accept_any_teacher, reporter)
     if outcome.failed:
         raise SyndistillError(
             f"{len(outcome.failed)} of {outcome.done + len(outcome.failed)} tasks failed twice, first "

@@ -47,7 +47,7 @@ def distill(
     syndistill distill road-d3 --stage stage2 --from runs/road --out runs/warm --set stage2.fused.temperature=2
     """
     from syndistill.runs.choose import chosen_distillation, stage_alone
-    from syndistill.runs.console import progress_bars
+    from syndistill.runs.console import terminal_reporter
     from syndistill.runs.gated import distil_gated
 
     chosen = chosen_distillation(run, set_ or [])
@@ -57,15 +57,6 @@ def distill(
         raise SyndistillError("--from belongs to --stage; name the stage that takes up what is there")
     if cache is None and from_ is not None and (from_ / "cache").is_dir():
         cache = from_ / "cache"
-    with resumable(f"the same command goes on from what {out} holds"), progress_bars() as bars:
-        path = distil_gated(
-            chosen,
-            out,
-            cache=cache,
-            accept_any_teacher=accept_any_teacher,
-            gate_progress=bars.counting("gate: shots"),
-            cache_progress=bars.counting("Teacher's answers"),
-            bar=bars.stage,
-            say=bars.say,
-        )
+    with resumable(f"the same command goes on from what {out} holds"), terminal_reporter() as reporter:
+        path = distil_gated(chosen, out, cache=cache, accept_any_teacher=accept_any_teacher, reporter=reporter)
     print(path)

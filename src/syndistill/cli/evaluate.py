@@ -55,13 +55,14 @@ def evaluate(
 
     require_writable(json, force)
     subject = chosen_subject(Subject, circuit, recorded, experiment, seed)
-    from syndistill.runs.console import progress_bars  # loads PyTorch: bad input is said before
+    from syndistill.runs.console import terminal_reporter  # loads PyTorch: bad input is said before
 
     use_threads(threads)
     how = f"the same command goes on from the batches in {rows}" if rows else "with --rows FILE it can go on from there"
-    with resumable(how), progress_bars() as bars:
-        bar = bars.counting("shots")
-        found = subject.compare(decoders, shots, seed or 0, batch=batch, rows_file=rows, progress=bar, say=bars.say)
+    with resumable(how), terminal_reporter() as reporter:
+        found = subject.compare(
+            decoders, shots, seed or 0, batch=batch, rows_file=rows, leave_out=True, reporter=reporter
+        )
     for line in subject.understood([row.decoder for row in found.rows]):
         print(line)
     print_table(rows_table(found, subject.label))

@@ -14,11 +14,11 @@ def train(run: Run, out: Out, set_: Changes = None) -> None:
     [bold]Example:[/bold] syndistill train teacher-tiny --out runs/teacher-tiny --set training.steps=200
     """
     from syndistill.runs.choose import chosen_run
-    from syndistill.runs.console import progress_bars
+    from syndistill.runs.console import terminal_reporter
     from syndistill.training.run import TeacherRun, train_teacher
 
     chosen = chosen_run(TeacherRun, run, set_ or [])
     how = f"the same command goes on from the last checkpoint in {out}"
-    with resumable(how), progress_bars() as bars:
-        path = train_teacher(chosen, out, bars.training("Teacher", chosen.training.batch_size))
+    with resumable(how), terminal_reporter() as reporter:
+        path = train_teacher(chosen, out, reporter)
     print(path)

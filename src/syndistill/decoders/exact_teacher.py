@@ -18,7 +18,7 @@ from syndistill.decoders.optimal import ExactPosterior
 from syndistill.distill.losses import LEAST, posterior_logits
 from syndistill.distill.signals.teacher import Answer, PosteriorTeacher, Teacher
 from syndistill.errors import SyndistillError
-from syndistill.models.contract import OutputForm
+from syndistill.files.families import OutputForm
 from syndistill.sampling.exact_labels import with_exact_labels
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stored import dem_of_circuit

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 from pydantic import Field, model_validator
 
-from syndistill.distill.cache.source import Say, longest_rounds, statistics_shots
+from syndistill.distill.cache.source import statistics_shots
 from syndistill.distill.signals.ensemble import check_labels_for, teacher_named
 from syndistill.distill.signals.fusion import (
     FUSION_FILE,
@@ -35,6 +35,7 @@ from syndistill.distill.signals.teacher import Teacher
 from syndistill.errors import SyndistillError
 from syndistill.files.network_file import EXACT, members_in
 from syndistill.models.device import usable_device
+from syndistill.reporter import SILENT, Reporter
 from syndistill.safe_files import read_sealed, write_json, write_sealed
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import Labels, SimulatedSource
@@ -51,9 +52,10 @@ from syndistill.training.config import (
     check_start,
 )
 from syndistill.training.distributed import join_world
-from syndistill.training.loop import Progress, Trainer
+from syndistill.training.loop import Trainer
 from syndistill.training.objective import joint_class
 from syndistill.training.run_folder import open_run
+from syndistill.training.source import longest_rounds
 
 BINS = 15
 TWO_SIDED_95 = 1.959964
@@ -236,8 +238,7 @@ def check_fuse(run: FuseRun, teacher: Teacher) -> None:
 def train_fusion(
     run: FuseRun,
     folder: Path,
-    progress: Progress | None = None,
-    say: Say = lambda _: None,
+    reporter: Reporter = SILENT,
     teacher: Teacher | None = None,
 ) -> Path:
     """Train (or go on) in `folder`; returns the fusion's path. fuse_report.json says what z_fuse is worth."""
@@ -245,16 +246,18 @@ def train_fusion(
     check_fuse(run, teacher)
     world = join_world(torch.device(run.training.device))
     with open_run(folder, run, {"teacher": teacher.key()}, FUSION_FILE, world):
-        return _train(run, folder, progress, say, teacher)
+        return _train(run, folder, reporter, teacher)
 
 
-def _train(run: FuseRun, folder: Path, progress: Progress | None, say: Say, teacher: Teacher) -> Path:
+def _train(run: FuseRun, folder: Path, reporter: Reporter, teacher: Teacher) -> Path:
     seed = run.training.seed
     fusion = _fresh_fusion(run, teacher)
-    looks = train_probes(run, fusion, teacher, folder, progress) if fusion.probes else []
+    looks = train_probes(run, fusion, teacher, folder, reporter) if fusion.probes else []
     if looks and not stopped_improving(looks):
-        say(f"the probes still improve after {run.training.steps:,} steps, all they may take: raise training.steps")
-    say(f"fitting z_fuse on {run.fit_shots:,} shots, judging it on {run.report_shots:,} others")
+        reporter.say(
+            f"the probes still improve after {run.training.steps:,} steps, all they may take: raise training.steps"
+        )
+    reporter.say(f"fitting z_fuse on {run.fit_shots:,} shots, judging it on {run.report_shots:,} others")
     fit = _Measured.of(fusion, teacher, run.shots(seed + 1, run.fit_shots))
     if run.fusion.mode in ("nll", "per_shot"):
         fusion.weights_P.copy_(fit_weights(fit.logits_PBKLC, fit.labels_BKLO, run.fusion.negative))
@@ -270,9 +273,11 @@ def _train(run: FuseRun, folder: Path, progress: Progress | None, say: Say, teac
     report |= {"rounds": longest_rounds(run.data), "mode": run.fusion.mode, "verdict": verdict, "probes": looks}
     if verdict == SAME:
         agreement = report["paths"][FUSED]["agreement_with_final"]
-        say(f"WARNING: z_fuse is the same target as the Teacher's final logit: they agree on {agreement:.2%} of shots")
+        reporter.say(
+            f"WARNING: z_fuse is the same target as the Teacher's final logit: they agree on {agreement:.2%} of shots"
+        )
     elif not report["better"]:
-        say("WARNING: z_fuse is not better in NLL than the Teacher's calibrated final logit")
+        reporter.say("WARNING: z_fuse is not better in NLL than the Teacher's calibrated final logit")
     write_json(folder / REPORT_FILE, report)
     path = folder / FUSION_FILE
     kept = ("better", "verdict", "better_at_last_end", "every_end_and_line", "shots", "weights")
@@ -292,7 +297,7 @@ def _fresh_fusion(run: FuseRun, teacher: Teacher) -> Fusion:
         return Fusion(run.fusion, teacher.layout, teacher.output, widths)
 
 
-def train_probes(run: FuseRun, fusion: Fusion, teacher: Teacher, folder: Path, progress: Progress | None) -> list[Look]:
+def train_probes(run: FuseRun, fusion: Fusion, teacher: Teacher, folder: Path, reporter: Reporter) -> list[Look]:
     """Until they stop improving on shots held out, or for training.steps: at a constant rate, then falling to 0.
 
     The fusion ends with the averaged weights. Killed, it goes on from the folder: the looks are kept there.
@@ -305,12 +310,13 @@ def train_probes(run: FuseRun, fusion: Fusion, teacher: Teacher, folder: Path, p
     held_out = run.shots(training.seed + 3, run.check_shots)
     objective = ProbeObjective(teacher)
     trainer = Trainer(fusion, objective, source, training, folder)  # type: ignore[arg-type]
+    bar = reporter.bar("fuse", training.steps, training.batch_size)
     apart = max(1, training.steps // LOOKS)
     constant = training.optimiser.model_copy(update={"decay_steps": 0})
 
     def train_to(step: int, optimiser: OptimiserConfig) -> None:
         trainer.config = training.model_copy(update={"steps": step, "optimiser": optimiser})
-        trainer.run(None if progress is None else lambda done, _, latest: progress(done, training.steps, latest))
+        trainer.run(bar)
 
     looks: list[Look] = []
     if file.is_file():

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 from pydantic import ValidationError, model_validator
 
 from syndistill.distill.baseline import Baseline
-from syndistill.distill.cache.source import Count, Say, StudentData, check_cache, fill_cache
+from syndistill.distill.cache.source import StudentData, check_cache, fill_cache
 from syndistill.distill.fuse import REPORT_FILE, Fuse, FuseRun, check_fuse, train_fusion
 from syndistill.distill.signals.ensemble import teacher_named
 from syndistill.distill.signals.fusion import FUSION_FILE
@@ -29,26 +28,24 @@ from syndistill.distill.student import STUDENT_FILE, Shared, StudentRun, check_f
 from syndistill.errors import SyndistillError
 from syndistill.files.tensors import read_sealed
 from syndistill.models.device import usable_device
+from syndistill.reporter import SILENT, Reporter
 from syndistill.safe_files import write_json
 from syndistill.training.config import Name, Strict, TrainingConfig
 from syndistill.training.distributed import join_world
-from syndistill.training.loop import Progress
-from syndistill.training.run import AnyNetworkConfig, fresh_network
 from syndistill.training.run_folder import open_run, read_run
+from syndistill.training.start import AnyDials, fresh_network
 
 ROAD_FILE = "road.json"
 Stage = Literal["no_kd", "baseline", "stage1", "fuse", "stage2"]
 STAGES: tuple[Stage, ...] = ("no_kd", "baseline", "stage1", "fuse", "stage2")
 STUDENTS: tuple[Stage, ...] = tuple(stage for stage in STAGES if stage != "fuse")
-Bar = Callable[[str, int], AbstractContextManager[Progress | None]]
-"""(stage, batch size) -> a context that gives the progress report of that stage."""
 
 
 class RoadRun(Strict):
     """Everything the road depends on; a section to a stage."""
 
     kind: Literal["road"] = "road"
-    network: AnyNetworkConfig
+    network: AnyDials
     teacher: Name
     """A shipped network's name, a path, or an ensemble: several of them, or `exact` beside them, between commas."""
     data: StudentData
@@ -120,9 +117,7 @@ def walk_road(
     run: RoadRun,
     folder: Path,
     cache: Path | None = None,
-    bar: Bar = lambda *_: nullcontext(),
-    cache_progress: Count | None = None,
-    say: Say = lambda _: None,
+    reporter: Reporter = SILENT,
     teacher: Teacher | None = None,
 ) -> Path:
     """All stages, one cache for all; returns the path of road.json, which says where each stage's file is.
@@ -134,13 +129,11 @@ def walk_road(
     check_road(run, teacher, cache)
     world = join_world(torch.device(run.baseline.training.device))
     with open_run(folder, run, {"teacher": teacher.key()}, ROAD_FILE, world):
-        return _walk(run, folder, cache, bar, cache_progress, say, teacher)
+        return _walk(run, folder, cache, reporter, teacher)
 
 
-def _walk(
-    run: RoadRun, folder: Path, cache: Path, bar: Bar, cache_progress: Count | None, say: Say, teacher: Teacher
-) -> Path:
-    walk = _Walk(run, folder, cache, bar, cache_progress, say, teacher)
+def _walk(run: RoadRun, folder: Path, cache: Path, reporter: Reporter, teacher: Teacher) -> Path:
+    walk = _Walk(run, folder, cache, reporter, teacher)
     seconds: dict[str, float] = {}
     parts: dict[str, Callable[[], None]] = {"fuse": walk.fuse, "cache": walk.fill}
     parts |= {stage: partial(walk.student, stage) for stage in STUDENTS if stage in run.stages}
@@ -161,31 +154,27 @@ class _Walk:
     run: RoadRun
     folder: Path
     cache: Path
-    bar: Bar
-    cache_progress: Count | None
-    say: Say
+    reporter: Reporter
     teacher: Teacher
 
     def fuse(self) -> None:
         fuse, own = self.run.fuse_run(), self.folder / "fuse"
-        if not is_finished(own, FUSION_FILE, fuse, {"teacher": self.teacher.key()}, self.say):
-            with self.bar("fuse", fuse.training.batch_size) as progress:
-                train_fusion(fuse, own, progress, self.say, self.teacher)
+        if not is_finished(own, FUSION_FILE, fuse, {"teacher": self.teacher.key()}, self.reporter):
+            train_fusion(fuse, own, self.reporter, self.teacher)
 
     def fill(self) -> None:
         if self.run.data.cached_shots:
             terms = [self.run.stage1.terms, self.run.stage2.terms]
             fusion = result_file("fuse", self.folder)
-            fill_cache(self.run.data, self.teacher, self.cache, terms, [fusion], self.cache_progress, self.say)
+            fill_cache(self.run.data, self.teacher, self.cache, terms, [fusion], self.reporter)
 
     def student(self, stage: Stage) -> None:
         student, own = self.run.student_run(stage, self.folder), self.folder / stage
-        if not is_finished(own, STUDENT_FILE, student, student_hashes(student, self.teacher), self.say):
-            with self.bar(stage, student.training.batch_size) as progress:
-                train_student(student, own, self.cache, progress, self.cache_progress, self.say, self.teacher)
+        if not is_finished(own, STUDENT_FILE, student, student_hashes(student, self.teacher), self.reporter):
+            train_student(student, own, self.cache, self.reporter, self.teacher)
 
 
-def is_finished(folder: Path, result: str, wanted: Strict, hashes: dict[str, str], say: Say) -> bool:
+def is_finished(folder: Path, result: str, wanted: Strict, hashes: dict[str, str], reporter: Reporter = SILENT) -> bool:
     """Whether the folder holds this very stage, done. SyndistillError for another one and for a damaged result."""
     if not (folder / result).exists():
         return False
@@ -193,5 +182,5 @@ def is_finished(folder: Path, result: str, wanted: Strict, hashes: dict[str, str
     found = read_run(folder / "run.json")
     if found["config"] != wanted.model_dump(mode="json") or found["hashes"] != hashes:
         raise SyndistillError(f"{folder} holds a finished stage of another road; move it away or choose another --out")
-    say(f"{folder.name} is finished")
+    reporter.say(f"{folder.name} is finished")
     return True

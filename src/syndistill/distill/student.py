@@ -10,9 +10,7 @@ from pydantic import model_validator
 
 from syndistill.circuits.training_noise import NOISE_KEY
 from syndistill.distill.cache.source import (
-    Count,
     LiveSource,
-    Say,
     StudentData,
     cached_source,
     cached_statistics,
@@ -27,9 +25,11 @@ from syndistill.distill.signals.teacher import BF16, TaughtShots, Teacher
 from syndistill.distill.stage import StageInputs, check_student_signals, prepare_stage, stage_statistics
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
-from syndistill.models.contract import DecoderNetwork, NetworkConfig
+from syndistill.files.families import Dials
+from syndistill.models.contract import DecoderNetwork
 from syndistill.models.device import usable_device
 from syndistill.models.networks import load_network, save_network, weights_hash
+from syndistill.reporter import SILENT, Reporter
 from syndistill.sampling.stream import BatchSource
 from syndistill.training.config import (
     Name,
@@ -39,12 +39,12 @@ from syndistill.training.config import (
     check_constant_batch,
     check_network_fits,
     check_start,
-    signature,
 )
 from syndistill.training.distributed import join_world, wait_for_all
-from syndistill.training.loop import Progress, Trainer
-from syndistill.training.run import AnyNetworkConfig, fresh_network, start_weights
+from syndistill.training.loop import Trainer
 from syndistill.training.run_folder import open_run
+from syndistill.training.source import data_hashes, signature
+from syndistill.training.start import AnyDials, fresh_network, start_weights
 
 STUDENT_FILE = "student.safetensors"
 
@@ -52,7 +52,7 @@ STUDENT_FILE = "student.safetensors"
 class Shared(NamedTuple):
     """What all stages of one road have in common; fields as in `StudentRun`."""
 
-    network: AnyNetworkConfig
+    network: AnyDials
     teacher: str
     data: StudentData
 
@@ -63,7 +63,7 @@ class StudentRun(Strict):
     kind: Literal["baseline", "stage1", "fused", "stage2"] = "baseline"
     """baseline: labels and final logits; stage1: any signal of the Teacher beside; fused: z_fuse from fresh weights;
     stage2: mainly z_fuse, from an earlier stage."""
-    network: AnyNetworkConfig
+    network: AnyDials
     teacher: Name
     """A shipped network's name, a path, or an ensemble: several of them, or `exact` beside them, between commas."""
     teacher_precision: Precision = "fp32"
@@ -103,9 +103,7 @@ def train_student(
     run: StudentRun,
     folder: Path,
     cache: Path | None = None,
-    progress: Progress | None = None,
-    cache_progress: Count | None = None,
-    say: Say = lambda _: None,
+    reporter: Reporter = SILENT,
     teacher: Teacher | None = None,
 ) -> Path:
     """Train one stage (or go on) in `folder`; returns the saved Student's path (averaged weights).
@@ -118,7 +116,7 @@ def train_student(
     world = join_world(torch.device(run.training.device))
     with open_run(folder, run, student_hashes(run, teacher), STUDENT_FILE, world):
         cache = cache or folder / "cache"
-        return _train(run, folder, cache, teacher, network, fusion, said, progress, cache_progress, say)
+        return _train(run, folder, cache, teacher, network, fusion, said, reporter)
 
 
 def _train(
@@ -129,13 +127,11 @@ def _train(
     network: DecoderNetwork,
     fusion: Fusion | None,
     said: dict[str, Any] | None,
-    progress: Progress | None,
-    cache_progress: Count | None,
-    say: Say,
+    reporter: Reporter,
 ) -> Path:
     if said is not None and (said.get("verdict") == SAME or not said.get("better")):
         found = f"{SAME} as" if said.get("verdict") == SAME else "not better in NLL than"
-        say(
+        reporter.say(
             f"WARNING: z_fuse is {found} the Teacher's calibrated final logit (see fuse_report.json); "
             f"{run.kind} learns from it all the same"
         )
@@ -143,11 +139,11 @@ def _train(
     shots = statistics_shots(run.data.simulated, run.data.cache_seed, labels=teacher.labels) if measured else []
     known = cached_statistics(run.terms, run.data, teacher, cache)
     statistics = stage_statistics(run.terms, teacher, shots, folder, known)
-    source = _source(run, teacher, statistics, fusion, cache, cache_progress, say)
+    source = _source(run, teacher, statistics, fusion, cache, reporter)
     given = StageInputs(run.terms, teacher, statistics, shots, run.training, fusion, {"fusion": said})
     stage = prepare_stage(given, network, source, folder)
     trainer = Trainer(network, stage.objective, source, run.training, folder, stage.extra)
-    trainer.run(progress)
+    trainer.run(reporter.bar(run.kind, run.training.steps, run.training.batch_size))
     path = folder / STUDENT_FILE
     if trainer.world.is_first:
         stage.save_adapters(folder, trainer.ema_extra_state())
@@ -187,7 +183,7 @@ def first_weights(run: StudentRun, teacher: Teacher) -> DecoderNetwork:
     return network
 
 
-def check_fit(network: NetworkConfig, teacher: Teacher, name: str) -> None:
+def check_fit(network: Dials, teacher: Teacher, name: str) -> None:
     found, wanted = (teacher.layout.distance, teacher.output), (network.distance, network.output)
     if found != wanted:
         raise SyndistillError(
@@ -198,7 +194,7 @@ def check_fit(network: NetworkConfig, teacher: Teacher, name: str) -> None:
 
 def student_hashes(run: StudentRun, teacher: Teacher) -> dict[str, str]:
     """Of everything outside run.json that the run starts from."""
-    hashes = {"teacher": teacher.key()}
+    hashes = {"teacher": teacher.key()} | data_hashes(run.data.simulated)
     if run.start_from is not None:
         hashes["start_from"] = weights_hash(load_network(run.start_from)[0])
     if run.fusion is not None:
@@ -238,8 +234,7 @@ def _source(
     statistics: dict[str, TargetStatistics],
     fusion: Fusion | None,
     folder: Path,
-    progress: Count | None,
-    say: Say,
+    reporter: Reporter,
 ) -> BatchSource[TaughtShots]:
     every_end = run.terms.needs_every_end
     if not run.data.cached_shots:
@@ -248,4 +243,4 @@ def _source(
     signals: list[CachedSignal] = [feature_signal(name, statistics[name]) for name in run.terms.features]
     if fusion is not None:
         signals.append(fused_signal(fusion, teacher.key()))
-    return cached_source(run.data, run.training, teacher, folder, signals, every_end, progress, say)
+    return cached_source(run.data, run.training, teacher, folder, signals, every_end, reporter)

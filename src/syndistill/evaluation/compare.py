@@ -22,14 +22,9 @@ from numpy.typing import NDArray
 from syndistill.decoders.contract import Decoder, decisions
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.rows import Pair, Row, RowsFile, combine, pair_key, row_key
+from syndistill.reporter import Bar, Reporter
 from syndistill.sampling.stored import StoredShots, dem_of_circuit, evaluation_seed
 from syndistill.statistics.calibration import CalibrationSums
-
-Progress = Callable[[int, int], None]
-"""Called with (done, total), in shots times decoders."""
-
-Say = Callable[[str], None]
-"""Told one line."""
 
 DEFAULT_BATCH = 25_000
 _WARM_UP_SHOTS = 256
@@ -57,20 +52,20 @@ class Comparison:
 
 
 class LeftOut(dict[str, str]):
-    """Why, by the names of decoders that could not serve. `say` is told at once; without it, failures are raised."""
+    """Why, by the names of decoders that could not serve. The reporter is told at once; without one it raises."""
 
-    def __init__(self, say: Say | None) -> None:
+    def __init__(self, reporter: Reporter | None) -> None:
         super().__init__()
-        self._say = say
+        self._reporter = reporter
 
     def add(self, name: str, error: SyndistillError, others: int) -> None:
         """Raises the error where there is nobody to tell, or none of `others` decoders is left."""
-        if self._say is None or (others == 0 and not self):
+        if self._reporter is None or (others == 0 and not self):
             raise error
         self[name] = " ".join(str(error).split())
         if others == 0:
             raise SyndistillError("no decoder can serve: " + "; ".join(f"{n}: {why}" for n, why in self.items()))
-        self._say(f"warning: {name} is left out: {self[name]}")
+        self._reporter.say(f"warning: {name} is left out: {self[name]}")
 
 
 @dataclass(frozen=True)
@@ -99,7 +94,7 @@ def compare(
     *,
     batch: int = DEFAULT_BATCH,
     rows_file: str | Path | None = None,
-    progress: Progress | None = None,
+    bar: Bar | None = None,
     experiment: str | None = None,
     left_out: LeftOut | None = None,
 ) -> Comparison:
@@ -107,7 +102,7 @@ def compare(
 
     Batches that `rows_file` holds already are not decoded again.  Seeds of batches follow from `seed` by
     `evaluation_seed`, apart from those of training.  `experiment` labels the rows (default: the circuit's hash).
-    A decoder that fails on the way is added to `left_out` and the others go on.
+    A decoder that fails on the way is added to `left_out` and the others go on.  The bar counts shots times decoders.
 
     Raises SyndistillError for no shots or decoders, decoders of one name, a damaged rows file, or a rows file whose
     shots cannot be drawn again (another version of Stim).
@@ -125,7 +120,7 @@ def compare(
             yield _Batch(label, size, partial(StoredShots.sample, circuit, size, stim_seed, dem))
 
     label = experiment or f"circuit {source[:12]}"
-    return _Judge(decoders, label, source, rows_file, progress, shots, left_out).run(batches())
+    return _Judge(decoders, label, source, rows_file, bar, left_out).run(batches())
 
 
 def compare_recorded(
@@ -133,7 +128,7 @@ def compare_recorded(
     stored: Sequence[StoredShots],
     *,
     rows_file: str | Path | None = None,
-    progress: Progress | None = None,
+    bar: Bar | None = None,
     experiment: str | None = None,
     left_out: LeftOut | None = None,
 ) -> Comparison:
@@ -143,11 +138,10 @@ def compare_recorded(
         raise SyndistillError(f"shots of {len(sources)} circuits: compare on the shots of exactly one at a time")
     (source,) = sources
     batches = [_Batch(f"stored {s.sha256}", s.n_shots, partial(_itself, s)) for s in stored if s.n_shots]
-    total = sum(b.n_shots for b in batches)
-    if total == 0:
+    if not batches:
         raise SyndistillError("no shots: give recorded shots that are not empty")
     label = experiment or f"recorded {source[:12]}"
-    return _Judge(decoders, label, source, rows_file, progress, total, left_out).run(batches)
+    return _Judge(decoders, label, source, rows_file, bar, left_out).run(batches)
 
 
 class _Judge:
@@ -159,8 +153,7 @@ class _Judge:
         experiment: str,
         source: str,
         rows_file: str | Path | None,
-        progress: Progress | None,
-        total_shots: int,
+        bar: Bar | None,
         left_out: LeftOut | None,
     ) -> None:
         for what, values in (("name", [d.name for d in decoders]), ("content", [d.content_id for d in decoders])):
@@ -171,8 +164,7 @@ class _Judge:
         self._decoders = list(decoders)
         self._experiment, self._source = experiment, source
         self._file = RowsFile(rows_file)
-        self._progress = progress
-        self._done, self._total = 0, total_shots * len(decoders)
+        self._bar = bar or Bar()
         self._warm: set[str] = set()
         self._left_out = LeftOut(None) if left_out is None else left_out
 
@@ -221,9 +213,7 @@ class _Judge:
                     pairs = [pair for pair in pairs if decoder not in pair]
                     continue
                 new.append(row)
-            self._done += batch.n_shots
-            if self._progress is not None:
-                self._progress(self._done, self._total)
+            self._bar.advance(batch.n_shots)
         if shots is not None:
             new += [self._pair(a, b, batch, shots, wrong[a.content_id], wrong[b.content_id]) for a, b in pairs]
         self._file.append(new)

@@ -7,7 +7,6 @@ matching in every experiment, and its logits need no rescaling to be believed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +25,7 @@ from syndistill.distill.signals.ensemble import CarriedPosterior, EnsembleTeache
 from syndistill.distill.signals.teacher import FrozenTeacher, Teacher
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import compare_recorded
+from syndistill.reporter import SILENT, Bar, Reporter
 from syndistill.safe_files import first_fault, read_sealed
 from syndistill.sampling.seeds import derived_seed
 from syndistill.sampling.stored import StoredShots
@@ -37,7 +37,6 @@ P = 0.004
 SIGNIFICANCE = 0.05
 TEMPERATURES = (0.8, 1.25)
 
-Progress = Callable[[int, int], None]
 _FROZEN = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -111,38 +110,29 @@ def judge_teacher(
     bases: tuple[str, ...] | None = None,
     shots: int = SHOTS,
     seed: int = 0,
-    progress: Progress | None = None,
+    reporter: Reporter = SILENT,
 ) -> GateReport:
     """Judge a Teacher on `shots` paired shots of each basis and number of rounds; 20 s of the default on two cores.
 
     bases: default x and z, or "both" (shots that track two observables) for a joint4 Teacher. Seeds are of the role
-    "select". progress is called with (done, total) in shots times decoders. Raises SyndistillError for bases that the
-    network cannot decode.
+    "select". Raises SyndistillError for bases that the Teacher cannot decode.
     """
     chosen = bases or (("both",) if teacher.output == "joint4" else ("x", "z"))
     experiments = [
         Experiment(teacher.layout.distance, r, basis, noise, p) for basis in chosen for r in sorted(set(rounds))
     ]
-    total = 2 * shots * len(experiments)
-    results = []
-    for index, experiment in enumerate(experiments):
-        start = 2 * shots * index
-
-        def report(done: int, _: int, start: int = start) -> None:
-            if progress is not None:
-                progress(start + done, total)
-
-        results.append(_judge(teacher, experiment, shots, seed, report))
-    return GateReport(teacher=teacher.key(), results=tuple(results))
+    bar = reporter.bar("gate: shots", 2 * shots * len(experiments))
+    results = tuple(_judge(teacher, experiment, shots, seed, bar) for experiment in experiments)
+    return GateReport(teacher=teacher.key(), results=results)
 
 
-def _judge(teacher: Teacher, experiment: Experiment, shots: int, seed: int, progress: Progress) -> GateResult:
+def _judge(teacher: Teacher, experiment: Experiment, shots: int, seed: int, bar: Bar) -> GateResult:
     bases = {"x": 0, "z": 1, "both": 2}
     circuit = experiment.circuit()
     stim_seed = derived_seed("select", seed, experiment.distance, experiment.rounds, bases[experiment.basis])
     stored = StoredShots.sample(circuit, shots, stim_seed)
     decoders = [decoder_of(teacher, experiment, stored.dem), MatchingDecoder(stored.dem)]
-    found = compare_recorded(decoders, [stored], progress=progress, experiment=str(experiment))
+    found = compare_recorded(decoders, [stored], bar=bar, experiment=str(experiment))
     (of_teacher, matching), (pair,) = found.rows, found.pairs
     temperature, nll, ece = of_teacher.best_temperature, of_teacher.nll, of_teacher.ece
     assert temperature is not None

@@ -22,8 +22,9 @@ from syndistill.decoders.ensemble import EnsembleDecoder
 from syndistill.decoders.network import on_circuit
 from syndistill.decoders.registry import build_decoder, decoder_names
 from syndistill.errors import SyndistillError
-from syndistill.evaluation.compare import DEFAULT_BATCH, Comparison, LeftOut, Progress, Say, compare, compare_recorded
+from syndistill.evaluation.compare import DEFAULT_BATCH, Comparison, LeftOut, compare, compare_recorded
 from syndistill.files.network_file import EXACT, members_in, network_path, read_header, shipped_names
+from syndistill.reporter import SILENT, Reporter
 from syndistill.sampling.recorded import Recording
 from syndistill.sampling.stored import StoredShots, dem_of_circuit
 
@@ -131,29 +132,33 @@ class Subject:
         *,
         batch: int = DEFAULT_BATCH,
         rows_file: Path | None = None,
-        progress: Progress | None = None,
-        say: Say | None = None,
+        leave_out: bool = False,
+        reporter: Reporter = SILENT,
     ) -> Comparison:
         """Judge the named decoders on the same shots: sampled ones, or the first of the recording (None: all).
 
-        A decoder that cannot serve the circuit or its shots, or whose package is missing, is left out and `say` told;
-        without `say`, or where it was the last one, SyndistillError.
+        leave_out: a decoder that cannot serve the circuit or its shots, or whose package is missing, is left out and
+        the reporter told. Without it, or where it was the last one, SyndistillError.
         """
         if batch <= 0 or (shots is not None and shots <= 0):
             raise SyndistillError(f"{shots} shots in batches of {batch}: both must be positive")
         if len(set(names)) != len(names):
             raise SyndistillError(f"a decoder is named twice in {', '.join(names)}; name each once")
-        left_out = LeftOut(say)
+        left_out = LeftOut(reporter if leave_out else None)
         if self.recording is None:
             if shots is None:
                 raise SyndistillError("no shots: say how many to sample, for example 100000")
             decoders = self._decoders(names, left_out)
-            options = {"batch": batch, "rows_file": rows_file, "progress": progress, "left_out": left_out}
-            return compare(decoders, self.circuit, shots, seed, experiment=self.label, **options)  # type: ignore[arg-type]
+            bar = reporter.bar("shots", shots * len(decoders))
+            return compare(
+                decoders, self.circuit, shots, seed, batch=batch, rows_file=rows_file, bar=bar, experiment=self.label,
+                left_out=left_out,
+            )  # fmt: skip
         pieces = self._recorded(self.recording, shots, batch)
         decoders = self._decoders(names, left_out)
+        bar = reporter.bar("shots", sum(piece.n_shots for piece in pieces) * len(decoders))
         return compare_recorded(
-            decoders, pieces, rows_file=rows_file, progress=progress, experiment=self.label, left_out=left_out
+            decoders, pieces, rows_file=rows_file, bar=bar, experiment=self.label, left_out=left_out
         )
 
     def _recorded(self, recording: Recording, shots: int | None, batch: int) -> list[StoredShots]:

@@ -1,6 +1,7 @@
 """Families of networks by their dials: what a dial may be, and which tensors a network of these dials has.
 
-Without PyTorch and without allocating anything, so that a file or a configuration that cannot be is refused at once.
+The one declaration, for files and configurations alike: without PyTorch and without allocating anything, so that one
+that cannot be is refused at once. The networks themselves are in `models`.
 Axes: D width, S stabilisers, W readout width, L lines; `d` distance.
 """
 
@@ -10,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from math import prod
-from typing import Any, ClassVar, TypeVar
+from typing import Any, Literal, get_args
 
 from syndistill.circuits.layout import BASES
 from syndistill.errors import SyndistillError
@@ -18,7 +19,8 @@ from syndistill.errors import SyndistillError
 Shapes = dict[str, tuple[int, ...]]
 BITS, PLACES = 2, 9
 """Of a local GRU: input bits of a stabiliser, and places of a 3 x 3 neighbourhood."""
-OUTPUTS = ("two_channel", "joint4")
+OutputForm = Literal["two_channel", "joint4"]
+OUTPUTS: tuple[OutputForm, ...] = get_args(OutputForm)
 
 MOST_DISTANCE = 31
 """960 stabilisers: a transformer's table of pairs has 44 M numbers; AlphaQubit was trained up to 11."""
@@ -39,12 +41,35 @@ LIMITS: Mapping[str, tuple[int, int]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Dials(ABC):
-    """What all families have; a test holds these classes equal to the configs of `models`."""
+    """What all families have. SyndistillError, naming the dial, for what no network can be or is too large."""
 
-    FAMILY: ClassVar[str]
-    family: str
     distance: int
-    output: str = "two_channel"
+    output: OutputForm = "two_channel"
+    turn_x: bool = False
+    """Whether X experiments are read turned by 90 degrees, like Z ones: one filter to learn, not two."""
+    family: str
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            name, value = field.name, getattr(self, field.name)
+            kind = field.type if field.type in ("int", "bool") else "str"
+            if type(value).__name__ != kind:
+                raise SyndistillError(f"{name}={value!r} must be of type {kind}")
+            least, most = LIMITS.get(name, (0, 1))
+            if isinstance(value, int) and not least <= value <= most:
+                raise SyndistillError(f"{name}={value} must be from {least} to {most}")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        if self.distance % 2 == 0:
+            raise SyndistillError(f"distance {self.distance} is not an odd number >= 3; pick 3, 5, 7, ...")
+        if self.output not in OUTPUTS:
+            raise SyndistillError(f"output={self.output!r} is unknown; pick one of {', '.join(OUTPUTS)}")
+        if self.n_parameters > MOST_PARAMETERS:
+            raise SyndistillError(
+                f"a {self.family} network of these dials has {self.n_parameters:,} parameters, of which "
+                f"{MOST_PARAMETERS:,} are the most; lower widths or layers"
+            )
 
     @property
     def n_stabilisers(self) -> int:
@@ -65,8 +90,9 @@ class Dials(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerDials(Dials):
-    FAMILY = "transformer"
-    turn_x: bool = False
+    """Of the recurrent syndrome transformer."""
+
+    family: Literal["transformer"] = "transformer"
     width: int = 64
     layers: int = 2
     heads: int = 4
@@ -80,7 +106,17 @@ class TransformerDials(Dials):
     readout_width: int = 48
     readout_layers: int = 4
     max_rounds: int = 25
+    """Rounds with an embedding of their own; a longer experiment uses the last one."""
     agree_lines: bool = False
+    """Whether the lines answer as one: their labels differ by final stabiliser values, which the shot shows, so that
+    the mean of their logits, turned by those, is an answer to each. Not in the paper, whose lines answer alone."""
+
+    def _check_together(self) -> None:
+        if self.widening * self.width % 2:
+            raise SyndistillError(
+                f"widening={self.widening} times width={self.width} is odd, but is halved; change one"
+            )
+        super()._check_together()
 
     def shapes(self) -> Shapes:
         d = self.width
@@ -113,11 +149,12 @@ class TransformerDials(Dials):
 class GruDials(Dials):
     """Of the two families that run as compiled code."""
 
-    turn_x: bool = False
     width: int
+    """Of the state: of all stabilisers together, or of each in a local GRU."""
     readout_width: int = 32
     readout_layers: int = 1
     next_events: bool = False
+    """Whether it also predicts the next round's events: an aid in training, of no use afterwards."""
 
     def _heads(self, out: int) -> Shapes:
         lines, found = self.distance, Shapes()
@@ -131,7 +168,7 @@ class GruDials(Dials):
 
 @dataclass(frozen=True, kw_only=True)
 class FlatGruDials(GruDials):
-    FAMILY = "flat_gru"
+    family: Literal["flat_gru"] = "flat_gru"
     width: int = 64
 
     def shapes(self) -> Shapes:
@@ -145,7 +182,7 @@ class FlatGruDials(GruDials):
 
 @dataclass(frozen=True, kw_only=True)
 class LocalGruDials(GruDials):
-    FAMILY = "local_gru"
+    family: Literal["local_gru"] = "local_gru"
     width: int = 8
 
     def shapes(self) -> Shapes:
@@ -165,31 +202,23 @@ class LocalGruDials(GruDials):
 
 
 FAMILIES: Mapping[str, type[Dials]] = {
-    kind.FAMILY: kind for kind in (TransformerDials, FlatGruDials, LocalGruDials)
+    "transformer": TransformerDials,
+    "flat_gru": FlatGruDials,
+    "local_gru": LocalGruDials,
 }
-Kind = TypeVar("Kind", bound=Dials)
 
 
 def dials_of(config: Mapping[str, Any]) -> Dials:
-    """The dials of a config. SyndistillError, naming the key, for what no network can be or is too large."""
+    """Of config["family"]. SyndistillError, naming the key, for an unknown one and as of `Dials`."""
     family = config.get("family")
     if not isinstance(family, str) or family not in FAMILIES:
         raise SyndistillError(f"network family {family!r} is unknown; pick one of {', '.join(FAMILIES)}")
-    kinds = {field.name: str(field.type) for field in fields(FAMILIES[family])}
-    if unknown := sorted(config.keys() - kinds.keys()):
-        raise SyndistillError(f"key {unknown[0]!r} is unknown; those of {family} are {', '.join(kinds)}")
-    for name, value in config.items():
-        if type(value).__name__ != kinds[name]:
-            raise SyndistillError(f"{name}={value!r} must be of type {kinds[name]}")
-        least, most = LIMITS.get(name, (0, 1))
-        if isinstance(value, int) and not least <= value <= most:
-            raise SyndistillError(f"{name}={value} must be from {least} to {most}")
-    try:
-        found = FAMILIES[family](**config)
-    except TypeError:
-        raise SyndistillError(f"the distance is missing; keys of {family} are {', '.join(kinds)}") from None
-    _check_together(found)
-    return found
+    known = [field.name for field in fields(FAMILIES[family])]
+    if unknown := sorted(config.keys() - set(known)):
+        raise SyndistillError(f"key {unknown[0]!r} is unknown; those of {family} are {', '.join(known)}")
+    if "distance" not in config:
+        raise SyndistillError(f"the distance is missing; keys of {family} are {', '.join(known)}")
+    return FAMILIES[family](**config)
 
 
 def n_channels(output: str, basis: str) -> int:
@@ -202,20 +231,6 @@ def n_channels(output: str, basis: str) -> int:
             "take a two_channel one for memory experiments"
         )
     return 4 if output == "joint4" else 2 if basis == "both" else 1
-
-
-def _check_together(found: Dials) -> None:
-    if found.distance % 2 == 0:
-        raise SyndistillError(f"distance {found.distance} is not an odd number >= 3; pick 3, 5, 7, ...")
-    if found.output not in OUTPUTS:
-        raise SyndistillError(f"output={found.output!r} is unknown; pick one of {', '.join(OUTPUTS)}")
-    if isinstance(found, TransformerDials) and found.widening * found.width % 2:
-        raise SyndistillError(f"widening={found.widening} times width={found.width} is odd, but is halved; change one")
-    if found.n_parameters > MOST_PARAMETERS:
-        raise SyndistillError(
-            f"a {found.family} network of these dials has {found.n_parameters:,} parameters, of which "
-            f"{MOST_PARAMETERS:,} are the most; lower widths or layers"
-        )
 
 
 def _dense(name: str, rows: int, columns: int) -> Shapes:

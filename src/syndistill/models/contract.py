@@ -8,38 +8,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, model_validator
 from torch import nn
 
 from syndistill.circuits.layout import Layout
 from syndistill.errors import SyndistillError
-from syndistill.files.families import dials_of, n_channels
+from syndistill.files.families import n_channels
 from syndistill.sampling.shots import Shots
-
-OutputForm = Literal["two_channel", "joint4"]
-
-
-class NetworkConfig(BaseModel):
-    """What all networks have in common; each family adds its dials.
-
-    What a dial may be, `files.families` says, for files and configurations alike.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    distance: int
-    output: OutputForm = "two_channel"
-
-    @model_validator(mode="after")
-    def _can_be(self) -> Self:
-        try:
-            dials_of(self.model_dump())
-        except SyndistillError as error:  # of pydantic's kind, so that it is told with the key that holds the config
-            raise ValueError(str(error)) from None
-        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +54,7 @@ class DecoderNetwork(nn.Module, ABC):
     `forward` gives for every end what `init_state`, `step` and `readout` give round by round.
     """
 
-    config: Any
+    config: Any  # Dials of the network's own family
     layout: Layout
     signals_offered: ClassVar[frozenset[str]]
     """The names that `forward` can be asked for (some families number their layers: "spatial.0").
@@ -137,17 +114,8 @@ class DecoderNetwork(nn.Module, ABC):
         return n_channels(self.config.output, basis)
 
 
-class TurnableConfig(NetworkConfig):
-    """Of a family that can read X experiments as Z ones."""
-
-    turn_x: bool = False
-    """Whether X experiments are read turned by 90 degrees, like Z ones: one filter to learn, not two."""
-
-
 class TurnableNetwork(DecoderNetwork):
     """Turns slices where they come in, and what it says of stabilisers where it goes out."""
-
-    config: TurnableConfig
 
     def frame(self, basis: str) -> str:
         """The basis whose experiments these shots look like inside."""

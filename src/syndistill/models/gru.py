@@ -15,19 +15,18 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection
 from dataclasses import replace
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
 from torch import nn
 
 from syndistill.circuits.layout import BASES, Layout
-from syndistill.files.families import BITS, PLACES
+from syndistill.files.families import BITS, PLACES, FlatGruDials, LocalGruDials
 from syndistill.models.blocks import ResidualDense, agreed
 from syndistill.models.contract import (
     Outputs,
     State,
-    TurnableConfig,
     TurnableNetwork,
     defined_only,
     event_history,
@@ -105,27 +104,16 @@ def bits_of(events: torch.Tensor, parity: torch.Tensor) -> torch.Tensor:
     return torch.cat([events, parity], -1).to(working_dtype(events.device))
 
 
-class FlatGruConfig(TurnableConfig):
-    """Dials of the flat GRU."""
-
-    family: Literal["flat_gru"] = "flat_gru"
-    width: int = 64
-    readout_width: int = 32
-    readout_layers: int = 1
-    next_events: bool = False
-    """Whether it also predicts the next round's events: an aid in training, of no use afterwards."""
-
-
 class FlatGru(GruNetwork):
     """Input of a round: events and running parity of all stabilisers, 0 where undefined.
 
     The basis is told through a learned initial state and an output head for each.
     """
 
-    config: FlatGruConfig
+    config: FlatGruDials
     signals_offered: ClassVar[frozenset[str]] = frozenset({"temporal"})
 
-    def __init__(self, config: FlatGruConfig) -> None:
+    def __init__(self, config: FlatGruDials) -> None:
         super().__init__()
         self.config = config
         self.layout = layout = Layout(config.distance)
@@ -166,18 +154,6 @@ class FlatGru(GruNetwork):
             return logits_NLC
         bases = ("x", "z") if basis == "both" else (basis,)
         return torch.stack([self.heads[b](hidden_NW) for b in bases], -1)
-
-
-class LocalGruConfig(TurnableConfig):
-    """Dials of the local GRU."""
-
-    family: Literal["local_gru"] = "local_gru"
-    width: int = 8
-    """Of the state of one stabiliser."""
-    readout_width: int = 32
-    readout_layers: int = 1
-    next_events: bool = False
-    """Whether it also predicts the next round's events: an aid in training, of no use afterwards."""
 
 
 class LocalCell(nn.Module):
@@ -238,14 +214,14 @@ class LocalGru(GruNetwork):
     """The last slice passes through a cell of its own inputs; then every data qubit is looked at from its four
     stabilisers, qubits are averaged along lines, and all lines give one answer."""
 
-    config: LocalGruConfig
+    config: LocalGruDials
     signals_offered: ClassVar[frozenset[str]] = frozenset({"temporal"})
     even_Q4: torch.Tensor
     odd_Q4: torch.Tensor
     x_LQ: torch.Tensor
     z_LQ: torch.Tensor
 
-    def __init__(self, config: LocalGruConfig) -> None:
+    def __init__(self, config: LocalGruDials) -> None:
         super().__init__()
         self.config = config
         self.layout = layout = Layout(config.distance)

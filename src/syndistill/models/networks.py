@@ -1,19 +1,20 @@
-"""Networks by name: the families there are, named sizes, and files (safetensors; loading runs no code).
+"""Networks by name: one to each family of dials, named sizes, and files (safetensors; loading runs no code).
 
-A new family is one more entry in FAMILIES; a new size one more in PRESETS. Shipped networks are package data in
-`pretrained/`, a card each; others go by path.
+A new family is one more entry in FAMILIES, here and in `files.families`; a new size one more in PRESETS. Shipped
+networks are package data in `pretrained/`, a card each; others go by path.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from pydantic import ValidationError
 
 from syndistill.errors import SyndistillError
+from syndistill.files.families import Dials, OutputForm, dials_of
 from syndistill.files.network_file import (
     FORMAT,
     WHAT,
@@ -23,31 +24,23 @@ from syndistill.files.network_file import (
     shipped_names,
     weights_sha256,
 )
-from syndistill.models.contract import DecoderNetwork, NetworkConfig, OutputForm
-from syndistill.models.gru import FlatGru, FlatGruConfig, LocalGru, LocalGruConfig
+from syndistill.models.contract import DecoderNetwork
+from syndistill.models.gru import FlatGru, LocalGru
 from syndistill.models.tensors_file import save_tensors
-from syndistill.models.transformer import SyndromeTransformer, TransformerConfig
+from syndistill.models.transformer import SyndromeTransformer
 from syndistill.safe_files import read_json
 
-
-class Family(NamedTuple):
-    """A kind of network and its dials."""
-
-    config: type[NetworkConfig]
-    network: Callable[[Any], DecoderNetwork]
-
-
-FAMILIES: dict[str, Family] = {
-    "transformer": Family(TransformerConfig, SyndromeTransformer),
-    "flat_gru": Family(FlatGruConfig, FlatGru),
-    "local_gru": Family(LocalGruConfig, LocalGru),
+FAMILIES: dict[str, Callable[[Any], DecoderNetwork]] = {
+    "transformer": SyndromeTransformer,
+    "flat_gru": FlatGru,
+    "local_gru": LocalGru,
 }
 
-Preset = Callable[[int, OutputForm], NetworkConfig]
+Preset = Callable[[int, OutputForm], Dials]
 
 
 def _sized(family: str, **dials: int | bool) -> Preset:
-    return lambda distance, output: config_from({"family": family, "distance": distance, "output": output, **dials})
+    return lambda distance, output: dials_of({"family": family, "distance": distance, "output": output, **dials})
 
 
 # The paper's two (Bausch et al. 2024, Methods: width, convolution, readout; 4 heads, key 32, bias 48 x 8) come out
@@ -69,21 +62,7 @@ PRESETS: dict[str, Preset] = {
 }  # fmt: skip
 
 
-def config_from(dials: Mapping[str, Any]) -> NetworkConfig:
-    """The config of dials["family"]. SyndistillError for an unknown family or key and for a value that does not fit."""
-    family = dials.get("family")
-    if not isinstance(family, str) or family not in FAMILIES:
-        raise SyndistillError(f"network family {family!r} is unknown; pick one of {', '.join(FAMILIES)}")
-    try:
-        return FAMILIES[family].config.model_validate(dict(dials))
-    except ValidationError as error:
-        said = [(".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")) for e in error.errors()]
-        faults = "; ".join(f"{key}: {what}" if key else what for key, what in said)
-        known = ", ".join(FAMILIES[family].config.model_fields)
-        raise SyndistillError(f"{family} config does not fit ({faults}); its keys are {known}") from None
-
-
-def preset(name: str, distance: int, output: OutputForm = "two_channel") -> NetworkConfig:
+def preset(name: str, distance: int, output: OutputForm = "two_channel") -> Dials:
     """The config of a named size at this distance."""
     if name not in PRESETS:
         raise SyndistillError(f"preset {name!r} is unknown; pick one of {', '.join(PRESETS)}")
@@ -91,7 +70,7 @@ def preset(name: str, distance: int, output: OutputForm = "two_channel") -> Netw
 
 
 def build(
-    what: str | NetworkConfig, distance: int | None = None, output: OutputForm | None = None
+    what: str | Dials, distance: int | None = None, output: OutputForm | None = None
 ) -> DecoderNetwork:
     """A fresh network, initialised from PyTorch's generator: a preset at a distance, or a complete config."""
     if isinstance(what, str):
@@ -103,14 +82,13 @@ def build(
             f"the config is of distance {what.distance} and output {what.output}, not {distance} and {output}; "
             "leave both out, or change the config"
         )
-    family: str = what.family  # type: ignore[attr-defined]  # every registered config has it
-    return FAMILIES[family].network(what)
+    return FAMILIES[what.family](what)
 
 
 def save_network(path: Path, network: DecoderNetwork, metadata: Mapping[str, Any]) -> None:
     """Weights, config and `metadata` (anything JSON knows) in one file, written whole or not at all."""
     check_weights(str(path), _arrays(network))
-    header = {"what": WHAT, "format": FORMAT, "config": network.config.model_dump(), "metadata": dict(metadata)}
+    header = {"what": WHAT, "format": FORMAT, "config": asdict(network.config), "metadata": dict(metadata)}
     save_tensors(path, network.state_dict(), header)
 
 
@@ -121,7 +99,7 @@ def load_network(name_or_path: str | Path) -> tuple[DecoderNetwork, dict[str, An
     """
     found = read_network(name_or_path)
     with torch.random.fork_rng(devices=[]):
-        network = build(config_from(found.config))
+        network = build(found.dials)
     network.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in found.tensors.items()})
     return network.eval(), found.metadata
 

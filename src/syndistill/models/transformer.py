@@ -10,13 +10,14 @@ import math
 from collections.abc import Collection
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from syndistill.circuits.layout import Layout
+from syndistill.files.families import TransformerDials
 from syndistill.models.blocks import (
     LineReadout,
     PreparedConvolution,
@@ -29,7 +30,6 @@ from syndistill.models.blocks import (
 from syndistill.models.contract import (
     Outputs,
     State,
-    TurnableConfig,
     TurnableNetwork,
     defined_only,
     event_history,
@@ -97,29 +97,6 @@ class AttentionBias(nn.Module):
         return static_MhSS[:, None] + indicators + torch.diag_embed(diagonal)
 
 
-class TransformerConfig(TurnableConfig):
-    """Dials of the recurrent syndrome transformer; `presets` has named settings."""
-
-    family: Literal["transformer"] = "transformer"
-    width: int = 64
-    layers: int = 2
-    heads: int = 4
-    key_size: int = 32
-    widening: int = 5
-    conv_channels: int = 32
-    embedder_layers: int = 2
-    attention_bias: bool = True
-    bias_width: int = 48
-    bias_layers: int = 8
-    readout_width: int = 48
-    readout_layers: int = 4
-    max_rounds: int = 25
-    """Rounds with an embedding of their own; a longer experiment uses the last one."""
-    agree_lines: bool = False
-    """Whether the lines answer as one: their labels differ by final stabiliser values, which the shot shows, so that
-    the mean of their logits, turned by those, is an answer to each. Not in the paper, whose lines answer alone."""
-
-
 class _Constants(NamedTuple):
     """What does not depend on the shot, made once per call."""
 
@@ -133,12 +110,12 @@ class SyndromeTransformer(TurnableNetwork):
     gradient_rounds: if not 0, `forward` has gradients of its last so many rounds alone.
     """
 
-    config: TransformerConfig
+    config: TransformerDials
     signals_offered: ClassVar[frozenset[str]] = frozenset({"spatial", "temporal", "ends"})
     compiled = False
     shows_the_way: ClassVar[bool] = True
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerDials) -> None:
         super().__init__()
         self.config = config
         self.gradient_rounds = 0

@@ -6,6 +6,9 @@ Axes: G gates, T places of a neighbourhood, D states of a stabiliser, S stabilis
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -22,14 +25,16 @@ JOINT_ALONE = ("line_readout.merge.", "line_readout.logit.")
 def can_begin(source: DecoderNetwork, target: DecoderNetwork) -> bool:
     """Whether `source` is the same network as `target` but for its distance, for not being turned yet, and for whether
     its lines agree, which takes no weight, and for answering with two channels where `target` answers jointly."""
-    free: dict[str, object] = {"distance": target.config.distance}
+    if type(source.config) is not type(target.config):
+        return False
+    free: dict[str, Any] = {"distance": target.config.distance}
     if getattr(target.config, "turn_x", False):
         free["turn_x"] = True
     if hasattr(target.config, "agree_lines"):
         free["agree_lines"] = target.config.agree_lines
     if target.config.output == "joint4":
         free["output"] = "joint4"
-    return bool(source.config.model_copy(update=free) == target.config)
+    return bool(replace(source.config, **free) == target.config)
 
 
 def carried_over(source: DecoderNetwork, target: DecoderNetwork) -> dict[str, torch.Tensor]:
@@ -80,7 +85,7 @@ def can_widen(source: DecoderNetwork, target: DecoderNetwork) -> bool:
     if not (isinstance(source, LocalGru) and isinstance(target, LocalGru)):
         return False
     width = target.config.width
-    return source.config.width < width and source.config.model_copy(update={"width": width}) == target.config
+    return source.config.width < width and replace(source.config, width=width) == target.config
 
 
 def widened(source: DecoderNetwork, target: DecoderNetwork) -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ from syndistill.distill.stage1 import Stage1
 from syndistill.distill.stage2 import Stage2
 from syndistill.distill.student import StudentRun
 from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
-from syndistill.models.gru import LocalGruConfig
+from syndistill.files.families import LocalGruDials
 from syndistill.models.networks import preset
 from syndistill.training.config import OptimiserConfig, RoundsPhase, TrainingConfig, fixed_rounds
 
@@ -108,7 +108,7 @@ def student_d5_82k() -> Legs:
     wider = run.model_copy(
         update={
             "start_from": "leg:boundary",
-            "network": run.network.model_copy(update={"width": 32}),
+            "network": LocalGruDials(distance=5, width=32, readout_width=32, readout_layers=1, turn_x=True),
             "training": run.training.model_copy(update={"steps": 5_000, "seed": 9, "optimiser": rates}),
         }
     )
@@ -129,7 +129,7 @@ def _labels_alone_d5() -> StudentRun:
     return run.model_copy(
         update={
             "teacher": "teacher-d5",
-            "network": LocalGruConfig(distance=5, width=16, readout_width=32, readout_layers=1, turn_x=True),
+            "network": LocalGruDials(distance=5, width=16, readout_width=32, readout_layers=1, turn_x=True),
             "data": run.data.model_copy(
                 update={"simulated": simulated.model_copy(update={"curriculum": curriculum}), "ends": 2}
             ),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from syndistill.files.families import TransformerDials
 from syndistill.models.networks import preset
 from syndistill.training.config import (
     Curriculum,
     DataConfig,
     OptimiserConfig,
-    RecordedData,
     RoundsPhase,
     TrainingConfig,
 )
@@ -53,7 +53,7 @@ def teacher_d3_joint() -> TeacherRun:
     )
     return run.model_copy(
         update={
-            "network": preset("teacher-small", 3, "joint4").model_copy(update={"agree_lines": True}),
+            "network": TransformerDials(distance=3, output="joint4", agree_lines=True),
             "start_from": "teacher-d3",
             "data": run.data.model_copy(update={"bases": ("both",), "curriculum": curriculum}),
             "training": run.training.model_copy(update={"steps": 2_650, "optimiser": optimiser}),
@@ -68,7 +68,7 @@ def teacher_d5() -> TeacherRun:
     torchrun with two processes of one thread.
     """
     return TeacherRun(
-        network=preset("teacher-small", 5).model_copy(update={"agree_lines": True, "turn_x": True}),
+        network=TransformerDials(distance=5, agree_lines=True, turn_x=True),
         start_from="teacher-d3",
         data=DataConfig(
             distance=5,
@@ -123,13 +123,12 @@ def sycamore_d3(folder: str = "sycamore_x_even") -> TeacherRun:
     return TeacherRun(
         network=preset("teacher-small", 3),
         start_from="teacher-d3",
-        data=RecordedData(
-            folder=folder,
+        data=DataConfig(
             distance=3,
-            basis="x",
-            center=(3, 5),
-            model="pij",
-            curriculum=Curriculum(p_min=0.001, p_max=0.001, rounds=rounds),
+            noise="files",
+            files=tuple(f"{folder}/surface_code_bX_d3_r{r:02d}_center_3_5" for r in rounds[0].rounds),
+            bases=("x",),
+            curriculum=Curriculum(p_min=1.0, p_max=1.0, rounds=rounds),
         ),
         training=TrainingConfig(
             steps=1_500,

@@ -17,9 +17,9 @@ from syndistill.models.networks import load_network, weights_hash
 from syndistill.recipes import RECIPES, recipe
 from syndistill.runs.own_file import made_by
 from syndistill.safe_files import read_json
-from syndistill.training.changes import nearest, with_change
+from syndistill.training.changes import nearest, validated, with_change
 from syndistill.training.config import Strict
-from syndistill.training.run import TeacherRun, validated
+from syndistill.training.run import TeacherRun
 from syndistill.training.run_folder import read_run
 
 Run = TypeVar("Run", bound=Strict)

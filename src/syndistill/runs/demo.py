@@ -29,7 +29,8 @@ from syndistill.evaluation.rows import RowsFile, combine
 from syndistill.evaluation.subject import Subject
 from syndistill.evaluation.tables import rows_table
 from syndistill.models.networks import preset
-from syndistill.runs.console import Bars, progress_bars
+from syndistill.reporter import Reporter
+from syndistill.runs.console import terminal_reporter
 from syndistill.runs.gated import distil_gated
 from syndistill.runs.picture import draw_comparison
 from syndistill.safe_files import read_sealed, write_sealed
@@ -138,14 +139,12 @@ def run_demo(out: Path, teacher: str, budget: Budget, accept_any_teacher: bool) 
         counted = RowsFile(out / ROWS)
         found = Comparison(combine(list(counted.rows.values())), combine(list(counted.pairs.values())))
         return _renamed(found, names)
-    with progress_bars() as bars:
-        _walk(out / ROAD, road_of(teacher, budget), budget, accept_any_teacher, bars)
+    with terminal_reporter() as reporter:
+        _walk(out / ROAD, road_of(teacher, budget), budget, accept_any_teacher, reporter)
         decoders = [*REFERENCES, *names]
-        bars.say(f"judging {len(decoders)} decoders on the same {budget.judged_shots:,} shots of {EXPERIMENT}")
+        reporter.say(f"judging {len(decoders)} decoders on the same {budget.judged_shots:,} shots of {EXPERIMENT}")
         subject = Subject.from_experiment(EXPERIMENT)
-        found = subject.compare(
-            decoders, budget.judged_shots, SEED, rows_file=out / ROWS, progress=bars.counting("judging: shots")
-        )
+        found = subject.compare(decoders, budget.judged_shots, SEED, rows_file=out / ROWS, reporter=reporter)
     found = _renamed(found, names)
     draw_comparison(
         found,
@@ -158,7 +157,7 @@ def run_demo(out: Path, teacher: str, budget: Budget, accept_any_teacher: bool) 
     return found
 
 
-def _walk(folder: Path, road: RoadRun, budget: Budget, accept_any_teacher: bool, bars: Bars) -> None:
+def _walk(folder: Path, road: RoadRun, budget: Budget, accept_any_teacher: bool, reporter: Reporter) -> None:
     """Walk the road, or go on, unless it is there finished."""
     if (folder / ROAD_FILE).exists():
         if read_run(folder / RUN_FILE)["config"] != road.model_dump(mode="json"):
@@ -169,10 +168,7 @@ def _walk(folder: Path, road: RoadRun, budget: Budget, accept_any_teacher: bool,
         folder,
         accept_any_teacher=accept_any_teacher,
         gate_shots=budget.gate_shots,
-        gate_progress=bars.counting("gate: shots"),
-        cache_progress=bars.counting("Teacher's answers"),
-        bar=bars.stage,
-        say=bars.say,
+        reporter=reporter,
     )
 
 

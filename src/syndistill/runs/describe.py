@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from syndistill.decoders.registry import decoder_names
@@ -56,7 +57,7 @@ def describe(name: str) -> str:
 
 def _network(network: DecoderNetwork) -> dict[str, Any]:
     return {
-        "config": network.config.model_dump(mode="json"),
+        "config": asdict(network.config),
         "parameters": network.n_parameters(),
         "multiply_adds_per_round": {f"r={r}": round(network.multiply_adds(r)) for r in ROUNDS},
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
@@ -13,21 +13,20 @@ import torch
 from syndistill.distill.cache.source import StudentData, check_cache
 from syndistill.distill.fuse import FuseRun, check_fuse, train_fusion
 from syndistill.distill.legs import Legs, result_of
-from syndistill.distill.road import ROAD_FILE, Bar, RoadRun, check_road, is_finished, walk_road
+from syndistill.distill.road import ROAD_FILE, RoadRun, check_road, is_finished, walk_road
 from syndistill.distill.signals.ensemble import teacher_named
 from syndistill.distill.signals.fusion import FUSION_FILE
 from syndistill.distill.signals.teacher import Teacher
 from syndistill.distill.student import STUDENT_FILE, StudentRun, student_hashes, student_start, train_student
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.gate import ROUNDS, SHOTS, GateReport, P, judge_teacher
+from syndistill.reporter import SILENT, Reporter
 from syndistill.safe_files import replacing, write_sealed
 from syndistill.training.config import DataConfig
 from syndistill.training.distributed import join_world
 from syndistill.training.run_folder import open_run
 
 GATE_FILE = "gate.json"
-Count = Callable[[int, int], None]
-Say = Callable[[str], None]
 
 
 def distil_gated(
@@ -37,10 +36,7 @@ def distil_gated(
     cache: Path | None = None,
     accept_any_teacher: bool = False,
     gate_shots: int = SHOTS,
-    gate_progress: Count | None = None,
-    cache_progress: Count | None = None,
-    bar: Bar = lambda *_: nullcontext(),
-    say: Say = lambda _: None,
+    reporter: Reporter = SILENT,
 ) -> Path:
     """Judge the Teacher once per folder (gate.json keeps the report), then distil; returns the result's path.
 
@@ -56,22 +52,18 @@ def distil_gated(
             distil_gated,
             accept_any_teacher=accept_any_teacher,
             gate_shots=gate_shots,
-            gate_progress=gate_progress,
-            cache_progress=cache_progress,
-            bar=bar,
-            say=say,
+            reporter=reporter,
         )
-        return _distil_legs(run, folder, alike, say)
+        return _distil_legs(run, folder, alike, reporter)
     teacher = _teacher_of(run)
     with _opened(run, teacher, folder, cache):
         if not isinstance(run, StudentRun) or run.terms.needs_teacher:
-            pass_gate(run.teacher, run.data, folder, accept_any_teacher, gate_shots, gate_progress, say)
+            pass_gate(run.teacher, run.data, folder, accept_any_teacher, gate_shots, reporter)
         if isinstance(run, RoadRun):
-            return walk_road(run, folder, cache, bar, cache_progress, say, teacher)
-        with bar(run.kind, run.training.batch_size) as progress:
-            if isinstance(run, FuseRun):
-                return train_fusion(run, folder, progress, say, teacher)
-            return train_student(run, folder, cache, progress, cache_progress, say, teacher)
+            return walk_road(run, folder, cache, reporter, teacher)
+        if isinstance(run, FuseRun):
+            return train_fusion(run, folder, reporter, teacher)
+        return train_student(run, folder, cache, reporter, teacher)
 
 
 def _teacher_of(run: StudentRun | FuseRun | RoadRun) -> Teacher:
@@ -79,15 +71,15 @@ def _teacher_of(run: StudentRun | FuseRun | RoadRun) -> Teacher:
     return teacher_named(run.teacher, precision)
 
 
-def _distil_legs(legs: Legs, folder: Path, distil: Callable[[StudentRun, Path], Path], say: Say) -> Path:
+def _distil_legs(legs: Legs, folder: Path, distil: Callable[[StudentRun, Path], Path], reporter: Reporter) -> Path:
     """Each leg in a folder of its own; one that is finished is not run again. The last one's Student is the result."""
     world = join_world(torch.device(legs.legs[legs.last].training.device))
     result = folder / STUDENT_FILE
     with open_run(folder, legs, {}, STUDENT_FILE, world):
         for name in legs.legs:
             run = legs.leg(name, folder)
-            if not is_finished(folder / name, STUDENT_FILE, run, student_hashes(run, _teacher_of(run)), say):
-                say(f"leg {name}")
+            if not is_finished(folder / name, STUDENT_FILE, run, student_hashes(run, _teacher_of(run)), reporter):
+                reporter.say(f"leg {name}")
                 distil(run, folder / name)
         if world.is_first:
             with replacing(result) as beside:
@@ -118,22 +110,22 @@ def pass_gate(
     folder: Path,
     accept_any_teacher: bool,
     shots: int = SHOTS,
-    progress: Count | None = None,
-    say: Say = lambda _: None,
+    reporter: Reporter = SILENT,
 ) -> GateReport:
     """The report on the Teacher of that name, made once and kept in the folder. SyndistillError when it is refused."""
     teacher = teacher_named(name)
     report = _kept(folder / GATE_FILE, teacher)
     if report is None:
-        say(f"judging the Teacher {name} against plain matching")
-        report = _judge(data, teacher, shots, progress)
+        reporter.say(f"judging the Teacher {name} against plain matching")
+        report = _judge(data, teacher, shots, reporter)
         write_sealed(folder / GATE_FILE, report.to_json())
     if not report.passed and not accept_any_teacher:
         raise SyndistillError(
             f"the gate refuses the Teacher {name}: {'; '.join(report.faults)}; train it further, or pass "
             f"--accept-any-teacher (report: {folder / GATE_FILE})"
         )
-    say("the Teacher passes the gate" if report.passed else "the gate refuses the Teacher, which is accepted as told")
+    passes, refuses = "the Teacher passes the gate", "the gate refuses the Teacher, which is accepted as told"
+    reporter.say(passes if report.passed else refuses)
     return report
 
 
@@ -144,7 +136,7 @@ def _kept(path: Path, teacher: Teacher) -> GateReport | None:
     return report if report.teacher == teacher.key() else None
 
 
-def _judge(data: StudentData | DataConfig, teacher: Teacher, shots: int, progress: Count | None) -> GateReport:
+def _judge(data: StudentData | DataConfig, teacher: Teacher, shots: int, reporter: Reporter) -> GateReport:
     """On the noise, bases and rounds that the Student will learn from (the default ones where they lie within)."""
     simulated, cut = (data.simulated, data.cut_rounds) if isinstance(data, StudentData) else (data, ())
     learned = cut or [r for phase in simulated.curriculum.rounds for r in phase.rounds]
@@ -155,5 +147,5 @@ def _judge(data: StudentData | DataConfig, teacher: Teacher, shots: int, progres
         rounds=tuple(min(r, max(learned)) for r in ROUNDS),
         bases=simulated.bases,
         shots=shots,
-        progress=progress,
+        reporter=reporter,
     )

@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from syndistill.circuits.experiment import Experiment
-from syndistill.circuits.placement import place_experiment
 from syndistill.errors import SyndistillError
 from syndistill.sampling.exact_posterior import Block, SliceChain, slice_chain
+from syndistill.sampling.own_noise import Memory, placed_model
 from syndistill.sampling.shots import Shots, with_posterior
 
 _AT_A_TIME = 512
@@ -28,28 +27,34 @@ _SHORT = 6
 class ExactEnds:
     """Exact posteriors of a simulated experiment after each of its rounds, for any number of rounds.
 
-    The blocks of a t-round experiment are those of any other but for the first and the last few, so that chains of up
-    to _SHORT rounds give every longer one; and all ends share the messages of the rounds before.
+    The blocks of a t-round experiment are those of any other but for the first and the last few. Where rounds are
+    alike, chains of up to _SHORT rounds give every longer one; and all ends share the messages of the rounds before.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Memory) -> None:
         if experiment.distance != 3:
             raise SyndistillError(
                 f"exact labels: distance {experiment.distance} has too many patterns a slice; they exist for distance 3"
             )
         known: dict[Block, NDArray[np.float32]] = {}
-        self.short = [_chain(replace(experiment, rounds=t), known) for t in range(1, _SHORT + 1)]
-        blocks = self.short[-1].tables
-        if blocks[2] is not blocks[3] or blocks[2] is not blocks[4]:
-            raise SyndistillError(f"exact labels: noise {experiment.noise} is not the same in every round")
-        self.lines = tuple(line or 0 for line in place_experiment(experiment).lines)
+        self.experiment, self.known = experiment, known
+        self.chains = {t: self._chain(t) for t in range(1, min(experiment.rounds, _SHORT) + 1)}
+        blocks = self.chains[_SHORT].tables if _SHORT in self.chains else ()
+        self.alike = bool(blocks) and blocks[2] is blocks[3] and blocks[2] is blocks[4]
+        self.lines = tuple(line or 0 for line in placed_model(replace(experiment, rounds=1))[1].lines)
 
     def tables(self, rounds: int) -> tuple[NDArray[np.float32], ...]:
         """The blocks of the experiment of so many rounds."""
-        if rounds <= _SHORT:
-            return self.short[rounds - 1].tables
-        blocks = self.short[-1].tables
-        return blocks[:2] + (blocks[2],) * (rounds - _SHORT) + blocks[2:]
+        if rounds > _SHORT and self.alike:
+            blocks = self.chains[_SHORT].tables
+            return blocks[:2] + (blocks[2],) * (rounds - _SHORT) + blocks[2:]
+        if rounds not in self.chains:
+            self.chains[rounds] = self._chain(rounds)
+        return self.chains[rounds].tables
+
+    def _chain(self, rounds: int) -> SliceChain:
+        dem, placed = placed_model(replace(self.experiment, rounds=rounds))
+        return slice_chain(dem, placed.slice_N, placed.stabiliser_N, placed.layout.n_stabilisers, self.known)
 
     def posterior(self, events_BRS: torch.Tensor, last_BKS: torch.Tensor) -> NDArray[np.float32]:
         """P(pattern of the experiment's observables), float32 (B, K, P), for ends 1..R."""
@@ -58,7 +63,7 @@ class ExactEnds:
         return np.concatenate([self._some(seen_BR[part], last_BK[part]) for part in parts])
 
     def _some(self, seen_BR: NDArray[np.int64], last_BK: NDArray[np.int64]) -> NDArray[np.float32]:
-        chain, longest = self.short[0], self.tables(seen_BR.shape[1])
+        chain, longest = self.chains[1], self.tables(seen_BR.shape[1])
         messages, ends = [chain.start(len(seen_BR))], []
         for t in range(seen_BR.shape[1]):
             messages.append(chain.step(messages[t], seen_BR[:, t], longest[t]))
@@ -71,24 +76,18 @@ class ExactEnds:
         return np.stack(ends, axis=1).astype(np.float32)
 
 
-def with_exact_labels(shots: Shots, experiment: Experiment) -> Shots:
+def with_exact_labels(shots: Shots, experiment: Memory) -> Shots:
     """The same shots, simulated from this experiment with all ends, with `posterior_BKLP`."""
     if shots.labels_BKLO is None or shots.ends != tuple(range(1, experiment.rounds + 1)):
         raise SyndistillError("exact labels need simulated shots with the labels of every end")
-    exact = _exact_ends(replace(experiment, rounds=1))
+    exact = _exact_ends(replace(experiment, rounds=min(experiment.rounds, _SHORT)))
     posterior_BKP = torch.from_numpy(exact.posterior(shots.events_BRS, shots.last_BKS))
     return with_posterior(shots, posterior_BKP, exact.lines)
 
 
 @lru_cache(maxsize=256)
-def _exact_ends(one_round: Experiment) -> ExactEnds:
-    return ExactEnds(one_round)
-
-
-def _chain(experiment: Experiment, known: dict[Block, NDArray[np.float32]]) -> SliceChain:
-    circuit = experiment.circuit()
-    placed, dem = place_experiment(experiment), circuit.detector_error_model()
-    return slice_chain(dem, placed.slice_N, placed.stabiliser_N, placed.layout.n_stabilisers, known)
+def _exact_ends(experiment: Memory) -> ExactEnds:
+    return ExactEnds(experiment)
 
 
 def _patterns(bits: torch.Tensor) -> NDArray[np.int64]:

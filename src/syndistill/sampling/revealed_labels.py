@@ -6,13 +6,11 @@ it scatters (Rao-Blackwell). Here the oracle is told, for each pattern of off-ba
 class with that pattern fired, but not which; and every error of a class of which more than one fired. What is left to
 sum over are patterns of on-basis events, half as many bits.
 
-A detector error model knows one end. For several ends of one shot each elementary error of `experiment.every_end` runs
-alone in a lane of `stim.FlipSimulator`; those that show the same at every end are one joint error.
+For several ends of one shot the errors are those of `circuits.memory_model`, which says what each shows at every end.
 
 Axes: B shots, R rounds, S stabilisers, K ends, L lines, O observables, P their patterns (2), T slices of one end,
 D detectors and A errors of one end's model, N on-basis detectors, M members of classes, C classes, G classes that fired
-once (GM: class, member), of all shots one after the other, F elementary errors of a circuit, J joint errors of all
-ends, X bits that they show.
+once (GM: class, member), of all shots one after the other, J joint errors of all ends, X bits that they show.
 """
 
 from __future__ import annotations
@@ -20,133 +18,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
-from itertools import product
 from types import ModuleType
-from typing import NamedTuple
 
 import numpy as np
 import stim
 import torch
 from numpy.typing import NDArray
 
-from syndistill.circuits.experiment import Experiment, every_end
 from syndistill.circuits.mechanisms import flips
-from syndistill.circuits.placement import Placement, place_experiment
-from syndistill.circuits.training_noise import SOME_RATE
+from syndistill.circuits.placement import Placement
 from syndistill.errors import SyndistillError
+from syndistill.sampling.own_noise import Memory, joint_dem, joint_errors, placed_model, split_bits
 from syndistill.sampling.shots import (
     Shots,
     concatenate,
     ends_of_one,
     shots_from_detectors,
-    shots_from_flips,
     with_posterior,
 )
 from syndistill.sampling.sweep_plan import NONE, SweepModel, SweepProblem, common_detectors, sweep_model
-
-_LANES = 8192
-_PAULIS = {"X_ERROR": ["X"], "Y_ERROR": ["Y"], "Z_ERROR": ["Z"], "DEPOLARIZE1": ["X", "Y", "Z"]}
-_PAIRS = [a + b for a, b in product("_XYZ", repeat=2)][1:]
-_READS = {"M": "X", "MX": "Z", "MR": "X"}  # the Pauli that turns a result
-
-
-class JointErrors(NamedTuple):
-    """joint_F: int64 (F,), the joint error that an elementary one is part of, -1 for none (it shows nowhere).
-
-    events_JRS, last_JKS, label_JK: uint8, what each flips, the label being the line's (`line`) in the experiment's
-    basis. None of them depends on the error rate.
-    """
-
-    joint_F: NDArray[np.int64]
-    events_JRS: NDArray[np.uint8]
-    last_JKS: NDArray[np.uint8]
-    label_JK: NDArray[np.uint8]
-
-
-def joint_errors(experiment: Experiment, line: int) -> JointErrors:
-    """The errors of an experiment in basis x or z, whatever its rate. Raises SyndistillError for unknown noise."""
-    return _joint_errors(replace(experiment, p=SOME_RATE), line)
-
-
-def joint_chances(experiment: Experiment, errors: JointErrors) -> NDArray[np.float64]:
-    """The probability of each joint error, (J,)."""
-    chance_F = np.concatenate([chances for _, _, _, chances in _noise(every_end(experiment))])
-    shows_F = errors.joint_F >= 0
-    # an odd number of the elementary ones: 1 - 2 q multiplies
-    log_chi_J = np.bincount(errors.joint_F[shows_F], np.log1p(-2 * chance_F[shows_F]), minlength=len(errors.events_JRS))
-    return -np.expm1(log_chi_J) / 2
-
-
-@lru_cache(maxsize=64)
-def _joint_errors(experiment: Experiment, line: int) -> JointErrors:
-    circuit = every_end(experiment)
-    faults = [
-        (position, group, pauli)
-        for position, groups, paulis, _ in _noise(circuit)
-        for group in groups
-        for pauli in paulis
-    ]
-    rows_FX = np.concatenate(
-        [_symptoms(experiment, circuit, faults[i : i + _LANES], line) for i in range(0, len(faults), _LANES)]
-    )
-    unique_JX, joint_F = np.unique(rows_FX, axis=0, return_inverse=True)
-    shown = np.cumsum(unique_JX.any(1)) - 1
-    joint_F = np.where(unique_JX.any(1), shown, -1)[joint_F.reshape(-1)]
-    n_bits = experiment.rounds * (2 * (experiment.distance**2 - 1) + 1)
-    bits = np.unpackbits(unique_JX[unique_JX.any(1)], axis=1, count=n_bits)
-    events, last, label = np.split(bits, [(n_bits - experiment.rounds) // 2, n_bits - experiment.rounds], axis=1)
-    shape = (len(bits), experiment.rounds, -1)
-    return JointErrors(joint_F, events.reshape(shape), last.reshape(shape), label)
-
-
-def _noise(circuit: stim.Circuit) -> Iterator[tuple[int, list[list[int]], list[str], NDArray[np.float64]]]:
-    """Each noisy instruction's position, qubits, Paulis, and the chances of them all as independent errors."""
-    for position, instruction in enumerate(circuit):
-        arguments = instruction.gate_args_copy()
-        if not arguments:
-            continue
-        p, name = arguments[0], instruction.name
-        groups = [[target.value for target in group] for group in instruction.target_groups()]
-        if name == "DEPOLARIZE2":
-            paulis, q = _PAIRS, (1 - (1 - 16 * p / 15) ** (1 / 8)) / 2
-        elif name == "DEPOLARIZE1":
-            paulis, q = _PAULIS[name], (1 - (1 - 4 * p / 3) ** 0.5) / 2
-        elif name in _PAULIS:
-            paulis, q = _PAULIS[name], p
-        elif name in _READS:
-            paulis, q = [_READS[name]], p
-        else:
-            raise SyndistillError(f"revealed labels: noise {name} of the circuit is unknown; ends=1 does without it")
-        yield position, groups, paulis, np.full(len(groups) * len(paulis), q)
-
-
-def _symptoms(
-    experiment: Experiment, circuit: stim.Circuit, faults: list[tuple[int, list[int], str]], line: int
-) -> NDArray[np.uint8]:
-    """Packed bits of what each error alone flips: events, last slices, labels of the line."""
-    simulator = stim.FlipSimulator(
-        batch_size=len(faults), disable_stabilizer_randomization=True, num_qubits=circuit.num_qubits
-    )
-    at: dict[int, list[tuple[int, list[int], str]]] = {}
-    for lane, (position, qubits, pauli) in enumerate(faults):
-        at.setdefault(position, []).append((lane, qubits, pauli))
-    for position, instruction in enumerate(circuit):
-        reads = instruction.name in _READS
-        for lane, qubits, pauli in at.get(position, []):
-            for qubit, letter in zip(qubits, pauli, strict=True):
-                simulator.set_pauli_flip(letter, qubit_index=qubit, instance_index=lane)
-        if reads:
-            simulator.do(stim.CircuitInstruction(instruction.name, instruction.targets_copy()))
-            for lane, qubits, _ in at.get(position, []):  # the result was wrong, not the qubit
-                simulator.set_pauli_flip("_", qubit_index=qubits[0], instance_index=lane)
-        elif not instruction.gate_args_copy():
-            simulator.do(instruction)
-    flips = np.ascontiguousarray(simulator.get_measurement_flips()).view(np.uint8)
-    shots = shots_from_flips(experiment, flips.reshape(experiment.rounds, -1, len(faults)))
-    assert shots.labels_BKLO is not None
-    parts = shots.events_BRS, shots.last_BKS, shots.labels_BKLO[:, :, line, 0]
-    return np.packbits(np.concatenate([part.flatten(1).numpy() for part in parts], 1), axis=1)
-
 
 MOST_OPEN = 18
 """Detectors open at once (d=5 needs 13): two states of 2^19 numbers, 8 MB."""
@@ -161,7 +51,7 @@ class RevealedLabels:
     Raises SyndistillError for basis "both", for distances above 5, and where numba is not installed.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Memory) -> None:
         if experiment.basis == "both":
             raise SyndistillError("revealed labels: basis both has no off-basis events to reveal; take x and z")
         if experiment.distance > _LARGEST:
@@ -169,10 +59,10 @@ class RevealedLabels:
                 f"revealed labels: distance {experiment.distance} has too many on-basis patterns a slice; they exist "
                 f"for distances up to {_LARGEST}"
             )
-        circuit = experiment.circuit()
-        self.placed: Placement = place_experiment(experiment)
+        self.dem: stim.DetectorErrorModel
+        self.placed: Placement
+        self.dem, self.placed = placed_model(experiment)
         self.line = self.placed.lines[0] or 0
-        self.dem: stim.DetectorErrorModel = circuit.detector_error_model()
         self.model: SweepModel = sweep_model(self.dem, self.placed)
 
     def closing_order_N2(self) -> NDArray[np.int64]:
@@ -231,14 +121,11 @@ class RevealedEnds:
     Raises what RevealedLabels does.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Memory) -> None:
         self.experiment = experiment
-        self.errors = joint_errors(experiment, _revealed_labels(experiment).line)
-        shown_JX = np.concatenate([part.reshape(len(part), -1) for part in self.errors[1:]], axis=1)
-        self.dem = stim.DetectorErrorModel()
-        for q, shown_X in zip(joint_chances(experiment, self.errors), shown_JX, strict=True):
-            self.dem.append("error", q, [stim.target_relative_detector_id(int(n)) for n in np.flatnonzero(shown_X)])
-        self.dem.append("detector", [], [stim.target_relative_detector_id(shown_JX.shape[1] - 1)])
+        _revealed_labels(experiment)  # refuses what can't be revealed
+        self.errors = joint_errors(experiment)
+        self.dem = joint_dem(self.errors)
         self.columns: dict[int, NDArray[np.int64]] = {}
         self.common: dict[tuple[int, int], int] = {}
 
@@ -248,7 +135,7 @@ class RevealedEnds:
         return concatenate([self._some(shown_BX, errors_BJ, ends) for shown_BX, _, errors_BJ in samples])
 
     def _some(self, shown_BX: NDArray[np.bool_], errors_BJ: NDArray[np.bool_], ends: tuple[int, ...]) -> Shots:
-        events_BRS, last_BKS, label_BK = self._split(shown_BX)
+        events_BRS, last_BKS, label_BK = split_bits(shown_BX, self.errors)
         problems, events_KBD = [], []
         for end in ends:
             labels, column_J = self._end(end), self._columns(end)
@@ -272,11 +159,6 @@ class RevealedEnds:
             n = common_detectors(one.model.plan, other.model.plan)
             self.common[end, last] = n if np.array_equal(order_N2[:n], other_N2[:n]) else 0
         return self.common[end, last]
-
-    def _split(self, shown_BX: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
-        sizes = [part[0].size for part in self.errors[1:]]
-        parts = np.split(shown_BX, np.cumsum(sizes)[:-1], axis=1)
-        return [part.reshape(-1, *of.shape[1:]) for part, of in zip(parts, self.errors[1:], strict=True)]
 
     def _end(self, end: int) -> RevealedLabels:
         return _revealed_labels(replace(self.experiment, rounds=end))
@@ -315,7 +197,7 @@ def _detectors(events_BRS: NDArray, last_BKS: NDArray, end: int, placed: Placeme
 
 
 def revealed_shots(
-    experiment: Experiment,
+    experiment: Memory,
     n_shots: int,
     seed: int,
     ends: tuple[int, ...] = (),
@@ -332,12 +214,12 @@ def revealed_shots(
 
 # 51 rates, two bases, several numbers of rounds; up to 1 s each to prepare
 @lru_cache(maxsize=1024)
-def _revealed_labels(experiment: Experiment) -> RevealedLabels:
+def _revealed_labels(experiment: Memory) -> RevealedLabels:
     return RevealedLabels(experiment)
 
 
 @lru_cache(maxsize=512)
-def _revealed_ends(experiment: Experiment) -> RevealedEnds:
+def _revealed_ends(experiment: Memory) -> RevealedEnds:
     return RevealedEnds(experiment)
 
 

@@ -1,5 +1,4 @@
-"""Endless fresh shots for training, made ahead by a thread of their own: of named noise, or of the error models of
-recorded experiments.
+"""Endless fresh shots for training, made ahead by a thread of their own: of named noise, or of a user's own memories.
 
 Batch number i is a function of (source, i) alone, so that a resumed run sees what it would have seen.
 """
@@ -9,22 +8,17 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Generic, Literal, Protocol, TypeVar
 
 import numpy as np
-import stim
 import torch
 
 from syndistill.circuits.experiment import Experiment
-from syndistill.circuits.placement import Placement
-from syndistill.circuits.training_noise import Placed, TrainingNoise, training_noise
-from syndistill.errors import SyndistillError
 from syndistill.sampling.exact_labels import with_exact_labels
-from syndistill.sampling.recorded import Recording, find_recordings
+from syndistill.sampling.own_noise import Memory, OwnMemory, OwnNoise, simulate_own
 from syndistill.sampling.revealed_labels import revealed_shots
 from syndistill.sampling.seeds import derived_seed, share_of
-from syndistill.sampling.shots import Shots, concatenate, shots_from_detectors, simulate
+from syndistill.sampling.shots import Shots, concatenate, simulate
 
 BatchT = TypeVar("BatchT", covariant=True)
 Labels = Literal["sampled", "exact", "revealed"]
@@ -56,7 +50,7 @@ class SimulatedSource:
     def __init__(
         self,
         distance: int,
-        noise: str,
+        noise: str | OwnNoise,
         bases: tuple[str, ...],
         schedule: Schedule,
         batch_size: int,
@@ -78,6 +72,8 @@ class SimulatedSource:
         rng = np.random.default_rng([self.seed, index])
         shots_seen = index * self.batches_per_chunk * self.batch_size
         rounds, rates = self.schedule.draw(shots_seen, rng)
+        if isinstance(self.noise, OwnNoise):
+            rates = [1.0, *rates[1:]]  # as the files are, among every batch
         # Revealed labels cost as much as their ends do, simulated ones come with all.
         ends = self._ends(rounds, rng) if self.labels == "revealed" else ()
         per_basis = [self._shuffled(index, b, basis, rounds, rates, rng, ends) for b, basis in enumerate(self.bases)]
@@ -117,19 +113,25 @@ class SimulatedSource:
         parts = []
         for r, p in enumerate(rates):
             seed = derived_seed(self.role, self.seed, index, b, r)
-            experiment = Experiment(self.distance, rounds, basis, self.noise, p)
+            memory = self._memory(rounds, basis, p)
             kept_N = np.sort(mine_N[mine_N // n_each == r]) - r * n_each
-            parts.append(self._drawn(experiment, n_each, seed, ends, kept_N))
+            parts.append(self._drawn(memory, n_each, seed, ends, kept_N))
         return concatenate(parts).take(torch.from_numpy(np.argsort(np.argsort(mine_N))))
 
-    def _drawn(
-        self, experiment: Experiment, n_shots: int, seed: int, ends: tuple[int, ...], kept_N: np.ndarray
-    ) -> Shots:
+    def _memory(self, rounds: int, basis: str, p: float) -> Memory:
+        if isinstance(self.noise, OwnNoise):
+            return self.noise.memory(basis, rounds, p)
+        return Experiment(self.distance, rounds, basis, self.noise, p)
+
+    def _drawn(self, memory: Memory, n_shots: int, seed: int, ends: tuple[int, ...], kept_N: np.ndarray) -> Shots:
         """Of n_shots drawn with this seed those of `kept_N` (increasing), labelled."""
         if self.labels == "revealed":
-            return revealed_shots(experiment, n_shots, seed, ends, kept_N)
-        shots = simulate(experiment, n_shots, seed).take(torch.from_numpy(kept_N))
-        return with_exact_labels(shots, experiment) if self.labels == "exact" else shots
+            return revealed_shots(memory, n_shots, seed, ends, kept_N)
+        every = (
+            simulate_own(memory, n_shots, seed) if isinstance(memory, OwnMemory) else simulate(memory, n_shots, seed)
+        )
+        shots = every.take(torch.from_numpy(kept_N))
+        return with_exact_labels(shots, memory) if self.labels == "exact" else shots
 
 
 class ShotStream(Generic[BatchT]):
@@ -172,54 +174,3 @@ class ShotStream(Generic[BatchT]):
     def close(self) -> None:
         self._stop.set()
         self._thread.join()
-
-
-class RecordedModelSource:
-    """Chunks of batches sampled from the models (p_ij or circuit) of one patch of a chip, one number of rounds a chunk.
-
-    Recordings are few, their models give endless shots. Only the last end has labels.
-    """
-
-    batches_per_chunk = 16
-
-    def __init__(
-        self,
-        folder: Path,
-        distance: int,
-        basis: str,
-        center: tuple[int, int],
-        model: str,
-        schedule: Schedule,
-        batch_size: int,
-        seed: int,
-    ) -> None:
-        self.schedule, self.batch_size, self.seed = schedule, batch_size, seed
-        self.models: dict[int, tuple[stim.DetectorErrorModel, Placement]] = {}
-        for properties in find_recordings(folder, distance, basis):
-            if properties.center == center:
-                recording = Recording.load(properties.folder)
-                self.models[properties.rounds] = (recording.dem(model), recording.placement)
-        if not self.models:
-            raise SyndistillError(f"{folder} holds no recording of distance {distance}, basis {basis} at {center}")
-
-    def signature(self) -> TrainingNoise:
-        """Of the models, by the basis that they are read in; p is 1: as they are."""
-        placed: dict[str, list[Placed]] = {}
-        for _, (dem, placement) in sorted(self.models.items(), reverse=True):  # the longest have every part
-            placed.setdefault(placement.basis, []).append((dem, placement.slice_N, placement.stabiliser_N))
-        distance = next(iter(self.models.values()))[1].layout.distance
-        return training_noise(placed, "recorded models", distance, 1.0, (1.0, 1.0), max(self.models))
-
-    def chunk(self, index: int) -> list[Shots]:
-        rng = np.random.default_rng([self.seed, index])
-        n_shots = self.batches_per_chunk * self.batch_size
-        rounds, _ = self.schedule.draw(index * n_shots, rng)
-        if rounds not in self.models:
-            raise SyndistillError(f"no recording has {rounds} rounds; there are {sorted(self.models)}")
-        dem, placement = self.models[rounds]
-        sampler = dem.compile_sampler(seed=derived_seed("train", self.seed, index))
-        detectors_BN, observables_BO, _ = sampler.sample(n_shots)
-        shots = shots_from_detectors(detectors_BN, placement, observables_BO)
-        return [
-            shots.take(slice(i * self.batch_size, (i + 1) * self.batch_size)) for i in range(self.batches_per_chunk)
-        ]

@@ -1,4 +1,5 @@
-"""One setting of a nested configuration changed by its dotted key, as --set and the arms of an ablation do."""
+"""Configurations from content: one setting changed by its dotted key, as --set and the arms of an ablation do; and the
+check of the whole."""
 
 from __future__ import annotations
 
@@ -6,7 +7,10 @@ import json
 from difflib import get_close_matches
 from typing import Any
 
+from pydantic import ValidationError
+
 from syndistill.errors import SyndistillError
+from syndistill.training.config import Strict
 
 
 def with_change(content: dict[str, Any], change: str) -> dict[str, Any]:
@@ -35,3 +39,26 @@ def nearest(name: str, known: Any) -> str:
     """The nearest of the known names as a question in brackets, or nothing where none is near."""
     close = get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def validated(model: type[Strict], content: Any, where: str) -> Any:
+    """A config from untrusted content; SyndistillError names the key that does not fit."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = _key(content, first["loc"], missing=first["type"] == "missing") or "config"
+        raise SyndistillError(f"{where}: {key}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _key(content: Any, parts: tuple[Any, ...], missing: bool) -> str:
+    """The dotted key in `content` of a fault's place, which names the kinds of a union too."""
+    found = []
+    for part in parts:
+        in_dict = isinstance(content, dict) and part in content
+        if in_dict or (isinstance(content, list | tuple) and isinstance(part, int) and part < len(content)):
+            content = content[part]
+        elif not (missing and part == parts[-1]):
+            continue
+        found.append(str(part))
+    return ".".join(found)

@@ -8,8 +8,6 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from syndistill.circuits.experiment import NOISES
-from syndistill.circuits.placement import noise_of
-from syndistill.circuits.training_noise import TrainingNoise
 from syndistill.files.families import MOST_DISTANCE
 
 Precision = Literal["fp32", "bf16"]
@@ -22,9 +20,13 @@ def _odd(distance: int) -> int:
     return distance
 
 
+FILES = "files"
+"""The noise of a user's own files."""
+
+
 def _known_noise(noise: str) -> str:
-    if noise not in NOISES:
-        raise ValueError(f"noise {noise!r} is unknown; pick one of {', '.join(NOISES)}")
+    if noise not in (*NOISES, FILES):
+        raise ValueError(f"noise {noise!r} is unknown; pick one of {', '.join((*NOISES, FILES))}")
     return noise
 
 
@@ -43,8 +45,10 @@ Weight = Annotated[float, Field(ge=0, le=1e6)]
 Temperature = Annotated[float, Field(ge=0.01, le=100)]
 """Logits of up to 30 divided by less leave what a float's sigmoid can tell from 0 and 1."""
 Rate = Annotated[float, Field(gt=0, le=10)]
-ErrorRate = Annotated[float, Field(ge=1e-6, le=0.1)]
-"""0.1 is `Experiment`'s most; below 1e-6 there is nothing to see in a billion shots."""
+MOST_RATE = 0.1
+"""`Experiment`'s most."""
+ErrorRate = Annotated[float, Field(ge=1e-6, le=10)]
+"""Below 1e-6 there is nothing to see in a billion shots. Of named noise MOST_RATE at most; for own files a factor."""
 Name = Annotated[str, Field(min_length=1)]
 """Of a shipped network, or a path."""
 
@@ -190,23 +194,16 @@ def check_start(training: TrainingConfig, start_from: str | None) -> None:
         )
 
 
-class RecordedData(Strict):
-    """Fresh shots from the error models of recorded experiments of one patch of a chip."""
-
-    folder: Name
-    distance: Distance
-    basis: Literal["x", "z"]
-    center: tuple[Annotated[int, Field(ge=-1000, le=1000)], Annotated[int, Field(ge=-1000, le=1000)]]
-    model: Literal["pij", "circuit"] = "pij"
-    curriculum: Curriculum
-    """Only its rounds matter here."""
-
-
 class DataConfig(Strict):
-    """Fresh simulated shots."""
+    """Fresh simulated shots: of a named noise model at p_min to p_max, or of a user's own files, where these two are
+    factors on all of their errors (and 1 is always among those of a batch)."""
 
     distance: Distance
     noise: Annotated[str, AfterValidator(_known_noise)] = "si1000"
+    files: tuple[Name, ...] = Field(default=(), max_length=1000)
+    """Of noise "files": Stim circuits (.stim), error models (.dem), folders of recordings; of one distance."""
+    model: Literal["pij", "circuit"] = "pij"
+    """Of a recording: the model that was fitted to data, or its noisy circuit's."""
     bases: tuple[Literal["x", "z", "both"], ...] = Field(default=("x", "z"), min_length=1, max_length=3)
     labels: Literal["sampled", "exact", "revealed"] = "sampled"
     """exact: the exact posterior in place of the drawn label (sampling.exact_labels), for distance 3. revealed:
@@ -220,6 +217,12 @@ class DataConfig(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> DataConfig:
+        if bool(self.files) != (self.noise == FILES):
+            raise ValueError(f"files and noise={FILES} belong together; give both or none")
+        if self.noise != FILES and self.curriculum.p_max > MOST_RATE:
+            raise ValueError(f"p_max={self.curriculum.p_max} is above {MOST_RATE}; it is an error rate")
+        if self.noise == FILES and "both" in self.bases:
+            raise ValueError("own files are of bases x and z")
         if len(set(self.bases)) != len(self.bases):
             raise ValueError(f"a basis comes twice in {', '.join(self.bases)}")
         if self.labels == "exact" and self.distance > 3:
@@ -229,20 +232,14 @@ class DataConfig(Strict):
         return self
 
 
-def signature(data: DataConfig) -> TrainingNoise:
-    """Of the noise of these shots, for the header of a network that learned from them."""
-    c = data.curriculum
-    rounds = max(r for phase in c.rounds for r in phase.rounds)
-    return noise_of(data.noise, data.distance, data.bases, (c.p_min, c.p_max), rounds)
-
-
-def check_network_fits(distance: int, output: str, data: DataConfig | RecordedData) -> None:
+def check_network_fits(distance: int, output: str, data: DataConfig) -> None:
     """ValueError where a network of this distance and output can't learn from these shots."""
     if distance != data.distance:
         raise ValueError(f"the network is of distance {distance}, the shots are of {data.distance}; give both the same")
-    bases = data.bases if isinstance(data, DataConfig) else (data.basis,)
-    if output == "joint4" and bases != ("both",):
-        raise ValueError(f'a network of output joint4 learns from bases ["both"] alone, these are {", ".join(bases)}')
+    if output == "joint4" and data.bases != ("both",):
+        raise ValueError(
+            f'a network of output joint4 learns from bases ["both"] alone, these are {", ".join(data.bases)}'
+        )
 
 
 def fixed_rounds(

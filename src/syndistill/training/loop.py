@@ -18,6 +18,7 @@ from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork
 from syndistill.models.device import usable_device
 from syndistill.models.tensors_file import Tensors, load_tensors, save_tensors
+from syndistill.reporter import Bar
 from syndistill.safe_files import parsed, reason, write_text
 from syndistill.safe_lines import append_text, cut_torn_line
 from syndistill.sampling.stream import BatchSource, ShotStream
@@ -29,7 +30,6 @@ from syndistill.training.run_folder import run_key
 
 STATE = "state.safetensors"
 METRICS = "metrics.jsonl"
-Progress = Callable[[int, int, dict[str, float]], None]
 
 
 def make_optimiser(parameters: list[torch.nn.Parameter], config: OptimiserConfig) -> torch.optim.Optimizer:
@@ -112,7 +112,7 @@ class Trainer:
         self.ema = {k: v.detach().clone() for k, v in self.trained.state_dict().items()}
         self.step = 0
 
-    def run(self, progress: Progress | None = None) -> None:
+    def run(self, bar: Bar | None = None) -> None:
         """Train to `config.steps`, going on from the folder's state if there is one."""
         if (self.folder / STATE).exists():
             self.load()
@@ -128,8 +128,8 @@ class Trainer:
                 values = self.train_step(*mine)
                 if log is not None:
                     log.add(self.step, values, len(mine) * self.config.batch_size, self._rate())
-                    if progress is not None:
-                        progress(self.step, self.config.steps, log.latest)
+                    if bar is not None:
+                        bar.to(self.step, log.latest)
                 if self.world.is_first and time.monotonic() - saved > 60 * self.config.checkpoint_minutes:
                     self.save()
                     saved = time.monotonic()

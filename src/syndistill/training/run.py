@@ -3,67 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-import torch
-from pydantic import BeforeValidator, Discriminator, Field, SerializeAsAny, Tag, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from syndistill.circuits.training_noise import NOISE_KEY
 from syndistill.errors import SyndistillError
-from syndistill.models.contract import DecoderNetwork, NetworkConfig
 from syndistill.models.device import usable_device
-from syndistill.models.networks import build, config_from, load_network, save_network, weights_hash
+from syndistill.models.networks import save_network
 from syndistill.models.transformer import SyndromeTransformer
-from syndistill.models.warm_start import can_begin, can_widen, carried_over, widened
-from syndistill.sampling.shots import Shots
-from syndistill.sampling.stream import BatchSource, RecordedModelSource, SimulatedSource
+from syndistill.reporter import SILENT, Reporter
 from syndistill.training.config import (
     DataConfig,
     Name,
-    RecordedData,
     Strict,
     TrainingConfig,
     Weight,
     check_network_fits,
     check_start,
-    signature,
 )
-from syndistill.training.distributed import ALONE, World, join_world, leave_world
-from syndistill.training.loop import Progress, Trainer
+from syndistill.training.distributed import join_world, leave_world
+from syndistill.training.loop import Trainer
 from syndistill.training.objective import GroundTruth
 from syndistill.training.run_folder import open_run
+from syndistill.training.source import data_hashes, signature, simulated_source
+from syndistill.training.start import AnyDials, fresh_network, start_weights
 
 TEACHER_FILE = "teacher.safetensors"
-
-
-
-def _network_config(value: Any) -> Any:
-    try:
-        return config_from(value) if isinstance(value, dict) else value
-    except SyndistillError as error:  # of pydantic's kind, so that it is told with the key that holds the config
-        raise ValueError(str(error)) from None
-
-
-AnyNetworkConfig = Annotated[SerializeAsAny[NetworkConfig], BeforeValidator(_network_config)]
-
-
-def _kind_of_shots(data: Any) -> str:
-    is_recorded = isinstance(data, RecordedData) or (isinstance(data, dict) and "folder" in data)
-    return "recorded" if is_recorded else "simulated"
-
-
-ShotsOfAKind = Annotated[
-    Annotated[DataConfig, Tag("simulated")] | Annotated[RecordedData, Tag("recorded")], Discriminator(_kind_of_shots)
-]
-"""So that a fault is told of the kind that was meant."""
 
 
 class TeacherRun(Strict):
     """Everything a Teacher's training depends on."""
 
     kind: Literal["teacher"] = "teacher"
-    network: AnyNetworkConfig
-    data: ShotsOfAKind
+    network: AnyDials
+    data: DataConfig
     training: TrainingConfig
     next_event_weight: Weight = 0.02
     start_from: Name | None = None
@@ -80,87 +54,7 @@ class TeacherRun(Strict):
         return self
 
 
-def validated(model: type[Strict], content: Any, where: str) -> Any:
-    """A config from untrusted content; SyndistillError names the key that does not fit."""
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = _key(content, first["loc"], missing=first["type"] == "missing") or "config"
-        raise SyndistillError(f"{where}: {key}: {first['msg'].removeprefix('Value error, ')}") from None
-
-
-def _key(content: Any, parts: tuple[Any, ...], missing: bool) -> str:
-    """The dotted key in `content` of a fault's place, which names the kinds of a union too."""
-    found = []
-    for part in parts:
-        in_dict = isinstance(content, dict) and part in content
-        if in_dict or (isinstance(content, list | tuple) and isinstance(part, int) and part < len(content)):
-            content = content[part]
-        elif not (missing and part == parts[-1]):
-            continue
-        found.append(str(part))
-    return ".".join(found)
-
-
-def fresh_network(config: NetworkConfig, seed: int) -> DecoderNetwork:
-    """Initial weights as a function of the seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build(config)
-
-
-def simulated_source(data: DataConfig, training: TrainingConfig, world: World = ALONE) -> SimulatedSource:
-    """The run's batches; in a world of several processes this one's share of each."""
-    return SimulatedSource(
-        data.distance,
-        data.noise,
-        data.bases,
-        data.curriculum,
-        training.batch_size,
-        training.seed,
-        labels=data.labels,
-        ends=data.ends,
-        end_spacing=data.end_spacing,
-        share=world,
-    )
-
-
-def make_source(data: DataConfig | RecordedData, training: TrainingConfig, world: World) -> BatchSource[Shots]:
-    if isinstance(data, DataConfig):
-        return simulated_source(data, training, world)
-    return RecordedModelSource(
-        Path(data.folder),
-        data.distance,
-        data.basis,
-        data.center,
-        data.model,
-        data.curriculum,
-        training.batch_size,
-        training.seed,
-    )
-
-
-def start_weights(network: DecoderNetwork, path: str, any_distance: bool = False) -> str:
-    """Copy a saved network's weights in; returns their hash. Refuses another architecture, but for a local GRU of
-    narrower states, which goes on answering as it did.
-
-    any_distance: also take the same architecture of another distance or not turned, as far as its weights carry over.
-    """
-    found, _ = load_network(path)
-    if any_distance and can_begin(found, network):
-        network.load_state_dict(carried_over(found, network))
-        return weights_hash(found)
-    if can_widen(found, network):
-        network.load_state_dict(widened(found, network))
-        return weights_hash(found)
-    if found.config != network.config:
-        raise SyndistillError(f"{path} holds a network of another configuration than this run's; name its own stage")
-    network.load_state_dict(found.state_dict())
-    return weights_hash(found)
-
-
-def train_teacher(run: TeacherRun, folder: Path, progress: Progress | None = None) -> Path:
+def train_teacher(run: TeacherRun, folder: Path, reporter: Reporter = SILENT) -> Path:
     """Train (or go on) in `folder`; returns the saved Teacher's path (averaged weights).
 
     Under torchrun every process calls this; the first one writes.
@@ -175,19 +69,15 @@ def train_teacher(run: TeacherRun, folder: Path, progress: Progress | None = Non
             family = network.config.family
             raise SyndistillError(f"gradient_rounds: a {family} network learns through all rounds; set 0")
         network.gradient_rounds = run.gradient_rounds
-    source = make_source(run.data, run.training, world)
+    source = simulated_source(run.data, run.training.batch_size, run.training.seed, share=world)
+    hashes |= data_hashes(run.data)
     with open_run(folder, run, hashes, TEACHER_FILE, world):
-        shared = isinstance(source, SimulatedSource)
-        trainer = Trainer(network, GroundTruth(run.next_event_weight), source, run.training, folder, shared=shared)
-        trainer.run(progress)
+        trainer = Trainer(network, GroundTruth(run.next_event_weight), source, run.training, folder, shared=True)
+        trainer.run(reporter.bar("Teacher", run.training.steps, run.training.batch_size))
         path = folder / TEACHER_FILE
         if world.is_first:
             network.load_state_dict(trainer.ema_state())
-            if isinstance(run.data, DataConfig):
-                home = signature(run.data)
-            else:
-                assert isinstance(source, RecordedModelSource)
-                home = source.signature()
+            home = signature(run.data)
             said = {"run": run.model_dump(mode="json"), "shots_seen": trainer.shots_seen, NOISE_KEY: home.to_json()}
             save_network(path, network, said)
     leave_world(world)

@@ -8,16 +8,16 @@ Axes: B shots, R rounds, K ends, S stabilisers, L lines, C logit channels, Q rou
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.layout import Layout
 from syndistill.distill.cache.store import (
     MANIFEST,
@@ -45,19 +45,29 @@ from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork
 from syndistill.models.networks import load_network, weights_hash
 from syndistill.models.tensors_file import load_tensors
+from syndistill.reporter import SILENT, Reporter
 from syndistill.safe_files import LOCK_FILE, file_sha256, locked, remove_stale
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import Labels, SimulatedSource
-from syndistill.training.config import DataConfig, Name, Number, Rounds, RoundsPhase, Seed, Strict, TrainingConfig
+from syndistill.training.config import (
+    FILES,
+    DataConfig,
+    Name,
+    Number,
+    Rounds,
+    RoundsPhase,
+    Seed,
+    Strict,
+    TrainingConfig,
+)
 from syndistill.training.distributed import ALONE, World, join_world, wait_for_all
+from syndistill.training.source import longest_rounds, noise_texts, simulated_source
 
 CACHE_SEED = 1_000_003  # of a cache's shots; runs that share a cache differ in their own seeds
 SHARE_CHUNKS = 4  # half a second each
 MANY_SHOTS = 50_000  # from here half a minute of compiling a Teacher has paid
 STATISTICS_SHOTS = 4096
 STATISTICS_RATES = 16  # error rates among them, drawn as in training
-Count = Callable[[int, int], None]
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -289,15 +299,8 @@ class LiveSource:
 
 def simulated(data: StudentData, batch_size: int, seed: int, only_last: bool = False) -> SimulatedSource:
     """only_last: of revealed labels, which cost as much as their ends do, the last one alone."""
-    sim = data.simulated
-    ends = 1 if only_last and sim.labels == "revealed" and not data.cut_rounds else 0
-    return SimulatedSource(
-        sim.distance, sim.noise, sim.bases, sim.curriculum, batch_size, seed, labels=sim.labels, ends=ends
-    )
-
-
-def longest_rounds(data: DataConfig) -> int:
-    return max(r for phase in data.curriculum.rounds for r in phase.rounds)
+    ends = 1 if only_last and data.simulated.labels == "revealed" and not data.cut_rounds else 0
+    return simulated_source(data.simulated, batch_size, seed, ends=ends, end_spacing=0)
 
 
 def statistics_shots(
@@ -311,11 +314,8 @@ def statistics_shots(
     phases = (RoundsPhase(from_shots=0, rounds=(longest_rounds(data),)),)
     schedule = data.curriculum.model_copy(update={"rounds": phases, "rates_per_chunk": STATISTICS_RATES})
     n_batches = len(data.bases) * -(-shots // (512 * len(data.bases)))
-    source = SimulatedSource(
-        data.distance, data.noise, data.bases, schedule, 512, seed, batches_per_chunk=n_batches, role=role,
-        labels=labels,
-    )  # fmt: skip
-    return source.chunk(0)
+    said = {"ends": 0, "end_spacing": 0, "role": role, "labels": labels}
+    return simulated_source(data, 512, seed, schedule=schedule, batches_per_chunk=n_batches, **said).chunk(0)
 
 
 def cached_source(
@@ -325,11 +325,10 @@ def cached_source(
     folder: Path,
     signals: Sequence[CachedSignal],
     every_end: bool,
-    progress: Count | None,
-    say: Say,
+    reporter: Reporter,
 ) -> CachedSource:
     """The cache in `folder`, written or completed first where it has to be."""
-    complete_cache(data, teacher, folder, signals, progress, say, join_world(torch.device(training.device)))
+    complete_cache(data, teacher, folder, signals, reporter, join_world(torch.device(training.device)))
     key, ends = cache_key(data, teacher), data.ends if every_end else 0
     return CachedSource(
         folder, key, training.batch_size, training.seed, data.cut_rounds, signals, every_end, ends,
@@ -342,8 +341,7 @@ def complete_cache(
     teacher: Teacher,
     folder: Path,
     signals: Sequence[CachedSignal],
-    progress: Count | None,
-    say: Say,
+    reporter: Reporter,
     world: World = ALONE,
 ) -> None:
     """Write the cache, or what of these signals it lacks; what it will take is said first.
@@ -354,15 +352,15 @@ def complete_cache(
     if world.size == 1 and (folder / MANIFEST).is_file() and all(is_written(folder, signal) for signal in signals):
         matching_manifest(folder, key)
         return
-    with _alone(folder, say) if world.is_first else nullcontext():
+    with _alone(folder, reporter) if world.is_first else nullcontext():
         wait_for_all(world)
-        _complete(data, teacher, key, folder, signals, progress, say, world)
+        _complete(data, teacher, key, folder, signals, reporter, world)
 
 
 @contextmanager
-def _alone(folder: Path, say: Say) -> Iterator[None]:
+def _alone(folder: Path, reporter: Reporter) -> Iterator[None]:
     require_own(folder)  # before a lock is written there
-    with locked(folder / LOCK_FILE, f"the cache {folder}", wait=-1, say=say):
+    with locked(folder / LOCK_FILE, f"the cache {folder}", wait=-1, reporter=reporter):
         remove_stale(folder)
         yield
 
@@ -373,8 +371,7 @@ def _complete(
     key: CacheKey,
     folder: Path,
     signals: Sequence[CachedSignal],
-    progress: Count | None,
-    say: Say,
+    reporter: Reporter,
     world: World,
 ) -> None:
     fresh = simulated(data, 256, data.cache_seed)
@@ -387,13 +384,13 @@ def _complete(
         if isinstance(source, UnsureSource):
             shots = round(shots * source.share(min(n_chunks, SHARE_CHUNKS)))
         longest = longest_rounds(data.simulated)
-        say(announce(shots, longest, teacher.layout, _channels(data, teacher), folder, lacking))
+        reporter.say(announce(shots, longest, teacher.layout, _channels(data, teacher), folder, lacking))
         if not begun:
             if data.cached_shots >= MANY_SHOTS:
                 teacher.prepare_for_many()
-            write_cache(folder, key, teacher, source, n_chunks, progress, lacking, data.cached_ends == "last", world)
+            write_cache(folder, key, teacher, source, n_chunks, reporter, lacking, data.cached_ends == "last", world)
     matching_manifest(folder, key)
-    add_signals(folder, teacher, lacking, progress if begun else None, world)
+    add_signals(folder, teacher, lacking, reporter if begun else SILENT, world)
 
 
 def _channels(data: StudentData, teacher: Teacher) -> int:
@@ -404,20 +401,15 @@ def _channels(data: StudentData, teacher: Teacher) -> int:
 
 def cache_key(data: StudentData, teacher: Teacher) -> CacheKey:
     """What a cache for these shots must have been made from."""
-    sim = data.simulated
-    rounds = sorted({r for phase in sim.curriculum.rounds for r in phase.rounds})
-    circuits = [
-        str(Experiment(sim.distance, r, basis, sim.noise, p).circuit())
-        for r in rounds
-        for basis in sim.bases
-        for p in (sim.curriculum.p_min, sim.curriculum.p_max)
-    ]
-    wanted = {"simulated": sim.model_dump(mode="json"), "shots": data.cached_shots, "seed": data.cache_seed}
+    said = data.simulated.model_dump(mode="json")
+    if data.simulated.noise != FILES:  # caches of before there were own files stay good
+        said = {key: value for key, value in said.items() if key not in ("files", "model")}
+    wanted: dict[str, Any] = {"simulated": said, "shots": data.cached_shots, "seed": data.cache_seed}
     if data.unsure is not None:
         wanted["unsure"] = data.unsure.key()
     if data.cached_ends == "last":
         wanted["ends"] = "last"
-    digest = hashlib.sha256("\n".join(circuits).encode()).hexdigest()
+    digest = hashlib.sha256("\n".join(noise_texts(data.simulated)).encode()).hexdigest()
     return CacheKey(teacher=teacher.key(), shots=wanted, circuits=digest)
 
 
@@ -427,8 +419,7 @@ def fill_cache(
     cache: Path,
     terms: Sequence[Terms],
     fusions: Sequence[Path],
-    progress: Count | None,
-    say: Say,
+    reporter: Reporter = SILENT,
 ) -> None:
     """Write what runs of these terms need, and z_fuse of each fusion's file, in one pass of the Teacher."""
     measured: dict[tuple[str, TargetSpec], TargetStatistics] = {}
@@ -442,7 +433,7 @@ def fill_cache(
         measured |= {(name, specs[name]): statistics for name, statistics in known.items()}
     signals = [feature_signal(name, statistics) for (name, _), statistics in measured.items()]
     signals += [fused_signal(load_fusion(path, teacher)[0], teacher.key()) for path in fusions]
-    complete_cache(data, teacher, cache, signals, progress, say)
+    complete_cache(data, teacher, cache, signals, reporter)
 
 
 def cached_statistics(terms: Terms, data: StudentData, teacher: Teacher, cache: Path) -> dict[str, TargetStatistics]:

@@ -27,6 +27,7 @@ from syndistill.distill.signals.fusion import Fusion
 from syndistill.distill.signals.teacher import Answer, Teacher
 from syndistill.errors import SyndistillError
 from syndistill.models.tensors_file import load_tensors, save_tensors
+from syndistill.reporter import SILENT, Reporter
 from syndistill.safe_files import file_sha256, foreign_files, read_sealed, write_sealed
 from syndistill.sampling.shots import Shots, concatenate
 from syndistill.sampling.stream import BatchSource
@@ -40,7 +41,6 @@ FORMAT = 1
 STATISTICS = "statistics.safetensors"
 SIGNALS = "signals"
 SHOTS_PER_CALL = 128  # a forward that fits the cache: of 9 rounds 1.6 ms a shot, 2.3 with 512 (d=3)
-Progress = Callable[[int, int], None]
 
 
 class CacheKey(Strict):
@@ -306,7 +306,7 @@ def write_cache(
     teacher: Teacher,
     source: BatchSource[Shots],
     n_chunks: int,
-    progress: Progress | None = None,
+    reporter: Reporter = SILENT,
     signals: Sequence[CachedSignal] = (),
     only_last: bool = False,
     world: World = ALONE,
@@ -322,13 +322,13 @@ def write_cache(
         for signal in signals:
             begin_signal(folder, signal)
     wait_for_all(world)
+    bar = reporter.bar("Teacher's answers", n_chunks)
     for index in range(world.rank, n_chunks, world.size):
         if _chunk_entry(folder, index).exists():
             _read_chunk(folder, index)
         else:
             _write_chunk(folder, index, _by_kind(source.chunk(index)), teacher, signals, only_last)
-        if progress is not None:
-            progress(index + 1, n_chunks)
+        bar.to(index + 1)
     wait_for_all(world)
     if world.is_first:
         shards = [shard for index in range(n_chunks) for shard in _read_chunk(folder, index).shards]
@@ -418,7 +418,7 @@ def add_signals(
     folder: Path,
     teacher: Teacher,
     signals: Sequence[CachedSignal],
-    progress: Progress | None = None,
+    reporter: Reporter = SILENT,
     world: World = ALONE,
 ) -> None:
     """Complete the signals that the finished cache does not hold yet, in one pass. Goes on where a kill stopped."""
@@ -431,6 +431,7 @@ def add_signals(
             begin_signal(folder, signal)
     wait_for_all(world)
     shards = read_manifest(folder).shards
+    bar = reporter.bar("Teacher's answers", len(shards))
     for done in range(world.rank, len(shards), world.size):
         shard, name = shards[done], shards[done].name
         missing = [signal for signal in lacking if not (signal.folder(folder) / name).is_file()]
@@ -440,8 +441,7 @@ def add_signals(
             _, kept = _ask(shots, teacher, missing)
             for signal in missing:
                 write_part(folder, name, signal, kept[signal.key])
-        if progress is not None:
-            progress(done + 1, len(shards))
+        bar.to(done + 1)
     wait_for_all(world)
     if world.is_first:
         for signal in lacking:

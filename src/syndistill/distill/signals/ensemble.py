@@ -16,8 +16,8 @@ from syndistill.circuits.layout import Layout
 from syndistill.distill.losses import posterior_logits
 from syndistill.distill.signals.teacher import BF16, OUTPUTS, Answer, FrozenTeacher, Teacher
 from syndistill.errors import SyndistillError
+from syndistill.files.families import OutputForm
 from syndistill.files.network_file import EXACT, members_in
-from syndistill.models.contract import OutputForm
 from syndistill.models.networks import load_network
 from syndistill.sampling.shots import Shots
 from syndistill.training.config import DataConfig, Precision

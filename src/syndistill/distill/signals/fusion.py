@@ -20,8 +20,9 @@ from syndistill.distill.losses import posterior_divergence, posterior_logits
 from syndistill.distill.signals.teacher import Answer, FrozenTeacher, Teacher
 from syndistill.distill.terms import numbered
 from syndistill.errors import SyndistillError
+from syndistill.files.families import OutputForm
 from syndistill.models.blocks import LineReadout
-from syndistill.models.contract import OutputForm, defined_only, event_history
+from syndistill.models.contract import defined_only, event_history
 from syndistill.models.networks import load_network
 from syndistill.models.tensors_file import load_tensors, save_tensors
 from syndistill.sampling.shots import Shots

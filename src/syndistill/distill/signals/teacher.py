@@ -18,9 +18,9 @@ import torch
 from syndistill.circuits.layout import Layout
 from syndistill.distill.terms import UNTRAINED
 from syndistill.errors import SyndistillError
+from syndistill.files.families import OutputForm
 from syndistill.models.contract import (
     DecoderNetwork,
-    OutputForm,
     State,
     TurnableNetwork,
     defined_only,
@@ -31,7 +31,7 @@ from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import Labels
 from syndistill.training.config import Precision
 from syndistill.training.precision import warn_if_emulated
-from syndistill.training.run import fresh_network
+from syndistill.training.start import fresh_network
 
 COMPILED_SHOTS = 64
 """A compiled network is asked so many shots at a time or a multiple, for every other number is another compilation."""

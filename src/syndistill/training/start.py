@@ -1,0 +1,50 @@
+"""A network before its first step: from its configuration, a seed, a saved network's weights."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import torch
+from pydantic import BeforeValidator, SerializeAsAny
+
+from syndistill.errors import SyndistillError
+from syndistill.files.families import Dials, dials_of
+from syndistill.models.contract import DecoderNetwork
+from syndistill.models.networks import build, load_network, weights_hash
+from syndistill.models.warm_start import can_begin, can_widen, carried_over, widened
+
+
+def _dials(value: Any) -> Any:
+    try:
+        return dials_of(value) if isinstance(value, dict) else value
+    except SyndistillError as error:  # of pydantic's kind, so that it is told with the key that holds the config
+        raise ValueError(str(error)) from None
+
+
+AnyDials = Annotated[SerializeAsAny[Dials], BeforeValidator(_dials)]
+
+
+def fresh_network(config: Dials, seed: int) -> DecoderNetwork:
+    """Initial weights as a function of the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(config)
+
+
+def start_weights(network: DecoderNetwork, path: str, any_distance: bool = False) -> str:
+    """Copy a saved network's weights in; returns their hash. Refuses another architecture, but for a local GRU of
+    narrower states, which goes on answering as it did.
+
+    any_distance: also take the same architecture of another distance or not turned, as far as its weights carry over.
+    """
+    found, _ = load_network(path)
+    if any_distance and can_begin(found, network):
+        network.load_state_dict(carried_over(found, network))
+        return weights_hash(found)
+    if can_widen(found, network):
+        network.load_state_dict(widened(found, network))
+        return weights_hash(found)
+    if found.config != network.config:
+        raise SyndistillError(f"{path} holds a network of another configuration than this run's; name its own stage")
+    network.load_state_dict(found.state_dict())
+    return weights_hash(found)
