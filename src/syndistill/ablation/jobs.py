@@ -16,6 +16,7 @@ from syndistill.distill.signals.fusion import FUSION_FILE, FusionConfig
 from syndistill.distill.student import STUDENT_FILE, StudentRun
 from syndistill.distill.terms import Terms
 from syndistill.models.networks import load_network, weights_hash
+from syndistill.sampling.recorded_shots import RecordedShots
 from syndistill.training.config import FILES, Strict, TrainingConfig
 
 Kind = Literal["baseline", "stage1", "fused", "stage2"]
@@ -155,6 +156,8 @@ def _part(
         "start_from": earlier.hash if earlier else _content_of(settings.start_from),
         "fusion": _fusion_content(fuse_run(plan, target)) if target != "none" else None,
     }
+    if (own := settings.data.recorded) is not None:  # shots are known by content, not by where they lie
+        content["data"] |= {"recorded": _shots_of(own.folder, own.shots)}
     digest = digest_of(content)
     return Part(run, out / "runs" / digest[:16], digest)
 
@@ -167,6 +170,11 @@ def _content_of(name: str | None) -> str | None:
 @lru_cache(maxsize=16)
 def _weights_of(name: str) -> str:
     return weights_hash(load_network(name)[0])
+
+
+@lru_cache(maxsize=16)
+def _shots_of(folder: str, n_shots: int) -> str:
+    return RecordedShots(folder, n_shots, n_shots, 0).sha256
 
 
 def _fusion_content(run: FuseRun) -> dict[str, Any]:
