@@ -3,17 +3,55 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from syndistill.cli.shared import Changes, Out, Run, resumable
+from syndistill.cli.shared import Changes, Out, print_table, resumable
 from syndistill.errors import SyndistillError
 
 
 def distill(
-    run: Run,
     out: Out,
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RECIPE_OR_RUN_JSON]", help="A recipe's name, or a run.json to repeat.")
+    ] = None,
+    circuit: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE.stim", help="A Student for this noisy memory circuit. Repeatable: both bases."),
+    ] = None,
+    dem: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE.dem", help="A Student for this error model. Repeatable: other lengths, both bases."),
+    ] = None,
+    recorded: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DIR", help="A Student for the models of recorded experiments of one patch. Repeatable."),
+    ] = None,
+    distance: Annotated[int | None, typer.Option(min=3, help="Of --recorded: recordings of this distance.")] = None,
+    center: Annotated[
+        str | None, typer.Option(metavar="ROW,COL", help="Of --recorded: the patch with this centre.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(metavar="pij|circuit", help="Of --recorded: the error model to learn from.")
+    ] = "pij",
+    minutes: Annotated[
+        float | None, typer.Option(min=0.05, help="Of training for own files. Default: 10 at distance 3, else 45.")
+    ] = None,
+    rounds: Annotated[
+        str | None, typer.Option(metavar="N,N,...", help="Rounds to learn. Default: the files' own, up to 25.")
+    ] = None,
+    factors: Annotated[
+        str, typer.Option(metavar="LOW,HIGH", help="The files' noise times a factor in this range.")
+    ] = "0.8,1.25",
+    student: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="For own files: begin from this Student. Default: shipped.")
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="For own files: tune this Teacher, and learn from it too."),
+    ] = None,
+    shots: Annotated[int, typer.Option(min=1000, help="For own files: shots to be judged on, of each.")] = 200_000,
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -45,7 +83,25 @@ def distill(
     syndistill distill road-d3 --out runs/road --set stage1.spatial.weight=0
 
     syndistill distill road-d3 --stage stage2 --from runs/road --out runs/warm --set stage2.fused.temperature=2
+
+    [bold]For your own circuit[/bold] there is no recipe to name: a shipped Student learns that noise, and is judged on
+    it beside all else (comparison.png, report.html). Labels come from the circuit's errors: exact at distance 3.
+
+    syndistill distill --circuit mine.stim --out runs/mine
     """
+    if own_files := [*(circuit or []), *(dem or []), *(recorded or [])]:
+        if run is not None or stage is not None or from_ is not None:
+            raise SyndistillError(f"{run or '--stage'} and own files ({own_files[0]}) are two runs; give one")
+        asked = {
+            "model": model, "minutes": minutes, "rounds": _numbers(rounds, "--rounds", int) if rounds else (),
+            "factors": _numbers(factors, "--factors", float), "student": student, "teacher": teacher, "shots": shots,
+            "changes": tuple(set_ or ()),
+        }  # fmt: skip
+        where = _numbers(center, "--center", float) if center else None
+        _distill_own([*(circuit or []), *(dem or [])], recorded or [], distance, where, asked, out, accept_any_teacher)
+        return
+    if run is None:
+        raise SyndistillError("name a recipe or a run.json, or own files with --circuit, --dem or --recorded")
     from syndistill.runs.choose import chosen_distillation, stage_alone
     from syndistill.runs.console import terminal_reporter
     from syndistill.runs.gated import distil_gated
@@ -60,3 +116,36 @@ def distill(
     with resumable(f"the same command goes on from what {out} holds"), terminal_reporter() as reporter:
         path = distil_gated(chosen, out, cache=cache, accept_any_teacher=accept_any_teacher, reporter=reporter)
     print(path)
+
+
+def _numbers(text: str, option: str, kind: type) -> tuple[Any, ...]:
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        raise SyndistillError(f"{option} {text!r} is no list of numbers with commas between them") from None
+
+
+def _distill_own(
+    files: list[str],
+    recorded: list[str],
+    distance: int | None,
+    center: tuple[float, float] | None,
+    asked: dict[str, Any],
+    out: Path,
+    accept_any_teacher: bool,
+) -> None:
+    from syndistill.evaluation.tables import rows_table
+    from syndistill.runs.console import terminal_reporter
+    from syndistill.runs.own import Asked, distil_own, recordings_of
+    from syndistill.training.changes import validated
+
+    if recorded:
+        files = [*files, *recordings_of(recorded, distance, center)]
+    wanted = validated(Asked, {**asked, "files": tuple(files)}, "distill")
+    with resumable(f"the same command goes on from what {out} holds"), terminal_reporter() as reporter:
+        found = distil_own(wanted, out, reporter, accept_any_teacher)
+    for file, comparison in found.judged.items():
+        print_table(rows_table(comparison, file))
+    print(f"Student: {found.student}; report: {out / 'report.html'}; in sinter:")
+    print(f"SYNDISTILL_DECODERS=mine={found.student} sinter collect --circuits {files[0]} --decoders mine pymatching "
+          "--custom_decoders_module_function syndistill.sinter_plugin:decoders --max_shots 100000 --processes 2")  # fmt: skip

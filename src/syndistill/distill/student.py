@@ -27,6 +27,7 @@ from syndistill.distill.stage import StageInputs, check_student_signals, prepare
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.files.families import Dials
+from syndistill.files.network_file import network_path, read_header
 from syndistill.models.contract import DecoderNetwork
 from syndistill.models.device import usable_device
 from syndistill.models.networks import load_network, save_network, weights_hash
@@ -43,6 +44,7 @@ from syndistill.training.config import (
 )
 from syndistill.training.distributed import join_world, wait_for_all
 from syndistill.training.loop import Trainer
+from syndistill.training.run import ANCESTORS
 from syndistill.training.run_folder import open_run
 from syndistill.training.source import data_hashes, signature
 from syndistill.training.start import AnyDials, fresh_network, start_weights
@@ -226,11 +228,19 @@ def _start(network: DecoderNetwork, run: StudentRun, teacher: Teacher) -> None:
             f"{run.start_from} is no Student after its baseline or stage 1 (kind {kind!r}); name such a file with "
             "start_from"
         )
-    if str(metadata.get("teacher_hash")).removesuffix(BF16) != teacher.key().removesuffix(BF16):
+    of = str(metadata.get("teacher_hash")).removesuffix(BF16)
+    if of not in (teacher.key().removesuffix(BF16), *_ancestors(run.teacher)):
         raise SyndistillError(
             f"{run.start_from} is the Student of another Teacher than {run.teacher}; name a checkpoint of this road"
         )
     start_weights(network, run.start_from)
+
+
+def _ancestors(teacher: str) -> list[str]:
+    """Of a tuned Teacher's file: whose Students may go on with it."""
+    path = network_path(teacher)
+    found = read_header(teacher).metadata.get(ANCESTORS, []) if path is not None else []
+    return [str(one) for one in found] if isinstance(found, list) else []
 
 
 def _source(

@@ -81,14 +81,14 @@ def _itself(shots: StoredShots) -> StoredShots:
     return shots
 
 
-def circuit_sha256(circuit: stim.Circuit) -> str:
-    """The hash by which rows know a circuit."""
+def circuit_sha256(circuit: stim.Circuit | stim.DetectorErrorModel) -> str:
+    """The hash by which rows know a circuit, or an error model alone."""
     return hashlib.sha256(str(circuit).encode()).hexdigest()
 
 
 def compare(
     decoders: Sequence[Decoder],
-    circuit: stim.Circuit,
+    circuit: stim.Circuit | stim.DetectorErrorModel,
     shots: int,
     seed: int,
     *,
@@ -98,7 +98,7 @@ def compare(
     experiment: str | None = None,
     left_out: LeftOut | None = None,
 ) -> Comparison:
-    """Samples `shots` shots of a circuit in batches and has every decoder decode the same ones.
+    """Samples shots of a circuit, or of an error model alone, in batches, and has every decoder decode the same ones.
 
     Batches that `rows_file` holds already are not decoded again.  Seeds of batches follow from `seed` by
     `evaluation_seed`, apart from those of training.  `experiment` labels the rows (default: the circuit's hash).
@@ -109,8 +109,8 @@ def compare(
     """
     if shots <= 0 or batch <= 0:
         raise SyndistillError(f"{shots} shots in batches of {batch}: both must be positive")
-    dem = dem_of_circuit(circuit)
     source = circuit_sha256(circuit)
+    dem = circuit if isinstance(circuit, stim.DetectorErrorModel) else dem_of_circuit(circuit)
 
     def batches() -> Iterator[_Batch]:
         for index, start in enumerate(range(0, shots, batch)):

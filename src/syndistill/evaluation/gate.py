@@ -14,7 +14,7 @@ import stim
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from syndistill.circuits.experiment import Experiment
-from syndistill.circuits.placement import place_experiment
+from syndistill.circuits.placement import Placement, place_experiment
 from syndistill.decoders.contract import Decoder
 from syndistill.decoders.ensemble import EnsembleDecoder
 from syndistill.decoders.matching import MatchingDecoder
@@ -27,6 +27,7 @@ from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import compare_recorded
 from syndistill.reporter import SILENT, Bar, Reporter
 from syndistill.safe_files import first_fault, read_sealed
+from syndistill.sampling.own_noise import OwnNoise
 from syndistill.sampling.seeds import derived_seed
 from syndistill.sampling.stored import StoredShots
 from syndistill.statistics.rates import mcnemar
@@ -48,6 +49,7 @@ class GateResult(BaseModel):
     shots: int
     teacher_ler: float
     matching_ler: float
+    rival: str = "plain matching"
     only_teacher_wrong: int
     only_matching_wrong: int
     p_value: float
@@ -61,7 +63,7 @@ class GateResult(BaseModel):
         found = []
         if self.only_teacher_wrong >= self.only_matching_wrong or self.p_value >= SIGNIFICANCE:
             found.append(
-                f"LER {self.teacher_ler:.4f} is not better than plain matching's {self.matching_ler:.4f} "
+                f"LER {self.teacher_ler:.4f} is not better than {self.rival}'s {self.matching_ler:.4f} "
                 f"(p = {self.p_value:.2g})"
             )
         low, high = TEMPERATURES
@@ -131,16 +133,37 @@ def _judge(teacher: Teacher, experiment: Experiment, shots: int, seed: int, bar:
     circuit = experiment.circuit()
     stim_seed = derived_seed("select", seed, experiment.distance, experiment.rounds, bases[experiment.basis])
     stored = StoredShots.sample(circuit, shots, stim_seed)
-    decoders = [decoder_of(teacher, experiment, stored.dem), MatchingDecoder(stored.dem)]
-    found = compare_recorded(decoders, [stored], bar=bar, experiment=str(experiment))
+    judged = decoder_of(teacher, place_experiment(experiment), stored.dem)
+    return _result(str(experiment), stored, judged, MatchingDecoder(stored.dem), "plain matching", bar)
+
+
+def judge_on_files(
+    teacher: Teacher, own: OwnNoise, *, shots: int = SHOTS, seed: int = 0, reporter: Reporter = SILENT
+) -> GateReport:
+    """Judge a Teacher on own noise, against correlated matching on that very noise: of each basis the longest file."""
+    longest = [(basis, max(lengths)) for basis, lengths in sorted(own.models.items())]
+    bar = reporter.bar("gate: shots", 2 * shots * len(longest))
+    results = []
+    for k, (basis, rounds) in enumerate(longest):
+        dem, placement = own.dems[basis, rounds]
+        stored = StoredShots.sample(dem, shots, derived_seed("select", seed, k, rounds))
+        rival = MatchingDecoder(dem, correlated=True)
+        label = f"{rounds} rounds of the files, read as basis {basis}"
+        results.append(_result(label, stored, decoder_of(teacher, placement, dem), rival, "correlated matching", bar))
+    return GateReport(teacher=teacher.key(), results=tuple(results))
+
+
+def _result(label: str, stored: StoredShots, judged: Decoder, against: Decoder, rival: str, bar: Bar) -> GateResult:
+    found = compare_recorded([judged, against], [stored], bar=bar, experiment=label)
     (of_teacher, matching), (pair,) = found.rows, found.pairs
     temperature, nll, ece = of_teacher.best_temperature, of_teacher.nll, of_teacher.ece
     assert temperature is not None
     assert nll is not None
     assert ece is not None
     return GateResult(
-        experiment=str(experiment),
-        shots=shots,
+        experiment=label,
+        shots=stored.n_shots,
+        rival=rival,
         teacher_ler=of_teacher.ler,
         matching_ler=matching.ler,
         only_teacher_wrong=pair.only_a_wrong,
@@ -152,12 +175,12 @@ def _judge(teacher: Teacher, experiment: Experiment, shots: int, seed: int, bar:
     )
 
 
-def decoder_of(teacher: Teacher, experiment: Experiment, dem: stim.DetectorErrorModel) -> Decoder:
-    """A Teacher made of networks and the exact posterior, as a decoder of the experiment's shots."""
+def decoder_of(teacher: Teacher, placement: Placement, dem: stim.DetectorErrorModel) -> Decoder:
+    """A Teacher made of networks and the exact posterior, as a decoder of an experiment's shots."""
     if isinstance(teacher, EnsembleTeacher):
-        return EnsembleDecoder([decoder_of(member, experiment, dem) for member in teacher.members], "Teacher")
+        return EnsembleDecoder([decoder_of(member, placement, dem) for member in teacher.members], "Teacher")
     if isinstance(teacher, FrozenTeacher):
-        return NetworkDecoder(TorchEngine(teacher.network), place_experiment(experiment), "Teacher")
+        return NetworkDecoder(TorchEngine(teacher.network), placement, "Teacher")
     if isinstance(teacher, CarriedPosterior):
         return OptimalDecoder(dem)
     raise SyndistillError(f"a {type(teacher).__name__} is no decoder; judge a network or an ensemble of them")

@@ -13,7 +13,7 @@ from pathlib import Path
 import stim
 
 from syndistill.circuits.experiment import Experiment
-from syndistill.circuits.files import load_circuit
+from syndistill.circuits.files import load_circuit, load_dem
 from syndistill.circuits.placement import place, si1000_noise
 from syndistill.circuits.shown import summary
 from syndistill.circuits.training_noise import noise_in
@@ -31,10 +31,11 @@ from syndistill.sampling.stored import StoredShots, dem_of_circuit
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """One circuit with its error models; `recording` holds the shots where they are not to be sampled."""
+    """One circuit with its error models, or an error model alone; `recording` holds the shots where they are not to be
+    sampled."""
 
     label: str
-    circuit: stim.Circuit
+    circuit: stim.Circuit | stim.DetectorErrorModel
     recording: Recording | None = None
     _dems: dict[str, stim.DetectorErrorModel] = field(default_factory=dict)  # those that were asked for
 
@@ -46,7 +47,13 @@ class Subject:
 
     @classmethod
     def from_file(cls, path: str | Path) -> Subject:
-        return cls.of_circuit(load_circuit(path), str(path))
+        """A circuit, or an error model (.dem)."""
+        if Path(path).suffix != ".dem":
+            return cls.of_circuit(load_circuit(path), str(path))
+        dem = load_dem(path)
+        if dem.num_observables == 0:
+            raise SyndistillError(f"{path} has no logical_observable, so nothing to decode; add one")
+        return cls(str(path), dem, _dems={"circuit": dem})
 
     @classmethod
     def from_experiment(cls, text: str) -> Subject:

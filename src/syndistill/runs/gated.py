@@ -19,12 +19,13 @@ from syndistill.distill.signals.fusion import FUSION_FILE
 from syndistill.distill.signals.teacher import Teacher
 from syndistill.distill.student import STUDENT_FILE, StudentRun, student_hashes, student_start, train_student
 from syndistill.errors import SyndistillError
-from syndistill.evaluation.gate import ROUNDS, SHOTS, GateReport, P, judge_teacher
+from syndistill.evaluation.gate import ROUNDS, SHOTS, GateReport, P, judge_on_files, judge_teacher
 from syndistill.reporter import SILENT, Reporter
 from syndistill.safe_files import replacing, write_sealed
 from syndistill.training.config import DataConfig
 from syndistill.training.distributed import join_world
 from syndistill.training.run_folder import open_run
+from syndistill.training.source import own_files
 
 GATE_FILE = "gate.json"
 
@@ -116,7 +117,7 @@ def pass_gate(
     teacher = teacher_named(name)
     report = _kept(folder / GATE_FILE, teacher)
     if report is None:
-        reporter.say(f"judging the Teacher {name} against plain matching")
+        reporter.say(f"judging the Teacher {name} against matching")
         report = _judge(data, teacher, shots, reporter)
         write_sealed(folder / GATE_FILE, report.to_json())
     if not report.passed and not accept_any_teacher:
@@ -139,6 +140,8 @@ def _kept(path: Path, teacher: Teacher) -> GateReport | None:
 def _judge(data: StudentData | DataConfig, teacher: Teacher, shots: int, reporter: Reporter) -> GateReport:
     """On the noise, bases and rounds that the Student will learn from (the default ones where they lie within)."""
     simulated, cut = (data.simulated, data.cut_rounds) if isinstance(data, StudentData) else (data, ())
+    if (own := own_files(simulated)) is not None:
+        return judge_on_files(teacher, own, shots=shots, reporter=reporter)
     learned = cut or [r for phase in simulated.curriculum.rounds for r in phase.rounds]
     return judge_teacher(
         teacher,

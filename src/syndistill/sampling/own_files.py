@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
+
+import stim
 
 from syndistill.circuits.files import load_circuit, load_dem
 from syndistill.circuits.memory_model import MemoryModel
-from syndistill.circuits.placement import place
+from syndistill.circuits.placement import Placement, place
 from syndistill.errors import SyndistillError
 from syndistill.sampling.own_noise import OwnNoise
 from syndistill.sampling.recorded import Recording
+from syndistill.sampling.stored import dem_of_circuit
 
 
 def own_noise(files: Sequence[str], model: str = "pij") -> OwnNoise:
@@ -21,9 +26,11 @@ def own_noise(files: Sequence[str], model: str = "pij") -> OwnNoise:
     of a rotated surface code, for files of several distances, and for two of the same basis and rounds.
     """
     models: dict[str, dict[int, MemoryModel]] = {}
+    dems: dict[tuple[str, int], tuple[stim.DetectorErrorModel, Placement]] = {}
     distances: dict[int, str] = {}
     for name in files:
-        found = _model_of_file(name, model)
+        dem, placement = _placed(name, model)
+        found = _named(name, partial(MemoryModel.of, dem, placement))
         distances.setdefault(found.layout.distance, name)
         lengths = models.setdefault(found.basis, {})
         if found.rounds in lengths:
@@ -31,25 +38,38 @@ def own_noise(files: Sequence[str], model: str = "pij") -> OwnNoise:
                 f"{name} is a second memory of basis {found.basis} and {found.rounds} rounds; give one of each"
             )
         lengths[found.rounds] = found
+        dems[found.basis, found.rounds] = dem, placement
     if len(distances) != 1:
         of_each = ", ".join(f"{d} ({name})" for d, name in distances.items())
         raise SyndistillError(f"the files are of distances {of_each}; give files of one" if of_each else "give a file")
     said = [str(models[basis][r].dem()) for basis in sorted(models) for r in sorted(models[basis])]
     digest = hashlib.sha256("\n".join(said).encode()).hexdigest()
-    return OwnNoise(next(iter(distances)), models, tuple(Path(name).name for name in files), digest)
+    names = tuple(Path(name).name for name in files)
+    return OwnNoise(next(iter(distances)), models, dems, names, digest)
 
 
-def _model_of_file(name: str, model: str) -> MemoryModel:
-    path = Path(name)
-    try:
+Found = TypeVar("Found")
+
+
+def _placed(name: str, model: str) -> tuple[stim.DetectorErrorModel, Placement]:
+    def read() -> tuple[stim.DetectorErrorModel, Placement]:
+        path = Path(name)
         if path.is_dir():
             recording = Recording.load(path)
-            return MemoryModel.of(recording.dem(model), recording.placement)
+            return recording.dem(model), recording.placement
         if path.suffix == ".dem":
             dem = load_dem(path)
-            return MemoryModel.of(dem, place(dem))
+            return dem, place(dem)
         circuit = load_circuit(path)
-        return MemoryModel.of(circuit.detector_error_model(approximate_disjoint_errors=True), place(circuit))
+        return dem_of_circuit(circuit), place(circuit)
+
+    return _named(name, read)
+
+
+def _named(name: str, what: Callable[[], Found]) -> Found:
+    """What is asked of a file; an error says of which."""
+    try:
+        return what()
     except SyndistillError as error:
         text = str(error)
         raise SyndistillError(text if name in text else f"{name}: {text}") from None

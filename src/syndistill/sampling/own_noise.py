@@ -26,10 +26,12 @@ from syndistill.sampling.shots import Shots
 
 @dataclass(frozen=True, eq=False)
 class OwnNoise:
-    """The memories of some files: models[basis][rounds]. sha256: of all that the models say."""
+    """The memories of some files: models[basis][rounds]. dems: by basis and rounds the error models as other decoders
+    take them, decomposed, with their placements. sha256: of all that the models say."""
 
     distance: int
     models: dict[str, dict[int, MemoryModel]]
+    dems: dict[tuple[str, int], tuple[stim.DetectorErrorModel, Placement]]
     names: tuple[str, ...]
     sha256: str
     _scaled: dict[tuple[str, int, float], MemoryModel] = field(default_factory=dict, repr=False)

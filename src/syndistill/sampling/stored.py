@@ -145,9 +145,13 @@ class StoredShots:
 
     @classmethod
     def sample(
-        cls, circuit: stim.Circuit, shots: int, seed: int, dem: stim.DetectorErrorModel | None = None
+        cls,
+        circuit: stim.Circuit | stim.DetectorErrorModel,
+        shots: int,
+        seed: int,
+        dem: stim.DetectorErrorModel | None = None,
     ) -> StoredShots:
-        """Samples a circuit.
+        """Samples a circuit, or an error model alone.
 
         The seed goes to Stim as it is: use `evaluation_seed` for shots to be judged on.  `dem` is `dem_of_circuit`'s
         answer where the caller has it already.
@@ -156,6 +160,9 @@ class StoredShots:
             raise SyndistillError(f"cannot sample {shots} shots with seed {seed}: take shots >= 0, seed in [0, 2^63)")
         if circuit.num_detectors == 0 or circuit.num_observables == 0:
             raise SyndistillError("the circuit has no DETECTOR or no OBSERVABLE_INCLUDE, nothing to decode: add them")
+        if isinstance(circuit, stim.DetectorErrorModel):
+            detectors, observables, _ = circuit.compile_sampler(seed=seed).sample(shots, bit_packed=True)
+            return cls(None, circuit, detectors, observables)
         detectors, observables = circuit.compile_detector_sampler(seed=seed).sample(
             shots, separate_observables=True, bit_packed=True
         )

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from syndistill.circuits.training_noise import NOISE_KEY
 from syndistill.errors import SyndistillError
 from syndistill.models.device import usable_device
-from syndistill.models.networks import save_network
+from syndistill.models.networks import load_network, save_network
 from syndistill.models.transformer import SyndromeTransformer
 from syndistill.reporter import SILENT, Reporter
 from syndistill.training.config import (
@@ -30,6 +30,8 @@ from syndistill.training.source import data_hashes, signature, simulated_source
 from syndistill.training.start import AnyDials, fresh_network, start_weights
 
 TEACHER_FILE = "teacher.safetensors"
+ANCESTORS = "ancestors"
+"""Of a network file's metadata."""
 
 
 class TeacherRun(Strict):
@@ -52,6 +54,11 @@ class TeacherRun(Strict):
         check_network_fits(self.network.distance, self.network.output, self.data)
         check_start(self.training, self.start_from)
         return self
+
+
+def _ancestors(start: str | None, hashes: dict[str, str]) -> list[str]:
+    """The hashes of all that a network was tuned from: a Student of one of them may go on with it."""
+    return [] if start is None else [hashes["start_from"], *load_network(start)[1].get(ANCESTORS, [])]
 
 
 def train_teacher(run: TeacherRun, folder: Path, reporter: Reporter = SILENT) -> Path:
@@ -79,6 +86,7 @@ def train_teacher(run: TeacherRun, folder: Path, reporter: Reporter = SILENT) ->
             network.load_state_dict(trainer.ema_state())
             home = signature(run.data)
             said = {"run": run.model_dump(mode="json"), "shots_seen": trainer.shots_seen, NOISE_KEY: home.to_json()}
+            said[ANCESTORS] = _ancestors(run.start_from, hashes)
             save_network(path, network, said)
     leave_world(world)
     return path

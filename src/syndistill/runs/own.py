@@ -1,0 +1,399 @@
+"""A Student for a circuit, an error model or a chip of one's own: tune, gate, distil, judge; one folder, one command.
+
+The nearest shipped networks are where it begins. Labels are not drawn where they can be computed from the errors of the
+user's own files: exact ones at distance 3, revealed ones at distance 5. Those say more than any Teacher's answers, for
+less time (docs/own-circuit.md), so a Teacher is asked only where one is named.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import ValidationError
+from rich.console import Console
+
+from syndistill.distill.cache.source import StudentData
+from syndistill.distill.road import is_finished
+from syndistill.distill.signals.ensemble import teacher_named
+from syndistill.distill.student import STUDENT_FILE, StudentRun, student_hashes, train_student
+from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
+from syndistill.errors import SyndistillError
+from syndistill.evaluation.compare import Comparison
+from syndistill.evaluation.gate import judge_on_files
+from syndistill.evaluation.subject import Subject
+from syndistill.evaluation.tables import pairs_table, rows_table
+from syndistill.files.network_file import network_path, read_header, shipped_names
+from syndistill.models.networks import load_network
+from syndistill.reporter import SILENT, Bar, Reporter
+from syndistill.runs.gated import distil_gated
+from syndistill.runs.picture import draw_comparison
+from syndistill.safe_files import foreign_files, read_sealed, replacing, write_sealed
+from syndistill.sampling.own_files import own_noise
+from syndistill.sampling.own_noise import OwnNoise
+from syndistill.sampling.recorded import find_recordings
+from syndistill.training.changes import validated, with_change
+from syndistill.training.config import (
+    Curriculum,
+    DataConfig,
+    Name,
+    OptimiserConfig,
+    Positive,
+    RoundsPhase,
+    Strict,
+    TrainingConfig,
+)
+from syndistill.training.run import TEACHER_FILE, TeacherRun, train_teacher
+
+OWN_FILE, ROWS_FILE, RESULT_FILE, PICTURE, REPORT = (
+    "own.json", "rows.jsonl", "comparison.json", "comparison.png", "report.html",
+)  # fmt: skip
+TUNED = "tuned"
+"""As the Teacher of the Student's run: the one that this folder tunes."""
+MINUTES = {3: 10.0, 5: 45.0}
+TEACHER_SHARE = 0.5
+"""Of the minutes, where a Teacher is named: it is tuned, and asked, for half of them."""
+LONGEST = 25
+"""Rounds that a Student learns from where none are named; up to here labels say something at usual rates."""
+SEED = 2027  # of the judged shots
+REFERENCES = ("pymatching", "pymatching-correlated")
+BEST_KNOWN = {3: "optimal"}
+PROBE = (16, 64)  # steps: the first chunk of shots pays for models and tables
+
+
+class Asked(Strict):
+    """What a user asks for."""
+
+    files: tuple[Name, ...]
+    model: Literal["pij", "circuit"] = "pij"
+    """Of recordings."""
+    minutes: float | None = None
+    """Of training, all in all; None: MINUTES of the distance."""
+    rounds: tuple[Positive, ...] = ()
+    """None: as many as the files have, at most LONGEST."""
+    factors: tuple[float, float] = (0.8, 1.25)
+    """The noise is that of the files times a factor between these: a worse day, and a better one."""
+    student: Name | None = None
+    """A saved or shipped network to begin from; None: the shipped one of the distance."""
+    teacher: Name | None = None
+    """One to tune and to learn from beside the labels; None: labels alone."""
+    shots: Positive = 200_000
+    """To be judged on, of each file; of recordings all."""
+    changes: tuple[str, ...] = ()
+
+
+class OwnRun(Strict):
+    """Everything that the folder's trainings depend on."""
+
+    kind: Literal["own"] = "own"
+    teacher: TeacherRun | None
+    student: StudentRun
+
+
+class Found(NamedTuple):
+    """The Student's path, and by file what was judged."""
+
+    student: Path
+    judged: dict[str, Comparison]
+
+
+def distil_own(asked: Asked, folder: Path, reporter: Reporter = SILENT, accept_any_teacher: bool = False) -> Found:
+    """Walk the road, or go on where `folder` stands. SyndistillError for bad files and options, before anything is
+    written, and for a Teacher that the gate refuses."""
+    own = own_noise(asked.files, asked.model)
+    run = _planned(asked, own, folder, reporter)
+    if run.teacher is not None:
+        _tune(run.teacher, own, folder, reporter)
+    student = _with_teacher(run.student, folder)
+    if not is_finished(folder / "student", STUDENT_FILE, student, _hashes(student), reporter):
+        distil_gated(student, folder / "student", accept_any_teacher=accept_any_teacher, reporter=reporter)
+    result = folder / STUDENT_FILE
+    with replacing(result) as beside:
+        shutil.copyfile(folder / "student" / STUDENT_FILE, beside)
+    judged = _judged(asked, own, run, folder, reporter)
+    return Found(result, judged)
+
+
+def _hashes(run: StudentRun) -> dict[str, str]:
+    return student_hashes(run, teacher_named(run.teacher, run.teacher_precision))
+
+
+def _planned(asked: Asked, own: OwnNoise, folder: Path, reporter: Reporter) -> OwnRun:
+    """The folder's run: what it holds, or a new one, whose steps are measured."""
+    path = folder / OWN_FILE
+    said = {"asked": asked.model_dump(mode="json"), "noise": own.sha256}
+    if path.exists():
+        found = read_sealed(path, "take a fresh --out")
+        if {key: found.get(key) for key in said} != said:
+            raise SyndistillError(f"{folder} holds a run of other files or options; choose another --out")
+        return OwnRun.model_validate(found["run"])
+    if folder.exists() and foreign_files(folder):
+        raise SyndistillError(f"{folder} is not empty and holds no {OWN_FILE}; choose another --out")
+    run = _with_changes(_run_of(asked, own), asked.changes)
+    minutes = asked.minutes or MINUTES.get(own.distance, max(MINUTES.values()))
+    if not any(change.startswith("student.training.steps=") for change in asked.changes):
+        run = _with_steps(run, own, minutes, asked.changes, reporter)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_sealed(path, said | {"run": run.model_dump(mode="json")})
+    return run
+
+
+def _with_changes(run: OwnRun, changes: Sequence[str]) -> OwnRun:
+    content = run.model_dump(mode="json")
+    for change in changes:
+        content = with_change(content, change)
+    changed: OwnRun = validated(OwnRun, content, "the run")
+    return changed
+
+
+def _run_of(asked: Asked, own: OwnNoise) -> OwnRun:
+    start = asked.student or _shipped("student", own.distance)
+    network = load_network(start)[0].config
+    if network.distance != own.distance:
+        raise SyndistillError(f"{start} is of distance {network.distance}, the files are of {own.distance}")
+    try:
+        data = _data(asked, own)
+        student = StudentRun(
+            network=network,
+            teacher=TUNED if asked.teacher else _teacher_behind(start, own.distance),
+            teacher_precision="bf16",
+            data=StudentData(simulated=data),
+            terms=_terms(asked.teacher is not None),
+            start_from=start,
+            training=_training(steps=1_000, learning_rate=1.5e-3, matrix_rate=0.01),
+        )
+        return OwnRun(teacher=_tuning(asked.teacher, data) if asked.teacher else None, student=student)
+    except ValidationError as error:
+        raise SyndistillError(f"the run: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+
+
+def _terms(taught: bool) -> Terms:
+    labels = LabelTerm(weight=0.3 if taught else 1.0, where="every")
+    return Terms(labels=labels, final=FinalTerm(weight=1.0 if taught else 0.0, where="every"))
+
+
+def _tuning(name: str, data: DataConfig) -> TeacherRun:
+    """The paper's fine-tuning: a small rate, and a draw towards the weights that it begins from."""
+    config = load_network(name)[0].config
+    training = _training(steps=200, learning_rate=2e-4, matrix_rate=2e-3)
+    return TeacherRun(
+        network=config,
+        data=data.model_copy(update={"ends": 2}),
+        start_from=name,
+        training=training.model_copy(update={"precision": "bf16"}),
+    )
+
+
+def _training(steps: int, learning_rate: float, matrix_rate: float) -> TrainingConfig:
+    return TrainingConfig(
+        steps=steps,
+        batch_size=256,
+        seed=1,
+        threads=1,
+        checkpoint_minutes=1.0,
+        optimiser=OptimiserConfig(
+            name="muon", learning_rate=learning_rate, matrix_rate=matrix_rate, warmup_steps=min(100, steps // 10),
+            decay_steps=steps * 9 // 10, ema_decay=0.998,
+        ),
+    )  # fmt: skip
+
+
+def _data(asked: Asked, own: OwnNoise) -> DataConfig:
+    rounds = asked.rounds or tuple(r for r in own.rounds if 1 < r <= LONGEST) or (min(max(own.rounds), LONGEST),)
+    labels: dict[int, Literal["exact", "revealed"]] = {3: "exact", 5: "revealed"}
+    low, high = asked.factors
+    return DataConfig(
+        distance=own.distance,
+        noise="files",
+        files=asked.files,
+        model=asked.model,
+        bases=own.bases,  # type: ignore[arg-type]
+        labels=labels.get(own.distance, "sampled"),
+        curriculum=Curriculum(
+            p_min=low, p_max=high, tilt=0.0, n_rates=9, rounds=(RoundsPhase(from_shots=0, rounds=rounds),)
+        ),
+    )
+
+
+def _shipped(kind: str, distance: int) -> str:
+    name = f"{kind}-d{distance}"
+    if name not in shipped_names():
+        raise SyndistillError(
+            f"no {kind} of distance {distance} is shipped ({', '.join(shipped_names())}); name one with --{kind}"
+        )
+    return name
+
+
+def _teacher_behind(student: str, distance: int) -> str:
+    """The name of the Teacher of a Student that learns from labels alone: it says whose Student this is."""
+    said = read_header(student).metadata.get("run")
+    name = said.get("teacher") if isinstance(said, Mapping) else None
+    return name if isinstance(name, str) and network_path(name) is not None else _shipped("teacher", distance)
+
+
+class _Clock(Bar):
+    """The time at steps of a probe."""
+
+    def __init__(self) -> None:
+        self.at: dict[int, float] = {}
+
+    def to(self, done: int, values: Mapping[str, float] | None = None) -> None:
+        super().to(done)
+        self.at[done] = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Of one step."""
+        first, last = PROBE
+        return (self.at[last] - self.at[first]) / (last - first)
+
+
+class _Watching(Reporter):
+    def __init__(self) -> None:
+        self.clock = _Clock()
+
+    def bar(self, name: str, total: int, shots: int = 0) -> Bar:
+        return self.clock
+
+
+def _with_steps(run: OwnRun, own: OwnNoise, minutes: float, changes: Sequence[str], reporter: Reporter) -> OwnRun:
+    """As many steps as fit into the minutes, by a probe of each training."""
+    reporter.say(f"measuring how many steps fit into {minutes:g} minutes")
+    share = 1.0 - TEACHER_SHARE if run.teacher is not None else 1.0
+    with tempfile.TemporaryDirectory() as there:
+        teacher = run.teacher
+        if teacher is not None:
+            watch = _Watching()
+            train_teacher(_short(teacher), Path(there) / "teacher", watch)
+            teacher = _long(teacher, TEACHER_SHARE / 2 * minutes * 60 / watch.clock.seconds)
+        watch = _Watching()
+        alone = run.student.model_copy(
+            update={"terms": _terms(taught=False), "teacher": _shipped("teacher", own.distance)}
+        )
+        train_student(_short(alone), Path(there) / "student", None, watch)
+        student = _long(run.student, share * minutes * 60 / watch.clock.seconds)
+    if teacher is not None:
+        asking = TEACHER_SHARE / 2 * minutes * 60
+        shots = round(asking / _seconds_to_ask(run.student.data.simulated, teacher))
+        student = student.model_copy(
+            update={"data": student.data.model_copy(update={"cached_shots": max(4_096, shots)})}
+        )
+    return _with_changes(OwnRun(teacher=teacher, student=student), changes)
+
+
+def _seconds_to_ask(data: DataConfig, teacher: TeacherRun) -> float:
+    """Of one shot."""
+    from syndistill.distill.cache.source import statistics_shots
+
+    frozen = teacher_named(str(teacher.start_from), "bf16")
+    batch = statistics_shots(data, 0, 512)[0]
+    frozen.logits(batch.take(slice(0, 64)))
+    began = time.monotonic()
+    frozen.logits(batch)
+    return (time.monotonic() - began) / len(batch)
+
+
+def _short(run: Any) -> Any:
+    training = run.training.model_copy(update={"steps": PROBE[1], "checkpoint_minutes": 60.0, "log_every": 16})
+    return run.model_copy(update={"training": training})
+
+
+def _long(run: Any, steps: float) -> Any:
+    n, before = max(100, round(steps)), run.training.optimiser
+    optimiser = before.model_copy(update={"warmup_steps": min(100, n // 10), "decay_steps": n * 9 // 10})
+    return run.model_copy(update={"training": run.training.model_copy(update={"steps": n, "optimiser": optimiser})})
+
+
+def _tune(run: TeacherRun, own: OwnNoise, folder: Path, reporter: Reporter) -> None:
+    """Tune a Teacher; where it is not better than before on select shots, keep the one before."""
+    kept = folder / TEACHER_FILE
+    if kept.exists():
+        return
+    tuned = folder / "teacher" / TEACHER_FILE
+    if not tuned.exists():
+        train_teacher(run, folder / "teacher", reporter)
+    before = str(run.start_from)
+    reports = [judge_on_files(teacher_named(name), own, reporter=reporter) for name in (before, str(tuned))]
+    lers = [sum(result.teacher_ler for result in report.results) / len(report.results) for report in reports]
+    better = lers[1] < lers[0]
+    verdict = "is better and kept" if better else "is not better; the one before stays"
+    reporter.say(f"the tuned Teacher {verdict}: LER {lers[1]:.4f} against {lers[0]:.4f} on select shots")
+    with replacing(kept) as beside:
+        shutil.copyfile(tuned if better else str(network_path(before)), beside)
+
+
+def _with_teacher(run: StudentRun, folder: Path) -> StudentRun:
+    return run.model_copy(update={"teacher": str(folder / TEACHER_FILE)}) if run.teacher == TUNED else run
+
+
+def _judged(asked: Asked, own: OwnNoise, run: OwnRun, folder: Path, reporter: Reporter) -> dict[str, Comparison]:
+    """Every decoder on fresh shots of each file, or on the recorded ones; tables, picture and report are written."""
+    if (folder / RESULT_FILE).exists():
+        reporter.say(f"{folder} is finished; delete {RESULT_FILE} to judge again")
+    names = [*REFERENCES, str(run.student.start_from)]
+    if run.teacher is not None:
+        names += [str(run.teacher.start_from), str(folder / TEACHER_FILE)]
+    names = [*dict.fromkeys(names), str(folder / STUDENT_FILE)]
+    if own.distance in BEST_KNOWN:
+        names.append(BEST_KNOWN[own.distance])
+    judged = {}
+    for file in asked.files:
+        recorded = Path(file).is_dir()
+        subject = Subject.from_recording(file) if recorded else Subject.from_file(file)
+        here = [f"{name}@{asked.model}" if recorded and name in (*REFERENCES, "optimal") else name for name in names]
+        shots = None if recorded else asked.shots
+        rows = folder / ROWS_FILE
+        judged[file] = subject.compare(here, shots, SEED, rows_file=rows, reporter=reporter)
+    write_sealed(folder / RESULT_FILE, {"judged": {file: found.to_json() for file, found in judged.items()}})
+    first = next(iter(judged))
+    draw_comparison(
+        judged[first], folder / PICTURE, Path(first).name, _labels(folder), highlight=str(folder / STUDENT_FILE)
+    )
+    _write_report(judged, folder)
+    return judged
+
+
+def _labels(folder: Path) -> dict[str, str]:
+    return {
+        "pymatching": "PyMatching", "pymatching-correlated": "PyMatching, correlated", "optimal": "the optimum",
+        str(folder / STUDENT_FILE): "this Student", str(folder / TEACHER_FILE): "tuned Teacher",
+    }  # fmt: skip
+
+
+def _write_report(judged: Mapping[str, Comparison], folder: Path) -> None:
+    """One file: the picture, then the tables as the terminal shows them."""
+    console = Console(record=True, width=130, file=io.StringIO())
+    for file, found in judged.items():
+        console.print(rows_table(found, file, against="pymatching-correlated" if _has(found) else None))
+        console.print(pairs_table(found))
+    picture = base64.b64encode((folder / PICTURE).read_bytes()).decode()
+    html = console.export_html(inline_styles=True)
+    image = f'<img alt="Logical error rates" style="max-width: 100%" src="data:image/png;base64,{picture}">'
+    with replacing(folder / REPORT) as beside:
+        beside.write_text(html.replace("<body>", f"<body>\n{image}", 1))
+
+
+def _has(found: Comparison) -> bool:
+    return any(row.decoder == "pymatching-correlated" for row in found.rows)
+
+
+def recordings_of(
+    folders: Sequence[str], distance: int | None = None, center: tuple[float, float] | None = None
+) -> tuple[str, ...]:
+    """The folders of one patch of a chip, all of its numbers of rounds, in folders of recordings or among them.
+
+    SyndistillError where there are several patches: the message names them.
+    """
+    found = [one for folder in folders for one in find_recordings(folder, distance)]
+    kept = [one for one in found if center is None or tuple(one.center) == tuple(center)]
+    patches = sorted({(one.distance, tuple(one.center)) for one in kept})
+    if len(patches) != 1:
+        said = "; ".join(f"--distance {d} --center {c[0]:g},{c[1]:g}" for d, c in patches) or "none of that centre"
+        raise SyndistillError(f"these recordings are of {len(patches)} patches, and a Student is of one: {said}")
+    return tuple(str(one.folder) for one in kept)
