@@ -7,6 +7,7 @@ import torch
 
 from syndistill.circuits.layout import Layout
 from syndistill.distill.cache.source import LiveSource, simulated, statistics_shots
+from syndistill.distill.losses import posterior_divergence
 from syndistill.distill.signals.teacher import FrozenTeacher, PosteriorTeacher, TaughtShots
 from syndistill.distill.stage import StageInputs, prepare_stage, stage_statistics
 from syndistill.distill.student import train_student
@@ -19,6 +20,7 @@ from syndistill.training.start import fresh_network
 
 from .conftest import SIZES, STUDENT_SIZES, stage1_run
 from .test_insides import knowing_network, teacher_of
+from .test_terms import staged
 
 EYES = Terms(labels={"weight": 0.0}, final={"weight": 0.0}, eyes={"weight": 1.0, "where": "every"})
 
@@ -91,6 +93,19 @@ def test_a_stage_leaves_the_teacher_and_ships_the_student_alone(tmp_path, stage1
               for r, n in ((off, "off"), (zero, "zero"))]  # fmt: skip
     assert all(torch.equal(states[0][n], x) for n, x in states[1].items())
     assert any(not torch.equal(states[0][n], x) for n, x in load_network(path)[0].state_dict().items())
+
+
+def test_its_temperature_is_that_of_its_loss(tmp_path, stage1_run, monkeypatch):
+    terms = Terms(**(EYES.model_dump() | {"eyes": {"weight": 1.0, "where": "every", "temperature": 3.0}}))
+    network, teacher, stage, batch = staged(stage1_run("local_gru", terms=terms), tmp_path)
+    seen = []
+    real = teacher.answer_from
+    monkeypatch.setattr(teacher, "answer_from", lambda *given: seen.append(5 * real(*given)) or seen[-1])
+    loss, _ = stage.objective(network, batch)
+    pair = seen[-1][:, :, 0], teacher.logits(batch.shots)[:, :, 0]
+    expected, at_1 = (posterior_divergence(*pair, t).mean() for t in (3.0, 1.0))
+    torch.testing.assert_close(loss, expected)
+    assert abs(float((expected - at_1).detach())) > 1e-4
 
 
 def test_a_teacher_without_a_readout_of_ones_own_is_refused_by_name(tmp_path, stage1_run):

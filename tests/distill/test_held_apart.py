@@ -102,10 +102,13 @@ def test_z_fuse_and_the_temperature_are_fitted_on_shots_of_their_own(fused):
             torch.testing.assert_close(fusion.weights_P, fit_weights(fit, labels))
         temperature = best_temperature(final[:, -1, 0], labels[:, -1, 0])
         assert report["calibration_temperature"] == pytest.approx(temperature, rel=1e-4)
+        of_ends = best_temperature(final.flatten(0, 2), labels.flatten(0, 2))
+        assert report["every_end_and_line"]["calibration_temperature"] == pytest.approx(of_ends, rel=1e-4)
         paths, final, labels = measured(run.training.seed + 2, run.report_shots)
         nll = nll_B(torch.tensordot(fusion.weights_P, paths, 1)[:, -1, 0], labels[:, -1, 0])
         assert report["paths"]["z_fuse"]["nll"]["value"] == pytest.approx(mean_interval(nll).value, rel=1e-5)
         assert temperature != pytest.approx(best_temperature(final[:, -1, 0], labels[:, -1, 0]), rel=1e-3)
+        assert of_ends != pytest.approx(best_temperature(final.flatten(0, 2), labels.flatten(0, 2)), rel=1e-3)
 
 
 def test_probes_are_the_averaged_ones(fused):

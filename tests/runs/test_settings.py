@@ -53,17 +53,9 @@ BELOW_ONE = {"betas", "ema_decay", "smoothing", "margin"}
 """Shares: 1 is too much."""
 FREE_TEXT = {"withdrawn", "teacher", "start_from", "fusion", "files", "network", "title", "text", "says"}
 EMPTY_IS_FINE = {
-    "rates",
-    "corrections",
-    "cut_rounds",
-    "weights",
-    "arms",
-    "seeds",
-    "others",
-    "change",
-    "questions",
-    "files",
-}
+    "rates", "fall_steps", "doubling_steps", "corrections", "cut_rounds", "weights", "arms", "seeds", "others",
+    "change", "questions", "files",
+}  # fmt: skip
 HOW_THE_PLAN_HANGS_TOGETHER = {"name", "title", "text", "says", "change", "saving", "primary", "others", "differs_from"}
 
 

@@ -8,12 +8,15 @@ from tests.reporting import Calling
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.errors import SyndistillError
-from syndistill.models.networks import build
+from syndistill.models.networks import build, load_network
 from syndistill.models.tensors_file import load_tensors
+from syndistill.recipes import recipe
 from syndistill.sampling.shots import simulate
+from syndistill.training.changes import validated
 from syndistill.training.config import OptimiserConfig, TrainingConfig
 from syndistill.training.loop import STATE, Trainer
 from syndistill.training.objective import GroundTruth
+from syndistill.training.run import TeacherRun, train_teacher
 
 
 class TheSameShots:
@@ -134,3 +137,12 @@ def test_bfloat16_learns_and_keeps_fp32_weights(tmp_path, name):
     after, _ = GroundTruth(0.0)(trainer.model, shots)
     assert after < before - 0.05
     assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
+
+
+def test_a_teacher_ships_its_averaged_weights(tmp_path):
+    content = recipe("teacher-tiny").model_dump(mode="json")
+    content["training"] |= {"steps": 4, "batch_size": 8, "threads": 1}
+    path = train_teacher(validated(TeacherRun, content, "t"), tmp_path)
+    shipped, kept = load_network(path)[0].state_dict(), load_tensors(tmp_path / STATE)[0]
+    assert all(torch.equal(x, kept[f"ema.model.{name}"]) for name, x in shipped.items())
+    assert any(not torch.equal(x, kept[f"weights.model.{name}"]) for name, x in shipped.items())

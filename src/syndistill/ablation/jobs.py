@@ -16,7 +16,8 @@ from syndistill.distill.signals.fusion import FUSION_FILE, FusionConfig
 from syndistill.distill.student import STUDENT_FILE, StudentRun
 from syndistill.distill.terms import Terms
 from syndistill.models.networks import load_network, weights_hash
-from syndistill.training.config import Strict, TrainingConfig
+from syndistill.sampling.recorded_shots import RecordedShots
+from syndistill.training.config import FILES, Strict, TrainingConfig
 
 Kind = Literal["baseline", "stage1", "fused", "stage2"]
 SECOND_HALF = 1_000
@@ -29,7 +30,7 @@ FUSIONS: dict[Target, FusionConfig] = {
     "nll": FusionConfig(mode="nll"),
     "per_shot": FusionConfig(mode="per_shot"),
 }
-LATER_OPTIONS = ("start_decay",)
+LATER_OPTIONS = ("start_decay", "fall_steps", "fall_factor")
 """Of an optimiser, younger than the first rows: at their defaults they leave a fusion's hash as it was."""
 
 RIVAL, OPTIMUM, TEACHER = "pymatching-correlated", "optimal", "teacher"
@@ -155,6 +156,8 @@ def _part(
         "start_from": earlier.hash if earlier else _content_of(settings.start_from),
         "fusion": _fusion_content(fuse_run(plan, target)) if target != "none" else None,
     }
+    if (own := settings.data.recorded) is not None:  # shots are known by content, not by where they lie
+        content["data"] |= {"recorded": _shots_of(own.folder, own.shots)}
     digest = digest_of(content)
     return Part(run, out / "runs" / digest[:16], digest)
 
@@ -169,11 +172,19 @@ def _weights_of(name: str) -> str:
     return weights_hash(load_network(name)[0])
 
 
+@lru_cache(maxsize=16)
+def _shots_of(folder: str, n_shots: int) -> str:
+    return RecordedShots(folder, n_shots, n_shots, 0).sha256
+
+
 def _fusion_content(run: FuseRun) -> dict[str, Any]:
     """With the weights of other networks among its paths."""
     optimiser = run.training.optimiser
     same = {name for name in LATER_OPTIONS if getattr(optimiser, name) == type(optimiser).model_fields[name].default}
-    content = run.model_dump(mode="json", exclude={"teacher": True, "training": {"optimiser": same}})
+    left_out: dict[str, Any] = {"teacher": True, "training": {"optimiser": same, "doubling_steps": True}}
+    if run.data.noise != FILES:
+        left_out["data"] = {"files", "model"}
+    content = run.model_dump(mode="json", exclude=left_out)
     members = {path: _weights_of(name) for path, name in run.fusion.networks.items()}
     return content | ({"networks": members} if members else {})
 

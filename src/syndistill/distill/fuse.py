@@ -41,7 +41,16 @@ from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import Labels, SimulatedSource
 from syndistill.statistics.calibration import fitted_temperature
 from syndistill.statistics.rates import wilson
-from syndistill.training.config import DataConfig, Name, OptimiserConfig, Positive, Strict, TrainingConfig, check_start
+from syndistill.training.config import (
+    DataConfig,
+    Name,
+    OptimiserConfig,
+    Positive,
+    Strict,
+    TrainingConfig,
+    check_constant_batch,
+    check_start,
+)
 from syndistill.training.distributed import join_world
 from syndistill.training.loop import Trainer
 from syndistill.training.objective import joint_class
@@ -183,6 +192,7 @@ class FuseRun(Strict):
             raise ValueError("the path exact is of shots with exact labels; set data.labels=exact (distance 3)")
         check_labels_for(self.teacher, self.data)
         check_start(self.training, None)
+        check_constant_batch(self.training)
         return self
 
     def shots(self, seed: int, shots: int) -> list[Shots]:

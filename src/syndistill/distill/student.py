@@ -14,6 +14,7 @@ from syndistill.distill.cache.source import (
     StudentData,
     cached_source,
     cached_statistics,
+    recorded,
     simulated,
     statistics_shots,
 )
@@ -37,6 +38,7 @@ from syndistill.training.config import (
     Precision,
     Strict,
     TrainingConfig,
+    check_constant_batch,
     check_network_fits,
     check_start,
 )
@@ -84,6 +86,7 @@ class StudentRun(Strict):
         check_network_fits(self.network.distance, self.network.output, self.data.simulated)
         check_labels_for(self.teacher, self.data.simulated)
         check_start(self.training, self.start_from)
+        check_constant_batch(self.training)
         if self.kind == "baseline" and terms.goes_inside:
             raise ValueError("a baseline learns from labels and final alone; the other signals are for kind=stage1")
         if self.kind not in ("fused", "stage2") and terms.fused.weight:
@@ -92,6 +95,8 @@ class StudentRun(Strict):
             raise ValueError("kind=fused needs terms.fused.weight above 0 and starts fresh; leave start_from out")
         if self.kind == "stage2" and not (terms.fused.weight and self.start_from):
             raise ValueError("stage2 needs terms.fused.weight above 0 and start_from, the Student's earlier stage")
+        if self.data.recorded and terms.needs_every_end:
+            raise ValueError("data.recorded has the labels of the last end alone; terms must look at that one")
         if self.data.cached_ends == "last" and terms.needs_every_end:
             raise ValueError("data.cached_ends=last has no answers of earlier ends; terms must look at the last one")
         if bool(self.fusion) != bool(terms.fused.weight):
@@ -197,6 +202,8 @@ def student_hashes(run: StudentRun, teacher: Teacher) -> dict[str, str]:
     hashes = {"teacher": teacher.key()} | data_hashes(run.data.simulated)
     if run.start_from is not None:
         hashes["start_from"] = weights_hash(load_network(run.start_from)[0])
+    if run.data.recorded is not None:
+        hashes["recorded"] = recorded(run.data, run.training.batch_size, run.training.seed).sha256
     if run.fusion is not None:
         hashes["z_fuse"] = load_fusion(Path(run.fusion), teacher)[0].key(teacher.key())
     return hashes
@@ -245,6 +252,8 @@ def _source(
     reporter: Reporter,
 ) -> BatchSource[TaughtShots]:
     every_end = run.terms.needs_every_end
+    if run.data.recorded is not None:
+        return LiveSource(recorded(run.data, run.training.batch_size, run.training.seed), ())
     if not run.data.cached_shots:
         fresh = simulated(run.data, run.training.batch_size, run.training.seed, only_last=not every_end)
         return LiveSource(fresh, run.data.cut_rounds, every_end, run.data.ends if every_end else 0)

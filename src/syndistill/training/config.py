@@ -108,8 +108,18 @@ class Curriculum(Strict):
         return rounds, [float(x * self.p_max) for x in chosen]
 
 
+def _ascending(steps: tuple[int, ...]) -> tuple[int, ...]:
+    if list(steps) != sorted(set(steps)):
+        raise ValueError("the steps must come in order, none twice")
+    return steps
+
+
+Steps = Annotated[tuple[Positive, ...], Field(max_length=1000), AfterValidator(_ascending)]
+
+
 class OptimiserConfig(Strict):
-    """Learning rate: linear warm-up, constant, then linear decay to zero over the last `decay_steps` steps.
+    """Learning rate: linear warm-up, constant or falling in steps, then linear decay to zero over the last
+    `decay_steps` steps.
 
     muon: weight matrices (convolutions flattened) learn by orthogonalised momentum at `matrix_rate` on the same
     schedule, everything else by AdamW at `learning_rate`.
@@ -126,13 +136,17 @@ class OptimiserConfig(Strict):
     all of it at the most. The paper's fine-tuning has 0.08."""
     warmup_steps: Number = 500
     decay_steps: Number = 0
+    fall_steps: Steps = ()
+    """From each of these steps on the rate is `fall_factor` times what it was. The paper's falls by 0.7."""
+    fall_factor: float = Field(default=0.7, gt=0, le=1)
     clip_norm: float = Field(default=1.0, gt=0, le=1e6)
     ema_decay: Share = 0.999
 
     def rate_at(self, step: int, steps: int) -> float:
         warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         cool = min(1.0, (steps - step) / self.decay_steps) if self.decay_steps else 1.0
-        return self.learning_rate * warm * cool
+        fallen = self.fall_factor ** sum(at <= step for at in self.fall_steps)
+        return self.learning_rate * warm * cool * fallen
 
 
 class TrainingConfig(Strict):
@@ -140,6 +154,9 @@ class TrainingConfig(Strict):
 
     steps: Positive
     batch_size: BatchSize = 256
+    doubling_steps: Steps = ()
+    """From each of these steps on a step learns from twice as many batches, by the mean of their gradients: two of
+    them take 256 shots to the paper's 1024. For a Teacher."""
     seed: Seed = 0
     optimiser: OptimiserConfig = OptimiserConfig()
     precision: Precision = "fp32"
@@ -150,6 +167,22 @@ class TrainingConfig(Strict):
     checkpoint_minutes: float = Field(default=5.0, ge=0, le=1e6)
     log_every: Positive = 50
     tensorboard: bool = False
+
+    def batches_at(self, step: int) -> int:
+        """How many batches a step learns from."""
+        return int(2 ** sum(at <= step for at in self.doubling_steps))
+
+    def batches_before(self, step: int) -> int:
+        """How many the steps before it have learned from."""
+        return step + sum(2**i * max(0, step - at) for i, at in enumerate(self.doubling_steps))
+
+
+def check_constant_batch(training: TrainingConfig) -> None:
+    """ValueError where batches grow that terms count."""
+    if training.doubling_steps:
+        raise ValueError(
+            "training.doubling_steps is for a Teacher's training, the terms of this run count its batches; leave it out"
+        )
 
 
 def check_start(training: TrainingConfig, start_from: str | None) -> None:

@@ -118,16 +118,16 @@ class Trainer:
             self.load()
             if self.step >= self.config.steps:
                 return
-        stream = ShotStream(self.source, self.step)
+        stream = ShotStream(self.source, self.config.batches_before(self.step))
         log = _Log(self.folder, self.config, self.step) if self.world.is_first else None
         saved = time.monotonic()
         try:
-            for shots in stream:
-                if self.step >= self.config.steps:
-                    break
-                values = self.train_step(shots)
+            batches = iter(stream)
+            while self.step < self.config.steps:
+                mine = [next(batches) for _ in range(self.config.batches_at(self.step))]
+                values = self.train_step(*mine)
                 if log is not None:
-                    log.add(self.step, values, self.config.batch_size, self._rate())
+                    log.add(self.step, values, len(mine) * self.config.batch_size, self._rate())
                     if bar is not None:
                         bar.to(self.step, log.latest)
                 if self.world.is_first and time.monotonic() - saved > 60 * self.config.checkpoint_minutes:
@@ -141,16 +141,14 @@ class Trainer:
             self.save()
         wait_for_all(self.world)
 
-    def train_step(self, shots: Batch) -> dict[str, torch.Tensor]:
-        """One optimiser step; returns the objective's values and the gradient norm."""
+    def train_step(self, *batches: Batch) -> dict[str, torch.Tensor]:
+        """One optimiser step by the mean of the batches' gradients; returns the means of the objective's values, and
+        the gradient norm."""
         self.trained.train()
         for group in self.optimiser.param_groups:
             group["lr"] = self._rate() * group.get("times", 1.0)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            mine = shots if self.shared else share(shots, self.world)
-            loss, values = self.loss_module(mine.to(self.device))
-        with denormals_flushed():
-            loss.backward()
+        found = [self._add_gradient(shots, len(batches)) for shots in batches]
+        means = {key: torch.stack([values[key] for values in found if key in values]).mean() for key in found[-1]}
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimiser.clip_norm)
         if not torch.isfinite(norm):
             raise SyndistillError(
@@ -162,11 +160,20 @@ class Trainer:
         self.optimiser.zero_grad()
         self.step += 1
         self._update_ema()
-        return {"loss": loss.detach(), **values, "gradient_norm": norm.detach()}
+        return {**means, "gradient_norm": norm.detach()}
+
+    def _add_gradient(self, shots: Batch, n_batches: int) -> Values:
+        """Of one of the step's batches; returns its loss and the objective's values."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            mine = shots if self.shared else share(shots, self.world)
+            loss, values = self.loss_module(mine.to(self.device))
+        with denormals_flushed():
+            (loss / n_batches).backward()
+        return {"loss": loss.detach(), **values}
 
     @property
     def shots_seen(self) -> int:
-        return self.step * self.config.batch_size
+        return self.config.batches_before(self.step) * self.config.batch_size
 
     def _rate(self) -> float:
         return self.config.optimiser.rate_at(self.step, self.config.steps)

@@ -47,6 +47,7 @@ from syndistill.models.networks import load_network, weights_hash
 from syndistill.models.tensors_file import load_tensors
 from syndistill.reporter import SILENT, Reporter
 from syndistill.safe_files import LOCK_FILE, file_sha256, locked, remove_stale
+from syndistill.sampling.recorded_shots import RecordedShots
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import Labels, SimulatedSource
 from syndistill.training.config import (
@@ -54,6 +55,7 @@ from syndistill.training.config import (
     DataConfig,
     Name,
     Number,
+    Positive,
     Rounds,
     RoundsPhase,
     Seed,
@@ -244,6 +246,14 @@ class UnsureSource:
         return logits_BC.abs().amin(-1) < self.unsure.below
 
 
+class Recorded(Strict):
+    """Shots of a recording, in the layout of a published one, in place of simulated ones."""
+
+    folder: Name
+    shots: Positive
+    """The first so many of them, over and over."""
+
+
 class StudentData(Strict):
     """Which shots a Student learns from."""
 
@@ -261,6 +271,9 @@ class StudentData(Strict):
     """last: the Teacher is asked for the last end alone, at little more than half the price."""
     unsure: Unsure | None = None
     """Of the cached_shots only those are asked and kept that a Student is not sure of."""
+    recorded: Recorded | None = None
+    """The Student learns from these alone, the Teacher asked live; `simulated` says what they are like: statistics and
+    the gate are of such shots."""
 
     @model_validator(mode="after")
     def _consistent(self) -> StudentData:
@@ -270,6 +283,8 @@ class StudentData(Strict):
             raise ValueError("exact labels exist for distance 3; take sampled or revealed ones")
         if not self.cached_shots and (self.unsure or self.cached_ends == "last"):
             raise ValueError("unsure and cached_ends are about cached shots; set cached_shots above 0")
+        if self.recorded and (self.cached_shots or self.cut_rounds):
+            raise ValueError("recorded shots are asked live and have one end; set cached_shots=0 and cut_rounds=[]")
         if self.cut_rounds and self.cached_ends == "last":
             raise ValueError("cut_rounds needs the Teacher's answers of every end; leave cached_ends as it is")
         shortest = min(r for phase in self.simulated.curriculum.rounds for r in phase.rounds)
@@ -282,7 +297,11 @@ class LiveSource:
     """Fresh shots, the Teacher to be asked by the objective."""
 
     def __init__(
-        self, source: SimulatedSource, cut_rounds: tuple[int, ...], every_end: bool = False, ends: int = 0
+        self,
+        source: SimulatedSource | RecordedShots,
+        cut_rounds: tuple[int, ...],
+        every_end: bool = False,
+        ends: int = 0,
     ) -> None:
         self.source, self.cut_rounds, self.every_end, self.ends = source, cut_rounds, every_end, ends
         self.batches_per_chunk = source.batches_per_chunk
@@ -301,6 +320,21 @@ def simulated(data: StudentData, batch_size: int, seed: int, only_last: bool = F
     """only_last: of revealed labels, which cost as much as their ends do, the last one alone."""
     ends = 1 if only_last and data.simulated.labels == "revealed" and not data.cut_rounds else 0
     return simulated_source(data.simulated, batch_size, seed, ends=ends, end_spacing=0)
+
+
+def recorded(data: StudentData, batch_size: int, seed: int) -> RecordedShots:
+    """SyndistillError where they are not what `data.simulated` says."""
+    assert data.recorded is not None
+    source = RecordedShots(data.recorded.folder, data.recorded.shots, batch_size, seed)
+    placement, like = source.placement, data.simulated
+    rounds = {r for phase in like.curriculum.rounds for r in phase.rounds}
+    is_like = placement.layout.distance == like.distance and placement.basis in like.bases
+    if not is_like or placement.rounds not in rounds:
+        raise SyndistillError(
+            f"{data.recorded.folder} is of distance {placement.layout.distance}, basis {placement.basis} and "
+            f"{placement.rounds} rounds, data.simulated says nothing of such shots; give it these"
+        )
+    return source
 
 
 def statistics_shots(
