@@ -109,7 +109,7 @@ def test_a_student_of_z_fuse_starts_fresh(tmp_path, stage1_run):
     config = FuseRun(teacher=run.teacher, data=run.data.simulated, training=run.training, **sizes)
     fusion = train_fusion(config, tmp_path / "fuse", teacher=teacher)
     content = run.model_dump(mode="json") | {
-        "kind": "fused", "terms": Terms(final={"weight": 0.0}, fused={"weight": 1.0}).model_dump(mode="json"),
+        "terms": Terms(final={"weight": 0.0}, fused={"weight": 1.0}).model_dump(mode="json"),
         "fusion": str(fusion),
     }  # fmt: skip
     fused = validated(StudentRun, content, "this run")

@@ -97,7 +97,3 @@ def test_a_teacher_without_a_readout_of_ones_own_is_refused_by_name(tmp_path, st
     black_box = PosteriorTeacher(lambda shots: torch.zeros(len(shots), 1), "k", Layout(3))
     with pytest.raises(SyndistillError, match="needs the signal answer_from"):
         train_student(stage1_run(terms=Terms(eyes={"weight": 1.0})), tmp_path / "no", teacher=black_box)
-    with pytest.raises(ValueError, match="a baseline learns from labels and final alone"):
-        stage1_run(terms=Terms(eyes={"weight": 1.0})).__class__.model_validate(
-            stage1_run(terms=Terms(eyes={"weight": 1.0})).model_dump(mode="json") | {"kind": "baseline"}
-        )

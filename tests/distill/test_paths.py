@@ -183,7 +183,7 @@ def test_a_student_learns_from_a_fusion_with_another_network(tmp_path, teacher_f
     teacher = FrozenTeacher(load_network(teacher_file())[0])
     path = train_fusion(fuse_run(teacher_file(), fusion=config), tmp_path / "fuse", teacher=teacher)
     content = stage1_run().model_dump(mode="json") | {
-        "kind": "fused", "terms": Terms(final={"weight": 0.0}, fused={"weight": 1.0}).model_dump(mode="json"),
+        "terms": Terms(final={"weight": 0.0}, fused={"weight": 1.0}).model_dump(mode="json"),
         "fusion": str(path),
     }  # fmt: skip
     run = type(stage1_run()).model_validate(content)

@@ -84,8 +84,7 @@ def student_of(folder):
 @pytest.mark.parametrize("cached_shots", [0, 4096])
 def test_terms_of_weight_0_leave_the_baseline_bit_for_bit(tmp_path, stage1_run, cached_shots):
     off = {"weight": 0.0, "components": 3, "loss": "cosine"}
-    run = stage1_run(terms=Terms(), cached_shots=cached_shots)
-    baseline = run.model_copy(update={"kind": "baseline"})
+    baseline = stage1_run(terms=Terms(), cached_shots=cached_shots)
     zero = stage1_run(
         terms=Terms(readout={"weight": 0.0, "gated": True}, spatial=off, temporal=off), cached_shots=cached_shots
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from pydantic import model_validator
+from pydantic import computed_field, model_validator
 
 from syndistill.circuits.training_noise import NOISE_KEY
 from syndistill.distill.cache.source import (
@@ -50,9 +50,6 @@ class Shared(NamedTuple):
 class StudentRun(Strict):
     """Everything one stage of a Student's training depends on."""
 
-    kind: Literal["baseline", "stage1", "fused", "stage2"] = "baseline"
-    """baseline: labels and final logits; stage1: any signal of the Teacher beside; fused: z_fuse from fresh weights;
-    stage2: mainly z_fuse, from an earlier stage."""
     network: AnyDials
     teacher: Name
     """A shipped network's name or a path."""
@@ -62,8 +59,7 @@ class StudentRun(Strict):
     terms: Terms = Terms()
     training: TrainingConfig
     start_from: Name | None = None
-    """The same Student after an earlier stage, or a local GRU of narrower states; None: fresh weights. Stage 2 needs
-    one."""
+    """The same Student after an earlier stage, or a local GRU of narrower states; None: fresh weights."""
     fusion: Name | None = None
     """The fuse stage's file, for the fused term."""
 
@@ -71,19 +67,26 @@ class StudentRun(Strict):
     def _stage_fits(self) -> StudentRun:
         terms = self.terms
         check_network_fits(self.network.distance, self.network.output, self.data.simulated)
-        if self.kind == "baseline" and terms.goes_inside:
-            raise ValueError("a baseline learns from labels and final alone; the other signals are for kind=stage1")
-        if self.kind not in ("fused", "stage2") and terms.fused.weight:
-            raise ValueError("the fused term is for kind=stage2, or kind=fused from fresh weights")
-        if self.kind == "fused" and (self.start_from or not terms.fused.weight):
-            raise ValueError("kind=fused needs terms.fused.weight above 0 and starts fresh; leave start_from out")
-        if self.kind == "stage2" and not (terms.fused.weight and self.start_from):
-            raise ValueError("stage2 needs terms.fused.weight above 0 and start_from, the Student's earlier stage")
         if self.data.cached_ends == "last" and terms.needs_every_end:
             raise ValueError("data.cached_ends=last has no answers of earlier ends; terms must look at the last one")
         if bool(self.fusion) != bool(terms.fused.weight):
             raise ValueError("fusion and a fused term of weight above 0 belong together; give both or none")
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_kind(cls, content: Any) -> Any:
+        """Files say it for their readers; it follows from the rest."""
+        return {key: value for key, value in content.items() if key != "kind"} if isinstance(content, dict) else content
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def kind(self) -> Literal["baseline", "stage1", "fused", "stage2"]:
+        """baseline: labels and final logits; stage1: any signal of the Teacher beside; fused: z_fuse from fresh
+        weights; stage2: z_fuse, from an earlier stage."""
+        if self.terms.fused.weight:
+            return "stage2" if self.start_from else "fused"
+        return "stage1" if self.terms.goes_inside else "baseline"
 
 
 def train_student(
@@ -130,7 +133,8 @@ def _train(
     given = StageInputs(run.terms, teacher, statistics, shots, run.training, fusion, {"fusion": said})
     stage = prepare_stage(given, network, source, folder)
     trainer = Trainer(network, stage.objective, source, run.training, folder, stage.extra)
-    trainer.run(reporter.bar(run.kind, run.training.steps, run.training.batch_size))
+    name = run.kind if run.terms.needs_teacher else "labels alone"
+    trainer.run(reporter.bar(name, run.training.steps, run.training.batch_size))
     path = folder / STUDENT_FILE
     if trainer.world.is_first:
         stage.save_adapters(folder, trainer.ema_extra_state())

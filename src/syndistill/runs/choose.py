@@ -85,6 +85,8 @@ def _chosen(kinds: tuple[type[Strict], ...], name: str, changes: Sequence[str]) 
     if found_kind not in kinds:
         raise SyndistillError(f"{where} is a {_kind_of(content)} run; use syndistill {verb} for it")
     for change in changes:
+        if change.startswith("kind="):
+            raise SyndistillError(f"{change}: the kind of a run follows from its other settings; leave it out")
         content = with_change(content, change)
     run = validated(found_kind, content, where)
     _check_hashes(content, hashes, where)
