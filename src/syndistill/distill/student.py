@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -14,6 +15,7 @@ from syndistill.distill.cache.source import (
     StudentData,
     cached_source,
     cached_statistics,
+    check_cache,
     simulated,
     statistics_shots,
 )
@@ -95,17 +97,21 @@ def train_student(
     cache: Path | None = None,
     reporter: Reporter = SILENT,
     teacher: Teacher | None = None,
+    first: Callable[[], None] = lambda: None,
 ) -> Path:
     """Train one stage (or go on) in `folder`; returns the saved Student's path (averaged weights).
 
     cache: where the Teacher's answers are kept, shared by runs that ask the same; default: in `folder`. teacher: one
-    of your own, of which run.teacher is then only the name.
+    of your own, of which run.teacher is then only the name. first: called once the run has its folder, before it
+    learns.
     """
     teacher = teacher or FrozenTeacher(load_network(run.teacher)[0], run.teacher_precision)
-    network, fusion, said = student_start(run, teacher)
+    cache = cache or folder / "cache"
+    network, fusion, said = _start_of(run, teacher)
+    check_cache(run.data, teacher, cache)
     world = join_world(torch.device(run.training.device))
     with open_run(folder, run, student_hashes(run, teacher), STUDENT_FILE, world):
-        cache = cache or folder / "cache"
+        first()
         return _train(run, folder, cache, teacher, network, fusion, said, reporter)
 
 
@@ -154,7 +160,7 @@ def _said_of(run: StudentRun, teacher: Teacher, trainer: Trainer, said: dict[str
     return metadata
 
 
-def student_start(run: StudentRun, teacher: Teacher) -> tuple[DecoderNetwork, Fusion | None, dict[str, Any] | None]:
+def _start_of(run: StudentRun, teacher: Teacher) -> tuple[DecoderNetwork, Fusion | None, dict[str, Any] | None]:
     """The network before its first step, the fusion and what was said of it; all that can be refused before a file
     is written is refused here."""
     usable_device(run.training.device)
