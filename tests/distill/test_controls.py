@@ -4,11 +4,10 @@ import pytest
 import torch
 
 from syndistill.distill.cache.source import CachedSource, cache_key, fill_cache
-from syndistill.distill.cache.store import fused_signal
 from syndistill.distill.fuse import FuseRun, train_fusion
 from syndistill.distill.objective import Lessons, StudentObjective
-from syndistill.distill.signals.features import TargetSpec, measure_targets
-from syndistill.distill.signals.fusion import FusionConfig, load_fusion
+from syndistill.distill.signals.features import FeatureTarget, TargetSpec, measure_targets
+from syndistill.distill.signals.fusion import FusedTarget, FusionConfig, load_fusion
 from syndistill.distill.signals.teacher import FrozenTeacher
 from syndistill.distill.student import StudentRun, train_student
 from syndistill.distill.terms import Terms
@@ -44,7 +43,7 @@ def lesson(teacher, batch, placebo):
     terms = Terms(temporal=FEATURE | {"placebo": placebo})
     specs = {"temporal": TargetSpec(terms.teacher_signal("temporal"), 4, 2)}
     statistics = measure_targets(teacher, [batch.shots], specs)
-    return Lessons(terms, teacher, statistics).of(batch).features["temporal"]
+    return Lessons(terms, teacher, [FeatureTarget("temporal", statistics["temporal"])]).of(batch).targets["temporal"]
 
 
 def test_placebo_targets_are_those_of_the_next_shot_or_of_an_untrained_teacher(teacher, taught):
@@ -84,10 +83,10 @@ def test_one_pass_fills_a_cache_with_several_signals_of_one_name(tmp_path, stage
     key = cache_key(run.data, teacher)
     for path in files:
         fusion = load_fusion(path, teacher)[0]
-        signal = fused_signal(fusion, teacher.key())
+        signal = FusedTarget(fusion, teacher.key())
         batch = CachedSource(tmp_path / "cache", key, 32, 1, signals=[signal]).chunk(0)[0]
         live = fusion(batch.shots, real(batch.shots, fusion.wants))
-        torch.testing.assert_close(batch.signals["fused"].float(), live, atol=0.01, rtol=0.01)
+        torch.testing.assert_close(batch.kept["fused"].float(), live, atol=0.01, rtol=0.01)
 
 
 def test_z_fuse_of_one_path_is_the_teachers_logit_and_its_temperature(tmp_path, stage1_run):

@@ -68,8 +68,8 @@ def test_each_term_reaches_the_student_and_never_the_teacher(tmp_path, stage1_ru
 def test_spatial_and_temporal_have_other_targets(tmp_path, stage1_run):
     _, _, stage, batch = staged(stage1_run(), tmp_path)
     lesson = stage.objective.lessons.of(batch)
-    assert lesson.features["spatial"].shape == lesson.features["temporal"].shape
-    assert (lesson.features["spatial"] - lesson.features["temporal"]).abs().mean() > 0.1
+    assert lesson.targets["spatial"].shape == lesson.targets["temporal"].shape
+    assert (lesson.targets["spatial"] - lesson.targets["temporal"]).abs().mean() > 0.1
     assert stage.sources == {"spatial": "temporal", "temporal": "temporal"}  # a flat Student has one inside
     _, _, of_layers, _ = staged(stage1_run("transformer"), tmp_path / "layers")
     assert of_layers.sources == {"spatial": "spatial", "temporal": "temporal"}

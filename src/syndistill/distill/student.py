@@ -19,8 +19,6 @@ from syndistill.distill.cache.source import (
     simulated,
     statistics_shots,
 )
-from syndistill.distill.cache.store import CachedSignal, feature_signal, fused_signal
-from syndistill.distill.signals.features import TargetStatistics
 from syndistill.distill.signals.fusion import SAME, Fusion, load_fusion
 from syndistill.distill.signals.teacher import BF16, FrozenTeacher, TaughtShots, Teacher
 from syndistill.distill.stage import StageInputs, check_student_signals, prepare_stage, stage_statistics
@@ -135,8 +133,8 @@ def _train(
     shots = statistics_shots(run.data.simulated, run.data.cache_seed) if measured else []
     known = cached_statistics(run.terms, run.data, teacher, cache)
     statistics = stage_statistics(run.terms, teacher, shots, folder, known)
-    source = _source(run, teacher, statistics, fusion, cache, reporter)
     given = StageInputs(run.terms, teacher, statistics, shots, run.training, fusion, {"fusion": said})
+    source = _source(run, given, cache, reporter)
     stage = prepare_stage(given, network, source, folder)
     trainer = Trainer(network, stage.objective, source, run.training, folder, stage.extra)
     name = run.kind if run.terms.needs_teacher else "labels alone"
@@ -225,19 +223,9 @@ def _start(network: DecoderNetwork, run: StudentRun, teacher: Teacher) -> None:
     start_weights(network, run.start_from)
 
 
-def _source(
-    run: StudentRun,
-    teacher: Teacher,
-    statistics: dict[str, TargetStatistics],
-    fusion: Fusion | None,
-    folder: Path,
-    reporter: Reporter,
-) -> BatchSource[TaughtShots]:
+def _source(run: StudentRun, given: StageInputs, folder: Path, reporter: Reporter) -> BatchSource[TaughtShots]:
     every_end = run.terms.needs_every_end
     if not run.data.cached_shots:
         fresh = simulated(run.data, run.training.batch_size, run.training.seed, only_last=not every_end)
         return LiveSource(fresh, run.data.cut_rounds, every_end, run.data.ends if every_end else 0)
-    signals: list[CachedSignal] = [feature_signal(name, statistics[name]) for name in run.terms.features]
-    if fusion is not None:
-        signals.append(fused_signal(fusion, teacher.key()))
-    return cached_source(run.data, run.training, teacher, folder, signals, every_end, reporter)
+    return cached_source(run.data, run.training, given.teacher, folder, given.targets, every_end, reporter)
