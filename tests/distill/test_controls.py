@@ -114,6 +114,8 @@ def test_a_student_of_z_fuse_starts_fresh(tmp_path, stage1_run):
     fused = validated(StudentRun, content, "this run")
     path = train_student(fused, tmp_path / "run", teacher=teacher)
     assert weights_hash(load_network(path)[0]) != weights_hash(load_network(run.teacher)[0])
-    for wrong in ({"start_from": str(path)}, {"terms": Terms().model_dump(mode="json"), "fusion": None}):
-        with pytest.raises(SyndistillError, match="starts fresh"):
-            validated(StudentRun, content | wrong, "this run")
+    assert fused.kind == "fused"
+    with pytest.raises(SyndistillError, match="no Student after its baseline or stage 1"):
+        train_student(validated(StudentRun, content | {"start_from": str(path)}, "this run"), tmp_path / "no")
+    with pytest.raises(SyndistillError, match="belong together"):
+        validated(StudentRun, content | {"terms": Terms().model_dump(mode="json")}, "this run")

@@ -37,7 +37,7 @@ def test_the_answer_from_its_own_states_is_the_teachers(taught, family, basis):
     torch.testing.assert_close(found, answer.logits_BKLC, rtol=1e-4, atol=1e-5)
     assert float((teacher.answer_from(shots, states.detach().roll(1, 1)) - found.detach()).abs().max()) > 1e-5
     found.sum().backward()
-    assert states.grad is not None
+    assert float(states.grad.abs().sum()) > 0
     assert all(p.grad is None for p in teacher.network.parameters())
 
 

@@ -25,9 +25,9 @@ from syndistill.sampling.stored import StoredShots
 class MatchingDecoder(ReferenceDecoder):
     """PyMatching on a decomposed error model; `correlated` is its two-pass form (arXiv:1310.0863)."""
 
-    def __init__(self, dem: stim.DetectorErrorModel, *, correlated: bool = False, name: str | None = None) -> None:
+    def __init__(self, dem: stim.DetectorErrorModel, *, correlated: bool = False) -> None:
         algorithm = "pymatching-correlated" if correlated else "pymatching"
-        super().__init__(name or algorithm, algorithm, pymatching.__version__, "", dem)
+        super().__init__(algorithm, pymatching.__version__, "", dem)
         require_graphlike(self.model, algorithm)
         self._correlated = correlated
         # The switch is needed twice: here and in decode_batch.
@@ -58,10 +58,11 @@ class MatchingGapDecoder(ReferenceDecoder):
 
     gives_probabilities = True
 
-    def __init__(self, dem: stim.DetectorErrorModel, *, name: str = "matching-gap") -> None:
+    def __init__(self, dem: stim.DetectorErrorModel) -> None:
+        name = "matching-gap"
         if dem.num_observables != 1:
             raise SyndistillError(f"{name} is for one observable, the model has {dem.num_observables}")
-        super().__init__(name, "matching-gap", pymatching.__version__, "", dem)
+        super().__init__(name, pymatching.__version__, "", dem)
         require_graphlike(self.model, name)
         changed = _observable_as_detector(self.model, name)
         with package_errors(f"{name} cannot take this error model"):
@@ -129,14 +130,14 @@ MAX_BP_ITERATIONS = 10
 class BeliefMatchingDecoder(ReferenceDecoder):
     """The `beliefmatching` package with at most 10 iterations of product-sum belief propagation."""
 
-    def __init__(self, dem: stim.DetectorErrorModel, *, name: str | None = None) -> None:
+    def __init__(self, dem: stim.DetectorErrorModel) -> None:
         try:
             from beliefmatching import BeliefMatching
         except ImportError as error:
             raise SyndistillError("belief-matching is not installed: pip install 'syndistill[belief]'") from error
         versions = f"{version('beliefmatching')} {version('ldpc')} {version('pymatching')}"
         settings = f"max_bp_iters={MAX_BP_ITERATIONS}"
-        super().__init__(name or "belief-matching", "belief-matching", versions, settings, dem)
+        super().__init__("belief-matching", versions, settings, dem)
         require_graphlike(self.model, "belief-matching")
         with package_errors(f"{self.name} cannot take this error model"):
             self._decoder = BeliefMatching.from_detector_error_model(self.model, max_bp_iters=MAX_BP_ITERATIONS)

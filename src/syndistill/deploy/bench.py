@@ -83,6 +83,7 @@ def measure_latency(
 
 WAYS = ("compiled", "int8", "onnx", "pytorch")
 BATCH, CALLS, ROUNDS, TIMED_SHOTS = 1024, 1000, 1000, 4096
+TURNS = 7
 """Most shots of a batched call, calls of a latency, rounds of a stream without Python between them, different shots."""
 
 
@@ -153,16 +154,16 @@ def bench_subject(
     return found, measure(decoders, timed, seconds)
 
 
-def measure(decoders: Sequence[Decoder], shots: StoredShots, seconds: float = 1.0, turns: int = 7) -> list[Speed]:
+def measure(decoders: Sequence[Decoder], shots: StoredShots, seconds: float = 1.0) -> list[Speed]:
     """Times every decoder for about `seconds` at a batch and again at single shots, the decoders in turns so that other
     work on the machine hits all of them. SyndistillError for fewer than 100 shots."""
-    if shots.n_shots < 100 or turns < 1:
-        raise SyndistillError(f"{shots.n_shots} shots and {turns} turns; take at least 100 shots and 1 turn")
-    sizes = [_batch_size(decoder, shots, seconds / turns) for decoder in decoders]
+    if shots.n_shots < 100:
+        raise SyndistillError(f"{shots.n_shots} shots are too few to time; take at least 100 shots")
+    sizes = [_batch_size(decoder, shots, seconds / TURNS) for decoder in decoders]
     times: list[list[float]] = [[] for _ in decoders]
-    for _ in range(turns):
+    for _ in range(TURNS):
         for decoder, size, found in zip(decoders, sizes, times, strict=True):
-            found.append(_us_per_shot(decoder, shots, size, seconds / turns))
+            found.append(_us_per_shot(decoder, shots, size, seconds / TURNS))
     medians = [statistics.median(found) for found in times]
     return [
         Speed(decoder.name, size, median, *_single(decoder, shots, seconds), *_streamed(decoder, shots))
