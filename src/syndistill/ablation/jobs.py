@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import lru_cache
@@ -16,6 +14,7 @@ from syndistill.distill.signals.fusion import FUSION_FILE, FusionConfig
 from syndistill.distill.student import STUDENT_FILE, StudentRun
 from syndistill.distill.terms import Terms
 from syndistill.models.networks import load_network, weights_hash
+from syndistill.safe_files import json_sha256
 from syndistill.training.config import Strict, TrainingConfig
 
 SECOND_HALF = 1_000
@@ -150,7 +149,7 @@ def _part(
         "start_from": earlier.hash if earlier else _content_of(settings.start_from),
         "fusion": _fusion_content(fuse_run(plan, target)) if target != "none" else None,
     }
-    digest = digest_of(content)
+    digest = json_sha256(content)
     return Part(run, out / "runs" / digest[:16], digest)
 
 
@@ -169,10 +168,6 @@ def _fusion_content(run: FuseRun) -> dict[str, Any]:
     content = run.model_dump(mode="json", exclude={"teacher"})
     members = {path: _weights_of(name) for path, name in run.fusion.networks.items()}
     return content | ({"networks": members} if members else {})
-
-
-def digest_of(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _training(settings: Settings, steps: int, seed: int, decay: int) -> TrainingConfig:
@@ -200,4 +195,4 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def reference_run(name: str, teacher_key: str) -> str:
     """Stands for the hash of a run in a reference's rows."""
-    return digest_of({"reference": name} | ({"teacher": teacher_key} if name == TEACHER else {}))
+    return json_sha256({"reference": name} | ({"teacher": teacher_key} if name == TEACHER else {}))
