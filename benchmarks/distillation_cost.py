@@ -17,7 +17,6 @@ from pathlib import Path
 
 from syndistill.distill.baseline import Baseline
 from syndistill.distill.cache.source import StudentData, cached_source, statistics_shots
-from syndistill.distill.cache.store import feature_signal
 from syndistill.distill.fuse import Fuse
 from syndistill.distill.objective import Lessons
 from syndistill.distill.road import RoadRun
@@ -61,12 +60,11 @@ def ready(run: StudentRun, teacher: FrozenTeacher, folder: Path, cache: Path) ->
     folder.mkdir()
     shots = statistics_shots(run.data.simulated, run.data.cache_seed) if run.terms.features else []
     measured = stage_statistics(run.terms, teacher, shots, folder)
-    signals = [feature_signal(name, s) for name, s in measured.items()]
+    given = StageInputs(run.terms, teacher, measured, shots, run.training)
     source = cached_source(
-        run.data, run.training, teacher, cache, signals, run.terms.needs_every_end, SILENT
+        run.data, run.training, teacher, cache, given.targets, run.terms.needs_every_end, SILENT
     )
     network = fresh_network(run.network, 1)
-    given = StageInputs(run.terms, teacher, measured, shots, run.training)
     stage = prepare_stage(given, network, source, folder)
     trainer = Trainer(network, stage.objective, source, run.training, folder, stage.extra)
     return trainer, stage.objective.lessons

@@ -314,7 +314,7 @@ _EVALUATE = [
 _DATA = ("data.cached_shots=1024", f"teacher={TEACHER}")
 _DISTILL = [
     "distill", "baseline-tiny", "--accept-any-teacher", "--cache", "cache",
-    *_set("kind=stage1", "terms.spatial.weight=1", "terms.temporal.weight=1", *_DATA),
+    *_set("terms.spatial.weight=1", "terms.temporal.weight=1", *_DATA),
     *_set(*(f"training.{one}" for one in _TRAINING)),
 ]  # fmt: skip
 _STAGES = ("no_kd", "baseline.training", "stage1.training", "stage2.training", "fuse.training")

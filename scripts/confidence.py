@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from matching_gap import MatchingGapDecoder
+
 from syndistill.decoders.contract import Decoder
-from syndistill.decoders.matching import MatchingGapDecoder
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.subject import Subject
 from syndistill.safe_files import replacing, write_json

@@ -17,6 +17,7 @@ from syndistill.models.tensors_file import load_tensors, save_tensors
 from syndistill.recipes import recipe
 from syndistill.runs import console, gated
 
+from .command_line import refused, run, snapshot
 from .reporting import Stopping
 
 EXPERIMENT = "d=3,rounds=2,basis=z,noise=si1000,p=0.004"
@@ -40,29 +41,8 @@ def networks(tmp_path_factory):
     return folder
 
 
-def run(capsys, *arguments):
-    """(exit code, stdout, stderr)"""
-    code = cli.run_app([str(a) for a in arguments])
-    return code, *capsys.readouterr()
-
-
-def refused(capsys, *arguments):
-    """The one line of an error; checks exit code 2, one line, no table."""
-    code, out, err = run(capsys, *arguments)
-    assert code == 2, (out, err)
-    assert out == ""
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1, err
-    assert err.endswith("\n")
-    return err
-
-
 def hash_of(path):
     return weights_hash(load_network(path)[0])
-
-
-def snapshot(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 @pytest.mark.parametrize("verb", [None, "train", "distill", "evaluate", "bench", "export", "info"])

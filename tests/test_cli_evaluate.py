@@ -9,7 +9,8 @@ import pytest
 import stim
 
 from syndistill.circuits.experiment import Experiment
-from syndistill.cli import main as cli
+
+from .command_line import run
 
 EXPERIMENT = ["--experiment", "d=3,rounds=2,basis=z,noise=si1000,p=0.004", "--shots", "50"]
 LONG = "a" * 300
@@ -29,8 +30,7 @@ OBSERVABLE_INCLUDE(0) rec[-4]
 
 def evaluate(capsys, *arguments):
     """(exit code, stdout, lines of stderr without progress bars)"""
-    code = cli.run_app(["evaluate", *map(str, arguments)])
-    out, err = capsys.readouterr()
+    code, out, err = run(capsys, "evaluate", *arguments)
     return code, out, [line for line in err.splitlines() if line.startswith(("error: ", "warning: ", "Traceback"))]
 
 

@@ -12,10 +12,10 @@ from syndistill.ablation.page import write_report
 from syndistill.ablation.plans import chosen_plan
 from syndistill.ablation.table import read_table
 from syndistill.ablation.verdicts import answers, findings, savings
-from syndistill.cli.main import run_app
 from syndistill.errors import SyndistillError
 from syndistill.safe_files import unsealed
 
+from ..command_line import refused
 from .fakes import fake_rows
 
 PLAN = chosen_plan("ablation-d3", [])
@@ -145,11 +145,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys):
         (["ablate", "ablation-d4", "--out", str(tmp_path)], "did you mean"),
         (["ablate", "ablation-d3", "--out", str(tmp_path / "b"), "--dry-run", "--set", "seeds=[1]"], "too few"),
     ):
-        assert run_app(arguments) == 2
-        err = capsys.readouterr().err
-        assert err.startswith("error: ")
-        assert said in err
-        assert err.count("\n") == 1
+        assert said in refused(capsys, *arguments)
 
 
 @pytest.mark.parametrize("rows_file", sorted(REPOSITORY.glob("results/ablation-*/rows.jsonl")), ids=str)

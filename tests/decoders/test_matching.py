@@ -59,9 +59,8 @@ def test_decomposed_hyperedge_is_accepted():
     assert MatchingDecoder(dem).n_detectors == 3
 
 
-def test_name_and_id(shots):
+def test_ids_tell_models_and_algorithms_apart(shots):
     other = shots.dem.copy()
     other.append("error", 0.01, [stim.target_relative_detector_id(0)])
     ids = {MatchingDecoder(dem, correlated=c).content_id for dem in (shots.dem, other) for c in (False, True)}
     assert len(ids) == 4
-    assert MatchingDecoder(shots.dem, name="pymatching (p_ij)").name == "pymatching (p_ij)"

@@ -6,9 +6,10 @@ import numpy as np
 import pymatching
 import pytest
 import stim
+from matching_gap import MatchingGapDecoder
 
 from syndistill.decoders.contract import Decoder, decisions, error_texts, reference_id
-from syndistill.decoders.matching import MatchingDecoder, MatchingGapDecoder
+from syndistill.decoders.matching import MatchingDecoder
 from syndistill.decoders.optimal import ExactPosterior
 from syndistill.decoders.reference import UnlikelyErrors, package_errors
 from syndistill.decoders.registry import build_decoder

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from syndistill.circuits.experiment import Experiment
-from syndistill.cli import main as cli
 from syndistill.decoders.contract import Decoder
 from syndistill.decoders.onnx_engine import Manifest
 from syndistill.deploy.bench import WAYS, bench_decoder, default_decoders, measure
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.subject import Subject
 from syndistill.sampling.stored import StoredShots
+
+from ..command_line import refused, run
 
 pytest.importorskip("llvmlite")
 pytest.importorskip("onnxruntime")
@@ -24,11 +25,6 @@ QUICK = ["--shots", 200, "--seconds", 0.01]
 @pytest.fixture(scope="module")
 def subject():
     return Subject.from_experiment(EXPERIMENT)
-
-
-def run(capsys, *arguments):
-    code = cli.run_app([str(a) for a in arguments])
-    return code, *capsys.readouterr()
 
 
 def test_every_way_of_a_network_is_another_decoder_with_its_answers(subject, network_file):
@@ -129,10 +125,7 @@ def test_the_verb_on_a_circuit_file(capsys, tmp_path, network_file):
 )
 def test_wrong_commands_write_nothing(capsys, tmp_path, monkeypatch, arguments, said):
     monkeypatch.chdir(tmp_path)
-    code, out, err = run(capsys, *arguments)
-    assert (code, out) == (2, "")
-    assert said in err
-    assert (err.startswith("error: "), err.count("\n")) == (True, 1)
+    assert said in refused(capsys, *arguments)
     assert list(tmp_path.iterdir()) == []
 
 

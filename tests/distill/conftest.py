@@ -102,7 +102,7 @@ def stage1_run(teacher, family="flat_gru", output="two_channel", terms=None, ste
     network = dials_of({"family": family, "distance": 3, "output": output, **STUDENT_SIZES[family]})
     bases = ("both",) if output == "joint4" else ("x", "z")
     return StudentRun(
-        kind="stage1", network=network, teacher=teacher, data=student_data(bases, cached_shots),
+        network=network, teacher=teacher, data=student_data(bases, cached_shots),
         terms=terms or default, training=training(steps), **changes,
     )  # fmt: skip
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from syndistill.circuits.layout import Layout
-from syndistill.distill.cache.store import feature_signal
-from syndistill.distill.signals.features import TargetSpec, TargetStatistics, measure_targets
+from syndistill.distill.signals.features import FeatureTarget, TargetSpec, TargetStatistics, measure_targets
 from syndistill.distill.signals.teacher import Answer, FrozenTeacher, PosteriorTeacher, Teacher
 from syndistill.distill.stage import stage_statistics
 from syndistill.distill.student import train_student
@@ -165,7 +164,7 @@ def test_files_and_hashes_tell_both_kinds_apart_and_those_of_before_stay(tmp_pat
     shots = [taught(n_shots=64).shots]
     specs = {kind: TargetSpec("temporal", 2, 2, kind) for kind in ("variance", "answer")}
     found = {kind: measure_targets(teacher, shots, {"temporal": spec})["temporal"] for kind, spec in specs.items()}
-    keys = {feature_signal("temporal", statistics).key for statistics in found.values()}
+    keys = {FeatureTarget("temporal", statistics).key for statistics in found.values()}
     assert len(keys) == 2
     assert specs["variance"].said() == ("temporal", 2, 2)
     for kind, statistics in found.items():

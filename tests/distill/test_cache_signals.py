@@ -10,10 +10,10 @@ import torch
 
 from syndistill.distill.cache import store
 from syndistill.distill.cache.source import CachedSource
-from syndistill.distill.cache.store import CacheKey, add_signals, announce, feature_signal, fused_signal, write_cache
+from syndistill.distill.cache.store import CacheKey, add_signals, announce, folder_of, write_cache
 from syndistill.distill.objective import Lessons
-from syndistill.distill.signals.features import TargetSpec, measure_targets
-from syndistill.distill.signals.fusion import Fusion, FusionConfig
+from syndistill.distill.signals.features import FeatureTarget, TargetSpec, measure_targets
+from syndistill.distill.signals.fusion import FusedTarget, Fusion, FusionConfig
 from syndistill.distill.signals.teacher import FrozenTeacher, TaughtShots, cut, draw_ends
 from syndistill.distill.student import train_student
 from syndistill.distill.terms import Terms
@@ -48,8 +48,8 @@ class Setting:
         self.statistics = measure_targets(self.teacher, source(self.bases).chunk(9), specs)
         torch.manual_seed(3)
         self.fusion = Fusion(FusionConfig(), self.teacher.layout, output, {"transformer": 8, "state": 8})
-        self.features = [feature_signal(name, s) for name, s in self.statistics.items()]
-        self.signals = [*self.features, fused_signal(self.fusion, self.teacher.key())]
+        self.features = [FeatureTarget(name, s) for name, s in self.statistics.items()]
+        self.signals = [*self.features, FusedTarget(self.fusion, self.teacher.key())]
         self.key = CacheKey(teacher=self.teacher.key(), shots={"seed": 5}, circuits="c")
 
     def write(self, folder, signals=()):
@@ -72,15 +72,15 @@ def test_cached_lessons_are_the_live_ones(tmp_path, teacher_file, output, at_onc
     setting = Setting(teacher_file(output), output)
     folder = setting.write(tmp_path / "cache", setting.signals if at_once else ())
     add_signals(folder, setting.teacher, setting.signals)
-    lessons = Lessons(TERMS, setting.teacher, setting.statistics, setting.fusion)
+    lessons = Lessons(TERMS, setting.teacher, setting.signals)
     for options in ({}, {"cut_rounds": (1, 2, 3), "every_end": True}, {"cut_rounds": (2,)}):
         for taught in setting.read(folder, **options).chunk(0)[:6]:
             cached, live = lessons.of(taught), lessons.of(TaughtShots(taught.shots, None))
             torch.testing.assert_close(cached.teacher_BKLC, live.teacher_BKLC, rtol=2**-11, atol=1e-5)
-            torch.testing.assert_close(cached.fused_BKLC, live.fused_BKLC, rtol=2**-11, atol=1e-5)
+            torch.testing.assert_close(cached.targets["fused"], live.targets["fused"], rtol=2**-11, atol=1e-5)
             for name, statistics in setting.statistics.items():
-                assert cached.features[name].shape == live.features[name].shape
-                gap_P = (cached.features[name] - live.features[name]).abs().flatten(0, -2).amax(0)
+                assert cached.targets[name].shape == live.targets[name].shape
+                gap_P = (cached.targets[name] - live.targets[name]).abs().flatten(0, -2).amax(0)
                 assert (gap_P <= statistics.step_P * 0.5001 + 1e-5).all()
     assert {t.number for t in setting.read(folder).chunk(1)} == set(range(16, 32))
 
@@ -129,7 +129,7 @@ def test_a_killed_addition_goes_on(tmp_path, setting):
     whole = setting.write(tmp_path / "whole", setting.signals)
     add_signals(whole, setting.teacher, setting.signals)
     for a, b in zip(setting.read(folder).chunk(0), setting.read(whole).chunk(0), strict=True):
-        assert all(torch.equal(a.signals[name], b.signals[name]) for name in ("spatial", "temporal", "fused"))
+        assert all(torch.equal(a.kept[name], b.kept[name]) for name in ("spatial", "temporal", "fused"))
 
 
 def test_whatever_does_not_fit_is_refused(tmp_path, setting, teacher_file):
@@ -140,14 +140,14 @@ def test_whatever_does_not_fit_is_refused(tmp_path, setting, teacher_file):
         CachedSource(folder, other.key, BATCH, 1, signals=other.signals)
     with pytest.raises(SyndistillError, match=r"holds no spatial of .*; it holds fused-.*, spatial-.*, temporal-"):
         CachedSource(folder, setting.key, BATCH, 1, signals=other.signals)
-    own = setting.features[0].folder(folder)
+    own = folder_of(folder, setting.features[0])
     part = sorted(own.glob("shard-*"))[0]
     whole = part.read_bytes()
     part.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(SyndistillError, match="missing or damaged"):
         setting.read(folder)
     part.write_bytes(whole)
-    shutil.copy(setting.features[1].folder(folder) / "statistics.safetensors", own / "statistics.safetensors")
+    shutil.copy(folder_of(folder, setting.features[1]) / "statistics.safetensors", own / "statistics.safetensors")
     with pytest.raises(SyndistillError, match="is not what the codes were made with"):
         setting.read(folder)
     manifest = own / "manifest.json"
@@ -194,7 +194,7 @@ def test_size_is_announced_and_bounded(tmp_path, setting, monkeypatch):
     layout = setting.teacher.layout
     add_signals(folder, setting.teacher, setting.signals)
     for signal in setting.signals:
-        codes = sum(p.stat().st_size for p in signal.folder(folder).glob("shard-*"))
+        codes = sum(p.stat().st_size for p in folder_of(folder, signal).glob("shard-*"))
         assert codes == pytest.approx(n_shots * signal.bytes_per_shot(3, layout, 1), abs=4 * 400)  # and 4 headers
     said = announce(1_000_000, 9, layout, 1, tmp_path / "new", setting.features)
     assert said.startswith("cache of about 1,000,000 shots: ")
@@ -239,7 +239,7 @@ def test_ends_are_drawn_and_the_last_is_kept(taught, teacher):
         assert len(drawn.shots.ends) == 2
         kept = [end - 1 for end in drawn.shots.ends]
         assert torch.equal(drawn.teacher_BKLC, full.teacher_BKLC[:, kept])
-        assert torch.equal(drawn.signals["fused"], full.signals["fused"][:, kept])
+        assert torch.equal(drawn.kept["fused"], full.kept["fused"][:, kept])
         assert torch.equal(drawn.shots.labels_BKLO, batch.shots.labels_BKLO[:, kept])
         torch.testing.assert_close(teacher.logits(drawn.shots), drawn.teacher_BKLC, rtol=1e-4, atol=1e-5)
         seen |= set(drawn.shots.ends)

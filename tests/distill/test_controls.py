@@ -4,11 +4,10 @@ import pytest
 import torch
 
 from syndistill.distill.cache.source import CachedSource, cache_key, fill_cache
-from syndistill.distill.cache.store import fused_signal
 from syndistill.distill.fuse import FuseRun, train_fusion
 from syndistill.distill.objective import Lessons, StudentObjective
-from syndistill.distill.signals.features import TargetSpec, measure_targets
-from syndistill.distill.signals.fusion import FusionConfig, load_fusion
+from syndistill.distill.signals.features import FeatureTarget, TargetSpec, measure_targets
+from syndistill.distill.signals.fusion import FusedTarget, FusionConfig, load_fusion
 from syndistill.distill.signals.teacher import FrozenTeacher
 from syndistill.distill.student import StudentRun, train_student
 from syndistill.distill.terms import Terms
@@ -44,7 +43,7 @@ def lesson(teacher, batch, placebo):
     terms = Terms(temporal=FEATURE | {"placebo": placebo})
     specs = {"temporal": TargetSpec(terms.teacher_signal("temporal"), 4, 2)}
     statistics = measure_targets(teacher, [batch.shots], specs)
-    return Lessons(terms, teacher, statistics).of(batch).features["temporal"]
+    return Lessons(terms, teacher, [FeatureTarget("temporal", statistics["temporal"])]).of(batch).targets["temporal"]
 
 
 def test_placebo_targets_are_those_of_the_next_shot_or_of_an_untrained_teacher(teacher, taught):
@@ -84,10 +83,10 @@ def test_one_pass_fills_a_cache_with_several_signals_of_one_name(tmp_path, stage
     key = cache_key(run.data, teacher)
     for path in files:
         fusion = load_fusion(path, teacher)[0]
-        signal = fused_signal(fusion, teacher.key())
+        signal = FusedTarget(fusion, teacher.key())
         batch = CachedSource(tmp_path / "cache", key, 32, 1, signals=[signal]).chunk(0)[0]
         live = fusion(batch.shots, real(batch.shots, fusion.wants))
-        torch.testing.assert_close(batch.signals["fused"].float(), live, atol=0.01, rtol=0.01)
+        torch.testing.assert_close(batch.kept["fused"].float(), live, atol=0.01, rtol=0.01)
 
 
 def test_z_fuse_of_one_path_is_the_teachers_logit_and_its_temperature(tmp_path, stage1_run):
@@ -109,12 +108,14 @@ def test_a_student_of_z_fuse_starts_fresh(tmp_path, stage1_run):
     config = FuseRun(teacher=run.teacher, data=run.data.simulated, training=run.training, **sizes)
     fusion = train_fusion(config, tmp_path / "fuse", teacher=teacher)
     content = run.model_dump(mode="json") | {
-        "kind": "fused", "terms": Terms(final={"weight": 0.0}, fused={"weight": 1.0}).model_dump(mode="json"),
+        "terms": Terms(final={"weight": 0.0}, fused={"weight": 1.0}).model_dump(mode="json"),
         "fusion": str(fusion),
     }  # fmt: skip
     fused = validated(StudentRun, content, "this run")
     path = train_student(fused, tmp_path / "run", teacher=teacher)
     assert weights_hash(load_network(path)[0]) != weights_hash(load_network(run.teacher)[0])
-    for wrong in ({"start_from": str(path)}, {"terms": Terms().model_dump(mode="json"), "fusion": None}):
-        with pytest.raises(SyndistillError, match="starts fresh"):
-            validated(StudentRun, content | wrong, "this run")
+    assert fused.kind == "fused"
+    with pytest.raises(SyndistillError, match="no Student after its baseline or stage 1"):
+        train_student(validated(StudentRun, content | {"start_from": str(path)}, "this run"), tmp_path / "no")
+    with pytest.raises(SyndistillError, match="belong together"):
+        validated(StudentRun, content | {"terms": Terms().model_dump(mode="json")}, "this run")

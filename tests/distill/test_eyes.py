@@ -39,7 +39,7 @@ def test_the_answer_from_its_own_states_is_the_teachers(taught, family, basis):
     torch.testing.assert_close(found, answer.logits_BKLC, rtol=1e-4, atol=1e-5)
     assert float((teacher.answer_from(shots, states.detach().roll(1, 1)) - found.detach()).abs().max()) > 1e-5
     found.sum().backward()
-    assert states.grad is not None
+    assert float(states.grad.abs().sum()) > 0
     assert all(p.grad is None for p in teacher.network.parameters())
 
 
@@ -112,7 +112,3 @@ def test_a_teacher_without_a_readout_of_ones_own_is_refused_by_name(tmp_path, st
     black_box = PosteriorTeacher(lambda shots: torch.zeros(len(shots), 1), "k", Layout(3))
     with pytest.raises(SyndistillError, match="needs the signal answer_from"):
         train_student(stage1_run(terms=Terms(eyes={"weight": 1.0})), tmp_path / "no", teacher=black_box)
-    with pytest.raises(ValueError, match="a baseline learns from labels and final alone"):
-        stage1_run(terms=Terms(eyes={"weight": 1.0})).__class__.model_validate(
-            stage1_run(terms=Terms(eyes={"weight": 1.0})).model_dump(mode="json") | {"kind": "baseline"}
-        )

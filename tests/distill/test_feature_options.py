@@ -122,7 +122,7 @@ def test_gram_of_shots_compares_shots_in_each_round(tmp_path, stage1_run):
         loss, _ = stage.objective(network, batch)
         loss.backward()
         outputs = network(batch.shots, ["temporal"])
-        target = stage.objective.lessons.of(batch).features["temporal"]
+        target = stage.objective.lessons.of(batch).targets["temporal"]
         by_round = []
         for q in range(target.shape[1]):
             grams = []

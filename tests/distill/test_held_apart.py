@@ -19,6 +19,7 @@ from syndistill.distill.fuse import (
 from syndistill.distill.losses import posterior_divergence
 from syndistill.distill.objective import Lessons, StudentObjective
 from syndistill.distill.signals.fusion import (
+    FusedTarget,
     Fusion,
     FusionConfig,
     ProbeObjective,
@@ -179,11 +180,12 @@ def test_weights_are_not_negative_unless_asked_for():
 def test_the_temperature_of_each_term_is_that_of_its_loss(teacher, taught, small, name):
     off = {"labels": {"weight": 0.0}, "final": {"weight": 0.0}}
     terms = Terms(**(off | {name: {"weight": 1.0, "temperature": 3.0}}))
-    batch, network, fusion = taught(), small(), None
+    batch, network, targets = taught(), small(), []
     if name == "fused":
         config = FusionConfig(paths=("readout",), mode="fixed", weights=(2.0,))
-        fusion = Fusion(config, teacher.layout, "two_channel", {})
-    loss, _ = StudentObjective(terms, teacher, Lessons(terms, teacher, None, fusion))(network, batch)
+        targets = [FusedTarget(Fusion(config, teacher.layout, "two_channel", {}), teacher.key())]
+    lessons = Lessons(terms, teacher, targets)
+    loss, _ = StudentObjective(terms, teacher, lessons)(network, batch)
     own, target = network(batch.shots).logits_BKLC, teacher.logits(batch.shots) * (2 if name == "fused" else 1)
     ends = (slice(None), slice(-1, None), slice(0, 1)) if name == "final" else ()
     expected, at_1 = (posterior_divergence(own[ends], target[ends], t).mean() for t in (3.0, 1.0))

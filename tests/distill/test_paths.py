@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from syndistill.circuits.experiment import Experiment
-from syndistill.distill.cache.store import fused_signal
+from syndistill.distill.cache.store import folder_of
 from syndistill.distill.fuse import FuseRun, nll_B, train_fusion
 from syndistill.distill.losses import posterior_logits
 from syndistill.distill.signals.fusion import (
+    FusedTarget,
     Fusion,
     FusionConfig,
     PathGate,
@@ -183,10 +184,10 @@ def test_a_student_learns_from_a_fusion_with_another_network(tmp_path, teacher_f
     teacher = FrozenTeacher(load_network(teacher_file())[0])
     path = train_fusion(fuse_run(teacher_file(), fusion=config), tmp_path / "fuse", teacher=teacher)
     content = stage1_run().model_dump(mode="json") | {
-        "kind": "fused", "terms": Terms(final={"weight": 0.0}, fused={"weight": 1.0}).model_dump(mode="json"),
+        "terms": Terms(final={"weight": 0.0}, fused={"weight": 1.0}).model_dump(mode="json"),
         "fusion": str(path),
     }  # fmt: skip
     run = type(stage1_run()).model_validate(content)
     assert train_student(run, tmp_path / "run", tmp_path / "cache", teacher=teacher).is_file()
     fusion, _ = load_fusion(path, teacher)
-    assert fused_signal(fusion, teacher.key()).folder(tmp_path / "cache").is_dir()
+    assert folder_of(tmp_path / "cache", FusedTarget(fusion, teacher.key())).is_dir()

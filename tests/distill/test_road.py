@@ -182,11 +182,8 @@ def test_stage_2_takes_up_the_same_student_only(tmp_path, road, teacher_file):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kind": "baseline"}, "a baseline learns from labels and final alone"),
-        ({"terms": Terms(fused={"weight": 1.0})}, "for kind=stage2"),
-        ({"kind": "stage2"}, "needs terms.fused.weight above 0 and start_from"),
+        ({"terms": Terms(fused={"weight": 1.0})}, "belong together"),
         ({"fusion": "fusion.safetensors"}, "belong together"),
-        ({"terms": Terms(), "kind": "stage3"}, "kind"),
     ],
 )
 def test_stages_that_make_no_sense_are_refused(stage1_run, changes, message):
@@ -194,6 +191,22 @@ def test_stages_that_make_no_sense_are_refused(stage1_run, changes, message):
     content |= {k: v.model_dump(mode="json") if isinstance(v, Terms) else v for k, v in changes.items()}
     with pytest.raises(SyndistillError, match=message):
         validated(StudentRun, content, "this run")
+
+
+@pytest.mark.parametrize(
+    ("terms", "more", "kind"),
+    [
+        (Terms(), {}, "baseline"),
+        (Terms(), {"start_from": "student.safetensors"}, "baseline"),
+        (Terms(readout={"weight": 1.0}), {"start_from": "student.safetensors"}, "stage1"),
+        (Terms(fused={"weight": 1.0}), {"fusion": "fusion.safetensors"}, "fused"),
+        (Terms(fused={"weight": 1.0}), {"fusion": "fusion.safetensors", "start_from": "s.safetensors"}, "stage2"),
+    ],
+)
+def test_the_kind_follows_from_what_is_learned_and_from_where(stage1_run, terms, more, kind):
+    content = stage1_run().model_dump(mode="json") | more | {"terms": terms.model_dump(mode="json"), "kind": "stage1"}
+    run = validated(StudentRun, content, "a file that says stage1")
+    assert run.kind == run.model_dump(mode="json")["kind"] == kind
 
 
 def test_one_key_switches_a_signal(tmp_path, road):

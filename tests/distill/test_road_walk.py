@@ -76,7 +76,7 @@ def test_what_cannot_be_walked_is_refused_before_anything_is_written(tmp_path, r
     ("key", "value", "said"),
     [
         ("baseline.readout.weight", 1, "baseline: a baseline learns from labels and final alone"),
-        ("stage2.fused.weight", 0, "stage2: stage2 needs terms.fused.weight above 0"),
+        ("stage2.fused.weight", 0, "stage2: fusion and a fused term of weight above 0 belong together"),
         ("data.simulated.distance", 5, "distance 3, the shots are of 5"),
         ("data.cut_rounds", [4], "must begin at 1 to 3"),
     ],

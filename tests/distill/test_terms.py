@@ -68,8 +68,8 @@ def test_each_term_reaches_the_student_and_never_the_teacher(tmp_path, stage1_ru
 def test_spatial_and_temporal_have_other_targets(tmp_path, stage1_run):
     _, _, stage, batch = staged(stage1_run(), tmp_path)
     lesson = stage.objective.lessons.of(batch)
-    assert lesson.features["spatial"].shape == lesson.features["temporal"].shape
-    assert (lesson.features["spatial"] - lesson.features["temporal"]).abs().mean() > 0.1
+    assert lesson.targets["spatial"].shape == lesson.targets["temporal"].shape
+    assert (lesson.targets["spatial"] - lesson.targets["temporal"]).abs().mean() > 0.1
     assert stage.sources == {"spatial": "temporal", "temporal": "temporal"}  # a flat Student has one inside
     _, _, of_layers, _ = staged(stage1_run("transformer"), tmp_path / "layers")
     assert of_layers.sources == {"spatial": "spatial", "temporal": "temporal"}
@@ -84,8 +84,7 @@ def student_of(folder):
 @pytest.mark.parametrize("cached_shots", [0, 4096])
 def test_terms_of_weight_0_leave_the_baseline_bit_for_bit(tmp_path, stage1_run, cached_shots):
     off = {"weight": 0.0, "components": 3, "loss": "cosine"}
-    run = stage1_run(terms=Terms(), cached_shots=cached_shots)
-    baseline = run.model_copy(update={"kind": "baseline"})
+    baseline = stage1_run(terms=Terms(), cached_shots=cached_shots)
     zero = stage1_run(
         terms=Terms(readout={"weight": 0.0, "gated": True}, spatial=off, temporal=off), cached_shots=cached_shots
     )

@@ -10,7 +10,7 @@ from syndistill.distill.signals.teacher import FrozenTeacher
 from syndistill.distill.student import StudentRun, first_weights
 from syndistill.errors import SyndistillError
 from syndistill.files.network_file import shipped_names
-from syndistill.models.networks import load_network, save_network
+from syndistill.models.networks import load_network, save_network, weights_hash
 from syndistill.recipes import RECIPES, recipe
 from syndistill.training.changes import validated
 from syndistill.training.run import TeacherRun
@@ -61,11 +61,16 @@ def test_every_run_may_begin_from_what_it_names(tmp_path):
         whole = recipe(name)
         for leg, run in whole.legs.items() if isinstance(whole, Legs) else [(name, whole)]:
             if isinstance(run, TeacherRun) and run.start_from is not None:
-                start_weights(fresh_network(run.network, 0), run.start_from, any_distance=True)
+                network = fresh_network(run.network, 0)
+                before = weights_hash(network)
+                start_weights(network, run.start_from, any_distance=True)
+                assert weights_hash(network) != before, name
             if isinstance(run, StudentRun):
                 teacher = FrozenTeacher(load_network(run.teacher)[0])
                 found = whole.leg(leg, tmp_path / name) if isinstance(whole, Legs) else run
                 begun = first_weights(found, teacher)
+                fresh = fresh_network(found.network, found.training.seed)
+                assert (weights_hash(begun) == weights_hash(fresh)) == (found.start_from is None), (name, leg)
                 result_of(leg, tmp_path / name).parent.mkdir(parents=True)
                 said = {"run": run.model_dump(mode="json"), "teacher_hash": teacher.key()}
                 save_network(result_of(leg, tmp_path / name), begun, said)

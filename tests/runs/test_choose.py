@@ -37,6 +37,7 @@ def test_settings_are_changed_and_nothing_else():
         (TeacherRun, "teacher-tiny", "training.steps=0", "greater than or equal to 1"),
         (TeacherRun, "teacher-tiny", "network.family=lstm", "family 'lstm' is unknown"),
         (StudentRun, "baseline-tiny", "terms.final.weight=-1", "terms.final.weight"),
+        (StudentRun, "baseline-tiny", "kind=stage1", "follows from its other settings"),
         (TeacherRun, "teacher-tyni", None, "did you mean 'teacher-tiny'"),
         (TeacherRun, "baseline-tiny", None, "use syndistill distill"),
         (StudentRun, "teacher-tiny", None, "use syndistill train"),

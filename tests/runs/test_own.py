@@ -33,7 +33,7 @@ def test_from_files_to_a_judged_student_and_again(tmp_path, kind):
         files = [written(tmp_path / f"{r}.dem", model) for r, model in models.items()]
     wanted, out = asked(*files), tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        distil_own(wanted, out, Stopping("baseline", 8))
+        distil_own(wanted, out, Stopping("labels alone", 8))
     found = distil_own(wanted, out, Heard())
     assert list(found.judged) == files
     for comparison in found.judged.values():
@@ -47,7 +47,7 @@ def test_from_files_to_a_judged_student_and_again(tmp_path, kind):
     assert "student.safetensors" in report
     heard = Heard()
     assert distil_own(wanted, out, heard).verdict == found.verdict  # nothing is trained or decoded anew
-    assert "baseline" not in heard.totals
+    assert "labels alone" not in heard.totals
     with pytest.raises(SyndistillError, match="other files or options"):
         distil_own(wanted.model_copy(update={"shots": 2_000}), out)
 
@@ -72,7 +72,7 @@ def test_of_a_file_that_changed_the_run_is_another(tmp_path):
     path, out = tmp_path / "mine.stim", tmp_path / "out"
     written(path, generated("z", 3))
     with pytest.raises(KeyboardInterrupt):
-        distil_own(asked(str(path)), out, Stopping("baseline", 8))
+        distil_own(asked(str(path)), out, Stopping("labels alone", 8))
     written(path, generated("z", 3, flip=0.03))
     with pytest.raises(SyndistillError, match="other files or options"):
         distil_own(asked(str(path)), out)

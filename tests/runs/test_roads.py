@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from syndistill.cli import main as cli
+from syndistill.cli.main import run_app
 from syndistill.distill.road import STAGES
 from syndistill.evaluation.gate import judge_teacher
 from syndistill.models.networks import build, load_network, save_network, weights_hash
@@ -16,6 +16,7 @@ from syndistill.recipes import recipe
 from syndistill.runs import console, gated
 from syndistill.runs.choose import chosen_distillation
 
+from ..command_line import refused, run, snapshot
 from ..reporting import Stopping
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "distil.md"
@@ -51,31 +52,12 @@ def sets(teacher_path):
 def walked(tmp_path_factory, sets):
     """The folder of a whole road, walked once; whoever changes it puts it right again."""
     folder = tmp_path_factory.mktemp("walked") / "road"
-    assert cli.run_app([str(a) for a in ("distill", "road-tiny", *sets, *GO, "--out", folder)]) == 0
+    assert run_app([str(a) for a in ("distill", "road-tiny", *sets, *GO, "--out", folder)]) == 0
     return folder
-
-
-def run(capsys, *arguments):
-    """(exit code, stdout, stderr)"""
-    code = cli.run_app([str(a) for a in arguments])
-    return code, *capsys.readouterr()
-
-
-def refused(capsys, *arguments):
-    """The error's one line; checks exit code 2 and that nothing but it was said."""
-    code, out, err = run(capsys, *arguments)
-    assert (code, out) == (2, ""), (out, err)
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1, err
-    return err
 
 
 def hash_of(folder):
     return weights_hash(load_network(folder / "student.safetensors")[0])
-
-
-def snapshot(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def test_a_road_is_gated_walked_and_repeated_by_its_run_json(capsys, tmp_path, sets):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from syndistill.errors import SyndistillError
-from syndistill.statistics.rates import fit_per_round, ler_per_round
+from syndistill.statistics.rates import fit_per_round
 
 ROUNDS = list(range(1, 26, 2))
 
@@ -71,12 +71,3 @@ def test_a_point_without_errors_does_not_decide_alone():
 def test_bad_input(rounds, errors, shots, message):
     with pytest.raises(SyndistillError, match=message):
         fit_per_round(rounds, errors, shots)
-
-
-def test_single_number_of_rounds():
-    assert ler_per_round(rate(0.03, 1.0, 9), 9) == pytest.approx(0.03)
-    assert ler_per_round(0.0, 5) == 0
-    assert ler_per_round(0.5, 5) == 0.5
-    for ler, rounds in ((0.51, 3), (-0.1, 3), (0.1, 0)):
-        with pytest.raises(SyndistillError):
-            ler_per_round(ler, rounds)

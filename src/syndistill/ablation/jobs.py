@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from syndistill.ablation.plan import FORMAT, Plan, Settings, Target
 from syndistill.distill.fuse import FuseRun, probe_training
@@ -16,10 +14,10 @@ from syndistill.distill.signals.fusion import FUSION_FILE, FusionConfig
 from syndistill.distill.student import STUDENT_FILE, StudentRun
 from syndistill.distill.terms import Terms
 from syndistill.models.networks import load_network, weights_hash
+from syndistill.safe_files import json_sha256
 from syndistill.sampling.recorded_shots import RecordedShots
 from syndistill.training.config import FILES, Strict, TrainingConfig
 
-Kind = Literal["baseline", "stage1", "fused", "stage2"]
 SECOND_HALF = 1_000
 """Added to the seed of a second half: another order of the shots."""
 FUSIONS: dict[Target, FusionConfig] = {
@@ -82,13 +80,12 @@ def parts_of(plan: Plan, job: Job, out: Path, teachers: Mapping[str, str]) -> li
     seed = job.seed + settings.seed_shift
     if settings.start == "scratch":
         training = _training(settings, steps, seed, decay=steps * 3 // 4)
-        kind = "stage2" if settings.start_from and settings.target != "none" else _kind(settings)
-        return [_part(plan, job, settings.terms, kind, training, settings.target, out, teachers, None)]
+        return [_part(plan, job, settings.terms, training, settings.target, out, teachers, None)]
     first = _training(settings, steps // 2, seed, decay=0)
     second = _training(settings, steps - steps // 2, seed + SECOND_HALF, decay=steps - steps // 2)
     terms = first_half(plan, settings)
-    half = _part(plan, job, terms, "stage1" if terms.goes_inside else "baseline", first, "none", out, teachers, None)
-    return [half, _part(plan, job, settings.terms, "stage2", second, settings.target, out, teachers, half)]
+    half = _part(plan, job, terms, first, "none", out, teachers, None)
+    return [half, _part(plan, job, settings.terms, second, settings.target, out, teachers, half)]
 
 
 def first_half(plan: Plan, settings: Settings) -> Terms:
@@ -129,7 +126,6 @@ def _part(
     plan: Plan,
     job: Job,
     terms: Terms,
-    kind: Kind,
     training: TrainingConfig,
     target: Target,
     out: Path,
@@ -138,7 +134,6 @@ def _part(
 ) -> Part:
     settings = plan.settings(job.arm)
     run = StudentRun(
-        kind=kind,
         network=plan.network(job.student),
         teacher_precision=plan.teacher_precision if settings.asks == "teacher" else "fp32",
         teacher=plan.teacher if settings.asks == "teacher" else "oracle",
@@ -149,7 +144,8 @@ def _part(
         fusion=str(fusion_folder(out, target) / FUSION_FILE) if target != "none" else None,
     )
     # Only what is no default: an option that comes later leaves the hash of every run without it, and its rows, as is.
-    content = run.model_dump(mode="json", exclude_defaults=True) | {
+    unsaid = {"kind"} if run.kind == "baseline" else set()
+    content = run.model_dump(mode="json", exclude_defaults=True, exclude=unsaid) | {
         "format": FORMAT,
         "network": asdict(run.network),
         "teacher": teachers[settings.asks],
@@ -158,7 +154,7 @@ def _part(
     }
     if (own := settings.data.recorded) is not None:  # shots are known by content, not by where they lie
         content["data"] |= {"recorded": _shots_of(own.folder, own.shots)}
-    digest = digest_of(content)
+    digest = json_sha256(content)
     return Part(run, out / "runs" / digest[:16], digest)
 
 
@@ -189,16 +185,6 @@ def _fusion_content(run: FuseRun) -> dict[str, Any]:
     return content | ({"networks": members} if members else {})
 
 
-def digest_of(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _kind(settings: Settings) -> Kind:
-    if settings.target != "none":
-        return "fused"
-    return "stage1" if settings.terms.goes_inside else "baseline"
-
-
 def _training(settings: Settings, steps: int, seed: int, decay: int) -> TrainingConfig:
     optimiser = settings.optimiser.model_copy(update={"warmup_steps": min(300, steps // 4), "decay_steps": decay})
     return TrainingConfig(
@@ -224,4 +210,4 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def reference_run(name: str, teacher_key: str) -> str:
     """Stands for the hash of a run in a reference's rows."""
-    return digest_of({"reference": name} | ({"teacher": teacher_key} if name == TEACHER else {}))
+    return json_sha256({"reference": name} | ({"teacher": teacher_key} if name == TEACHER else {}))

@@ -29,7 +29,7 @@ class Grid:
 
 def grids_of(table: Table, found: Sequence[Finding]) -> list[Grid]:
     """Those that have rows."""
-    made = [_contrasts(table, found), _power(table, found), _budgets(table), _measures(table), _savings(table)]
+    made = [_contrasts(table, found), _power(found), _budgets(table), _measures(table), _savings(table)]
     return [grid for grid in [*made, *_arms(table), _other_rates(table), _references(table)] if grid.rows]
 
 
@@ -56,7 +56,7 @@ def _contrasts(table: Table, found: Sequence[Finding]) -> Grid:
     return Grid("Contrasts", about, head, rows)
 
 
-def _power(table: Table, found: Sequence[Finding]) -> Grid:
+def _power(found: Sequence[Finding]) -> Grid:
     """What the whole plan could have seen."""
     sizes = {f.says: percent(f.effect.detectable) for f in found if f.primary and f.effect is not None}
     if not sizes:

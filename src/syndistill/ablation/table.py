@@ -120,10 +120,10 @@ class Table:
             raise SyndistillError(f"the rows of {different[0]} are of different shots; keep those of one set")
 
     def values(
-        self, student: str, budget: float, of: Callable[[Judged], float | None], rounds: int | None = None
+        self, student: str, budget: float, of: Callable[[Judged], float | None]
     ) -> dict[str, dict[int, float]]:
-        """arm -> seed -> value at these rounds (default: the plan's primary ones), where there is one."""
-        rounds = rounds or self.plan.judging.primary_rounds
+        """arm -> seed -> value at the plan's primary number of rounds, where there is one."""
+        rounds = self.plan.judging.primary_rounds
         found: dict[str, dict[int, float]] = {}
         for (who, arm, at), seeds in self.judged.items():
             if (who, at) == (student, budget):
@@ -131,10 +131,10 @@ class Table:
                 found[arm] = {seed: value for seed, value in values.items() if value is not None}
         return found
 
-    def kept(self, judged: Judged, rounds: int | None = None) -> float | None:
+    def kept(self, judged: Judged) -> float | None:
         """Share of the gain over correlated matching that the best decoder has: the exact optimum where the plan
         judges it, else the Teacher. None where a reference is missing or gains nothing."""
-        rounds = rounds or self.plan.judging.primary_rounds
+        rounds = self.plan.judging.primary_rounds
         best = self.references.get(OPTIMUM if self.plan.judging.optimum else TEACHER)
         rival = self.references.get(RIVAL)
         if best is None or rival is None or best[rounds].ler >= rival[rounds].ler:

@@ -39,7 +39,6 @@ def show(
             f"{placement.layout.distance}; take a network of that distance"
         )
     home = home or si1000_noise(placement.layout.distance)
-    print("\n".join([str(circuit), *summary(source, placement, home)]))
     if svg is not None:
         draw(source, placement, home, str(circuit), svg)
-        print(svg)
+    print("\n".join([str(circuit), *summary(source, placement, home), *([] if svg is None else [str(svg)])]))

@@ -97,8 +97,9 @@ class OptimalDecoder(Decoder):
 
     gives_probabilities = True
 
-    def __init__(self, dem: stim.DetectorErrorModel, *, name: str | None = None) -> None:
-        self.name = name or "optimal"
+    name = "optimal"
+
+    def __init__(self, dem: stim.DetectorErrorModel) -> None:
         self.n_detectors = dem.num_detectors
         self.n_observables = dem.num_observables
         self.content_id = reference_id("optimal", "1", "", dem)

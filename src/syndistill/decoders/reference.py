@@ -166,8 +166,8 @@ class ReferenceDecoder(Decoder):
     `model` is what the package is given, and its answers are turned by the certain flips beside it.
     """
 
-    def __init__(self, name: str, algorithm: str, version: str, settings: str, dem: stim.DetectorErrorModel) -> None:
-        self.name = name
+    def __init__(self, algorithm: str, version: str, settings: str, dem: stim.DetectorErrorModel) -> None:
+        self.name = algorithm
         self.n_detectors = dem.num_detectors
         self.n_observables = dem.num_observables
         self.unlikely = UnlikelyErrors.of(dem, keep_unseen=self.gives_probabilities)

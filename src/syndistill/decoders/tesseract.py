@@ -33,12 +33,12 @@ SHORT_BEAM: dict[str, Any] = {
 class TesseractDecoder(ReferenceDecoder):
     """Tesseract with the short beam; one shot takes about 0.1 ms at d=3 and 10 ms at d=5 near threshold."""
 
-    def __init__(self, dem: stim.DetectorErrorModel, *, name: str | None = None) -> None:
+    def __init__(self, dem: stim.DetectorErrorModel) -> None:
         try:
             import tesseract_decoder
         except ImportError as error:
             raise SyndistillError("decoder tesseract is not installed: pip install 'syndistill[tesseract]'") from error
-        super().__init__(name or "tesseract", "tesseract", version("tesseract-decoder"), repr(SHORT_BEAM), dem)
+        super().__init__("tesseract", version("tesseract-decoder"), repr(SHORT_BEAM), dem)
         preset = tesseract_decoder.TesseractSinterDecoder(
             **SHORT_BEAM, det_order_method=tesseract_decoder.utils.DetOrder.DetIndex
         )

@@ -39,50 +39,9 @@ from syndistill.evaluation.subject import Subject
 from syndistill.files.network_file import network_path, read_header, shipped_names
 from syndistill.sampling.stored import StoredShots, evaluation_seed
 
-
-@dataclass(frozen=True)
-class Latency:
-    """Microseconds of one call of `decode` on `batch` shots: median and 99th percentile over `calls` calls."""
-
-    decoder: str
-    batch: int
-    calls: int
-    p50_us: float
-    p99_us: float
-
-    @property
-    def us_per_shot(self) -> float:
-        """The median call, divided by its shots."""
-        return self.p50_us / self.batch
-
-
-def measure_latency(
-    decoder: Decoder, shots: StoredShots, *, batch: int = 1, calls: int = 1000, warm_up: int = 20
-) -> Latency:
-    """Times `calls` calls on successive batches of the shots (from the start again at the end), after `warm_up` calls.
-
-    Each call includes the unpacking and checks that a user pays for too.  Raises SyndistillError for fewer shots than
-    one batch, or fewer than 100 calls, of which no 99th percentile can be told.
-    """
-    if not 1 <= batch <= shots.n_shots:
-        raise SyndistillError(f"batch {batch} of {shots.n_shots} shots: take 1 <= batch <= the number of shots")
-    if calls < 100 or warm_up < 1:
-        raise SyndistillError(f"{calls} calls after {warm_up} of warm-up: take at least 100 after at least 1")
-    pieces = [shots.take(start, start + batch) for start in range(0, shots.n_shots - batch + 1, batch)]
-    for call in range(warm_up):
-        decoder.decode(pieces[call % len(pieces)])
-    microseconds = np.empty(calls)
-    for call in range(calls):
-        piece = pieces[call % len(pieces)]
-        start = time.perf_counter_ns()
-        decoder.decode(piece)
-        microseconds[call] = (time.perf_counter_ns() - start) / 1e3
-    p50, p99 = np.percentile(microseconds, (50, 99))
-    return Latency(decoder.name, batch, calls, float(p50), float(p99))
-
-
 WAYS = ("compiled", "int8", "onnx", "pytorch")
 BATCH, CALLS, ROUNDS, TIMED_SHOTS = 1024, 1000, 1000, 4096
+TURNS, WARM_UP = 7, 20
 """Most shots of a batched call, calls of a latency, rounds of a stream without Python between them, different shots."""
 
 
@@ -153,16 +112,16 @@ def bench_subject(
     return found, measure(decoders, timed, seconds)
 
 
-def measure(decoders: Sequence[Decoder], shots: StoredShots, seconds: float = 1.0, turns: int = 7) -> list[Speed]:
+def measure(decoders: Sequence[Decoder], shots: StoredShots, seconds: float = 1.0) -> list[Speed]:
     """Times every decoder for about `seconds` at a batch and again at single shots, the decoders in turns so that other
     work on the machine hits all of them. SyndistillError for fewer than 100 shots."""
-    if shots.n_shots < 100 or turns < 1:
-        raise SyndistillError(f"{shots.n_shots} shots and {turns} turns; take at least 100 shots and 1 turn")
-    sizes = [_batch_size(decoder, shots, seconds / turns) for decoder in decoders]
+    if shots.n_shots < 100:
+        raise SyndistillError(f"{shots.n_shots} shots are too few to time; take at least 100 shots")
+    sizes = [_batch_size(decoder, shots, seconds / TURNS) for decoder in decoders]
     times: list[list[float]] = [[] for _ in decoders]
-    for _ in range(turns):
+    for _ in range(TURNS):
         for decoder, size, found in zip(decoders, sizes, times, strict=True):
-            found.append(_us_per_shot(decoder, shots, size, seconds / turns))
+            found.append(_us_per_shot(decoder, shots, size, seconds / TURNS))
     medians = [statistics.median(found) for found in times]
     return [
         Speed(decoder.name, size, median, *_single(decoder, shots, seconds), *_streamed(decoder, shots))
@@ -196,8 +155,25 @@ def _timed(call: Callable[[], Any]) -> float:
 def _single(decoder: Decoder, shots: StoredShots, seconds: float) -> tuple[float, float]:
     pilot = _timed(lambda: decoder.decode(shots.take(0, 1)))
     calls = int(min(CALLS, max(100, seconds / max(pilot, 1e-6))))
-    found = measure_latency(decoder, shots, calls=calls)
-    return found.p50_us, found.p99_us
+    return latency(decoder, shots, calls)
+
+
+def latency(decoder: Decoder, shots: StoredShots, calls: int) -> tuple[float, float]:
+    """Median and 99th percentile of so many calls, in us: a shot each, from the start again at the end.
+
+    Each includes the unpacking and checks that a user pays for too.
+    """
+    pieces = [shots.take(start, start + 1) for start in range(shots.n_shots)]
+    for call in range(WARM_UP):
+        decoder.decode(pieces[call % len(pieces)])
+    microseconds = np.empty(calls)
+    for call in range(calls):
+        piece = pieces[call % len(pieces)]
+        start = time.perf_counter_ns()
+        decoder.decode(piece)
+        microseconds[call] = (time.perf_counter_ns() - start) / 1e3
+    p50, p99 = np.percentile(microseconds, (50, 99))
+    return float(p50), float(p99)
 
 
 def _streamed(decoder: Decoder, shots: StoredShots) -> tuple[float, float, float] | tuple[()]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Self
+
+from pydantic import model_validator
+
 from syndistill.distill.student import Shared, StudentRun
 from syndistill.distill.terms import FinalTerm, Terms
 from syndistill.training.config import TrainingConfig
@@ -11,6 +15,12 @@ class Baseline(Terms):
     """Labels and the Teacher's final logits."""
 
     training: TrainingConfig
+
+    @model_validator(mode="after")
+    def _nothing_of_the_inside(self) -> Self:
+        if self.goes_inside:
+            raise ValueError("a baseline learns from labels and final alone; the other signals are for stage1")
+        return self
 
     def run(self, shared: Shared) -> StudentRun:
         return StudentRun(**shared._asdict(), terms=self.terms, training=self.training)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -240,12 +240,17 @@ def train_fusion(
     folder: Path,
     reporter: Reporter = SILENT,
     teacher: Teacher | None = None,
+    first: Callable[[], None] = lambda: None,
 ) -> Path:
-    """Train (or go on) in `folder`; returns the fusion's path. fuse_report.json says what z_fuse is worth."""
+    """Train (or go on) in `folder`; returns the fusion's path. fuse_report.json says what z_fuse is worth.
+
+    first: called once the run has its folder, before it learns.
+    """
     teacher = teacher or teacher_named(run.teacher)
     check_fuse(run, teacher)
     world = join_world(torch.device(run.training.device))
     with open_run(folder, run, {"teacher": teacher.key()}, FUSION_FILE, world):
+        first()
         return _train(run, folder, reporter, teacher)
 
 

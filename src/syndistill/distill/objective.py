@@ -14,16 +14,16 @@ from typing import NamedTuple
 import torch
 
 from syndistill.distill.losses import posterior_divergence
-from syndistill.distill.signals.features import EyesLoss, FeatureLoss, TargetStatistics
-from syndistill.distill.signals.fusion import Fusion
-from syndistill.distill.signals.teacher import TaughtShots, Teacher
+from syndistill.distill.signals.features import EyesLoss, FeatureLoss
+from syndistill.distill.signals.fusion import FusedTarget
+from syndistill.distill.signals.teacher import Target, TaughtShots, Teacher
 from syndistill.distill.terms import Terms, Where
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork, Outputs
 from syndistill.training.distributed import mean_over_processes
 from syndistill.training.objective import Values, coin_loss, label_loss, posterior_loss, wrong_at_last_end
 
-FUSED = "fused"
+FUSED = FusedTarget.name
 MAIN = ("labels", "final", "fused")
 """The terms that say what the decision should be; feature terms are weighed against them."""
 SHARES_EVERY = 500  # steps between two measurements of the gradient shares that are logged
@@ -34,78 +34,53 @@ PULL = 0.25
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """The targets of one batch: teacher_BKLC, fused_BKLC, and features (B, Q, S, P) by the term's name."""
+    """What one batch is compared with: teacher_BKLC, and each `Target` by its name."""
 
     teacher_BKLC: torch.Tensor | None = None
-    fused_BKLC: torch.Tensor | None = None
-    features: dict[str, torch.Tensor] = field(default_factory=dict)
+    targets: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 class Lessons:
     """Gives the lesson of each batch. What no term needs is neither asked nor read."""
 
-    def __init__(
-        self,
-        terms: Terms,
-        teacher: Teacher | None,
-        statistics: Mapping[str, TargetStatistics] | None = None,
-        fusion: Fusion | None = None,
-    ) -> None:
-        self.teacher, self.fusion = teacher, fusion
-        self.statistics = dict(statistics or {})
+    def __init__(self, terms: Terms, teacher: Teacher | None, targets: Sequence[Target] = ()) -> None:
+        self.teacher = teacher
+        self.targets = {target.name: target for target in targets}
         self.shuffled = [name for name, term in terms.features.items() if term.placebo == "shuffled"]
         self.needs_logits = any(term.weight > 0 for term in (terms.final, terms.readout, terms.eyes))
-        self.needs_fused = terms.fused.weight > 0
-        if self.needs_fused and fusion is None:
+        if terms.fused.weight > 0 and FUSED not in self.targets:
             raise SyndistillError("the fused term needs a fusion; name the fuse stage's file, or set fused.weight=0")
-        if missing := sorted(terms.features.keys() - self.statistics.keys()):
+        if missing := sorted(terms.features.keys() - self.targets.keys()):
             raise SyndistillError(f"the terms {', '.join(missing)} have no target statistics; measure them first")
         if teacher is not None:
             teacher.require(terms.asked, "a term of this run")
 
     def of(self, taught: TaughtShots, terms: Collection[str] | None = None) -> Lesson:
-        """terms: whose features are looked at; None: those of all."""
-        wanted = {name: s for name, s in self.statistics.items() if terms is None or name in terms}
+        """terms: whose targets are looked at; None: those of all."""
+        wanted = {name: target for name, target in self.targets.items() if terms is None or name in terms}
         answered = self._read(taught, wanted)
         lesson = answered if answered is not None else self._asked(taught, wanted)
-        for name in lesson.features.keys() & set(self.shuffled):
+        for name in lesson.targets.keys() & set(self.shuffled):
             # shots lie in a drawn order, so the next one is any other
-            lesson.features[name] = lesson.features[name].roll(1, 0)
+            lesson.targets[name] = lesson.targets[name].roll(1, 0)
         return lesson
 
-    def _read(self, taught: TaughtShots, statistics: Mapping[str, TargetStatistics]) -> Lesson | None:
+    def _read(self, taught: TaughtShots, targets: Mapping[str, Target]) -> Lesson | None:
         """From the cache; None when the batch holds nothing of what is needed."""
-        needed = {*statistics, *([FUSED] if self.needs_fused else [])}
-        held = needed & taught.signals.keys()
-        if not held and (taught.teacher_BKLC is None or not self.needs_logits) and (needed or self.needs_logits):
+        held = targets.keys() & taught.kept.keys()
+        if not held and (taught.teacher_BKLC is None or not self.needs_logits) and (targets or self.needs_logits):
             return None
-        if missing := sorted(needed - held) + (["final"] if self.needs_logits and taught.teacher_BKLC is None else []):
+        logits = ["final"] if self.needs_logits and taught.teacher_BKLC is None else []
+        if missing := sorted(targets.keys() - held) + logits:
             raise SyndistillError(f"the cache holds no {', '.join(missing)}; write one for this run's terms")
-        features = {
-            name: one.to(taught.signals[name].device).decode(taught.signals[name]) for name, one in statistics.items()
-        }
-        fused = taught.signals[FUSED].float() if self.needs_fused else None
-        return Lesson(taught.teacher_BKLC if self.needs_logits else None, fused, features)
+        read = {name: target.decode(taught.kept[name]) for name, target in targets.items()}
+        return Lesson(taught.teacher_BKLC if self.needs_logits else None, read)
 
-    def _asked(self, taught: TaughtShots, statistics: Mapping[str, TargetStatistics]) -> Lesson:
+    def _asked(self, taught: TaughtShots, targets: Mapping[str, Target]) -> Lesson:
         if self.teacher is None:
             raise SyndistillError("no Teacher and no cached Teacher logits; give one of them")
-        wanted = {one.spec.signal for one in statistics.values()}
-        if self.needs_fused:
-            assert self.fusion is not None
-            wanted |= self.fusion.wants
-        answer = self.teacher.answer(taught.shots, wanted)
-        device = answer.logits_BKLC.device
-        features = {
-            name: one.to(device).target(answer.signals[one.spec.signal], taught.shots.basis)
-            for name, one in statistics.items()
-        }
-        fused = None
-        if self.needs_fused:
-            assert self.fusion is not None
-            with torch.no_grad():
-                fused = self.fusion.to(device)(taught.shots, answer)
-        return Lesson(answer.logits_BKLC, fused, features)
+        answer = self.teacher.answer(taught.shots, frozenset[str]().union(*(one.wants for one in targets.values())))
+        return Lesson(answer.logits_BKLC, {name: one.of(taught.shots, answer) for name, one in targets.items()})
 
 
 Loss = Callable[[Outputs, TaughtShots, Lesson], torch.Tensor]
@@ -363,8 +338,7 @@ def _readout(temperature: float, gate: Mapping[int, float] | None) -> Loss:
 
 def _fused(temperature: float) -> Loss:
     def loss(outputs: Outputs, _: TaughtShots, lesson: Lesson) -> torch.Tensor:
-        assert lesson.fused_BKLC is not None
-        return posterior_divergence(outputs.logits_BKLC, lesson.fused_BKLC, temperature).mean()
+        return posterior_divergence(outputs.logits_BKLC, lesson.targets[FUSED], temperature).mean()
 
     return loss
 
@@ -379,6 +353,6 @@ def _eyes(eyes_loss: EyesLoss) -> Loss:
 
 def _feature(name: str, feature_loss: FeatureLoss) -> Loss:
     def loss(outputs: Outputs, taught: TaughtShots, lesson: Lesson) -> torch.Tensor:
-        return feature_loss(outputs.signals[feature_loss.source], lesson.features[name], taught.shots.basis)
+        return feature_loss(outputs.signals[feature_loss.source], lesson.targets[name], taught.shots.basis)
 
     return loss

@@ -119,16 +119,19 @@ def walk_road(
     cache: Path | None = None,
     reporter: Reporter = SILENT,
     teacher: Teacher | None = None,
+    first: Callable[[], None] = lambda: None,
 ) -> Path:
     """All stages, one cache for all; returns the path of road.json, which says where each stage's file is.
 
-    A stage that `folder` holds finished is not run again, so a killed road goes on where it stopped.
+    A stage that `folder` holds finished is not run again, so a killed road goes on where it stopped. first: called once
+    the road has its folder, before a stage learns.
     """
     teacher = teacher or teacher_named(run.teacher)
     cache = cache or folder / "cache"
     check_road(run, teacher, cache)
     world = join_world(torch.device(run.baseline.training.device))
     with open_run(folder, run, {"teacher": teacher.key()}, ROAD_FILE, world):
+        first()
         return _walk(run, folder, cache, reporter, teacher)
 
 

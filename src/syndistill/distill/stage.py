@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from syndistill.distill.signals.features import (
     Adapter,
     EyesLoss,
     FeatureLoss,
+    FeatureTarget,
     TargetSpec,
     TargetStatistics,
     measure_targets,
@@ -29,8 +31,8 @@ from syndistill.distill.signals.features import (
     state_orders,
     target_specs,
 )
-from syndistill.distill.signals.fusion import Fusion
-from syndistill.distill.signals.teacher import TaughtShots, Teacher
+from syndistill.distill.signals.fusion import FusedTarget, Fusion
+from syndistill.distill.signals.teacher import Target, TaughtShots, Teacher
 from syndistill.distill.terms import Terms, numbered
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork
@@ -213,6 +215,12 @@ class StageInputs:
     fusion: Fusion | None = None
     said: dict[str, Any] = field(default_factory=dict)
 
+    @cached_property
+    def targets(self) -> list[Target]:
+        """Of the terms that are on, beside logits."""
+        features: list[Target] = [FeatureTarget(name, self.statistics[name]) for name in self.terms.features]
+        return features if self.fusion is None else [*features, FusedTarget(self.fusion, self.teacher.key())]
+
 
 def prepare_stage(given: StageInputs, network: DecoderNetwork, source: BatchSource[TaughtShots], folder: Path) -> Stage:
     """network: as the stage starts it. source: of the stage's batches, the first of which weigh the feature terms."""
@@ -235,7 +243,7 @@ def prepare_stage(given: StageInputs, network: DecoderNetwork, source: BatchSour
     if terms.eyes.weight:
         adapter = adapters[EYES].to(device)
         eyes = EyesLoss(terms.eyes, teacher, statistics[EYES].to(device), adapter, _orders_of(adapter, orders))
-    lessons = Lessons(terms, teacher, {name: statistics[name] for name in terms.features}, given.fusion)
+    lessons = Lessons(terms, teacher, given.targets)
     weighting = Weighting({}, None)
     if features or terms.readout.weight or terms.fused.weight:
         path = folder / WEIGHTS_FILE

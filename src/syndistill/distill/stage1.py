@@ -24,6 +24,4 @@ class Stage1(Terms):
     def run(self, shared: Shared, folder: Path) -> StudentRun:
         """folder: of the road, whose baseline it may begin from."""
         start = None if self.start == "fresh" else str(folder / "baseline" / STUDENT_FILE)
-        return StudentRun(
-            **shared._asdict(), kind="stage1", terms=self.terms, training=self.training, start_from=start
-        )  # fmt: skip
+        return StudentRun(**shared._asdict(), terms=self.terms, training=self.training, start_from=start)

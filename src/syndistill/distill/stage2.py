@@ -24,7 +24,6 @@ class Stage2(Terms):
         """folder: of the road, which holds the stage that it begins from, and the fusion."""
         return StudentRun(
             **shared._asdict(),
-            kind="stage2",
             terms=self.terms,
             training=self.training,
             start_from=str(folder / self.start / STUDENT_FILE),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from pydantic import model_validator
+from pydantic import computed_field, model_validator
 
 from syndistill.circuits.training_noise import NOISE_KEY
 from syndistill.distill.cache.source import (
@@ -14,13 +15,12 @@ from syndistill.distill.cache.source import (
     StudentData,
     cached_source,
     cached_statistics,
+    check_cache,
     recorded,
     simulated,
     statistics_shots,
 )
-from syndistill.distill.cache.store import CachedSignal, feature_signal, fused_signal
 from syndistill.distill.signals.ensemble import check_labels_for, teacher_named
-from syndistill.distill.signals.features import TargetStatistics
 from syndistill.distill.signals.fusion import SAME, Fusion, load_fusion
 from syndistill.distill.signals.teacher import BF16, TaughtShots, Teacher
 from syndistill.distill.stage import StageInputs, check_student_signals, prepare_stage, stage_statistics
@@ -63,9 +63,6 @@ class Shared(NamedTuple):
 class StudentRun(Strict):
     """Everything one stage of a Student's training depends on."""
 
-    kind: Literal["baseline", "stage1", "fused", "stage2"] = "baseline"
-    """baseline: labels and final logits; stage1: any signal of the Teacher beside; fused: z_fuse from fresh weights;
-    stage2: mainly z_fuse, from an earlier stage."""
     network: AnyDials
     teacher: Name
     """A shipped network's name, a path, or an ensemble: several of them, or `exact` beside them, between commas."""
@@ -75,8 +72,7 @@ class StudentRun(Strict):
     terms: Terms = Terms()
     training: TrainingConfig
     start_from: Name | None = None
-    """The same Student after an earlier stage, or a local GRU of narrower states; None: fresh weights. Stage 2 needs
-    one."""
+    """The same Student after an earlier stage, or a local GRU of narrower states; None: fresh weights."""
     fusion: Name | None = None
     """The fuse stage's file, for the fused term."""
 
@@ -87,14 +83,6 @@ class StudentRun(Strict):
         check_labels_for(self.teacher, self.data.simulated)
         check_start(self.training, self.start_from)
         check_constant_batch(self.training)
-        if self.kind == "baseline" and terms.goes_inside:
-            raise ValueError("a baseline learns from labels and final alone; the other signals are for kind=stage1")
-        if self.kind not in ("fused", "stage2") and terms.fused.weight:
-            raise ValueError("the fused term is for kind=stage2, or kind=fused from fresh weights")
-        if self.kind == "fused" and (self.start_from or not terms.fused.weight):
-            raise ValueError("kind=fused needs terms.fused.weight above 0 and starts fresh; leave start_from out")
-        if self.kind == "stage2" and not (terms.fused.weight and self.start_from):
-            raise ValueError("stage2 needs terms.fused.weight above 0 and start_from, the Student's earlier stage")
         if self.data.recorded and terms.needs_every_end:
             raise ValueError("data.recorded has the labels of the last end alone; terms must look at that one")
         if self.data.cached_ends == "last" and terms.needs_every_end:
@@ -103,6 +91,21 @@ class StudentRun(Strict):
             raise ValueError("fusion and a fused term of weight above 0 belong together; give both or none")
         return self
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_kind(cls, content: Any) -> Any:
+        """Files say it for their readers; it follows from the rest."""
+        return {key: value for key, value in content.items() if key != "kind"} if isinstance(content, dict) else content
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def kind(self) -> Literal["baseline", "stage1", "fused", "stage2"]:
+        """baseline: labels and final logits; stage1: any signal of the Teacher beside; fused: z_fuse from fresh
+        weights; stage2: z_fuse, from an earlier stage."""
+        if self.terms.fused.weight:
+            return "stage2" if self.start_from else "fused"
+        return "stage1" if self.terms.goes_inside else "baseline"
+
 
 def train_student(
     run: StudentRun,
@@ -110,17 +113,21 @@ def train_student(
     cache: Path | None = None,
     reporter: Reporter = SILENT,
     teacher: Teacher | None = None,
+    first: Callable[[], None] = lambda: None,
 ) -> Path:
     """Train one stage (or go on) in `folder`; returns the saved Student's path (averaged weights).
 
     cache: where the Teacher's answers are kept, shared by runs that ask the same; default: in `folder`. teacher: one
-    of your own, of which run.teacher is then only the name.
+    of your own, of which run.teacher is then only the name. first: called once the run has its folder, before it
+    learns.
     """
     teacher = teacher or teacher_named(run.teacher, run.teacher_precision)
-    network, fusion, said = student_start(run, teacher)
+    cache = cache or folder / "cache"
+    network, fusion, said = _start_of(run, teacher)
+    check_cache(run.data, teacher, cache)
     world = join_world(torch.device(run.training.device))
     with open_run(folder, run, student_hashes(run, teacher), STUDENT_FILE, world):
-        cache = cache or folder / "cache"
+        first()
         return _train(run, folder, cache, teacher, network, fusion, said, reporter)
 
 
@@ -144,11 +151,12 @@ def _train(
     shots = statistics_shots(run.data.simulated, run.data.cache_seed, labels=teacher.labels) if measured else []
     known = cached_statistics(run.terms, run.data, teacher, cache)
     statistics = stage_statistics(run.terms, teacher, shots, folder, known)
-    source = _source(run, teacher, statistics, fusion, cache, reporter)
     given = StageInputs(run.terms, teacher, statistics, shots, run.training, fusion, {"fusion": said})
+    source = _source(run, given, cache, reporter)
     stage = prepare_stage(given, network, source, folder)
     trainer = Trainer(network, stage.objective, source, run.training, folder, stage.extra)
-    trainer.run(reporter.bar(run.kind, run.training.steps, run.training.batch_size))
+    name = run.kind if run.terms.needs_teacher else "labels alone"
+    trainer.run(reporter.bar(name, run.training.steps, run.training.batch_size))
     path = folder / STUDENT_FILE
     if trainer.world.is_first:
         stage.save_adapters(folder, trainer.ema_extra_state())
@@ -168,7 +176,7 @@ def _said_of(run: StudentRun, teacher: Teacher, trainer: Trainer, said: dict[str
     return metadata
 
 
-def student_start(run: StudentRun, teacher: Teacher) -> tuple[DecoderNetwork, Fusion | None, dict[str, Any] | None]:
+def _start_of(run: StudentRun, teacher: Teacher) -> tuple[DecoderNetwork, Fusion | None, dict[str, Any] | None]:
     """The network before its first step, the fusion and what was said of it; all that can be refused before a file
     is written is refused here."""
     usable_device(run.training.device)
@@ -243,21 +251,11 @@ def _ancestors(teacher: str) -> list[str]:
     return [str(one) for one in found] if isinstance(found, list) else []
 
 
-def _source(
-    run: StudentRun,
-    teacher: Teacher,
-    statistics: dict[str, TargetStatistics],
-    fusion: Fusion | None,
-    folder: Path,
-    reporter: Reporter,
-) -> BatchSource[TaughtShots]:
+def _source(run: StudentRun, given: StageInputs, folder: Path, reporter: Reporter) -> BatchSource[TaughtShots]:
     every_end = run.terms.needs_every_end
     if run.data.recorded is not None:
         return LiveSource(recorded(run.data, run.training.batch_size, run.training.seed), ())
     if not run.data.cached_shots:
         fresh = simulated(run.data, run.training.batch_size, run.training.seed, only_last=not every_end)
         return LiveSource(fresh, run.data.cut_rounds, every_end, run.data.ends if every_end else 0)
-    signals: list[CachedSignal] = [feature_signal(name, statistics[name]) for name in run.terms.features]
-    if fusion is not None:
-        signals.append(fused_signal(fusion, teacher.key()))
-    return cached_source(run.data, run.training, teacher, folder, signals, every_end, reporter)
+    return cached_source(run.data, run.training, given.teacher, folder, given.targets, every_end, reporter)

@@ -16,11 +16,11 @@ from syndistill.errors import SyndistillError
 from syndistill.models.networks import load_network, weights_hash
 from syndistill.recipes import RECIPES, recipe
 from syndistill.runs.own_file import made_by
-from syndistill.safe_files import read_json
+from syndistill.safe_files import read_sealed
 from syndistill.training.changes import nearest, validated, with_change
 from syndistill.training.config import Strict
 from syndistill.training.run import TeacherRun
-from syndistill.training.run_folder import read_run
+from syndistill.training.run_folder import run_in
 
 Run = TypeVar("Run", bound=Strict)
 _VERBS: dict[str, tuple[str, type[TeacherRun | StudentRun | FuseRun | RoadRun | Legs]]] = {
@@ -87,6 +87,8 @@ def _chosen(kinds: tuple[type[Strict], ...], name: str, changes: Sequence[str]) 
     if found_kind not in kinds:
         raise SyndistillError(f"{where} is a {_kind_of(content)} run; use syndistill {verb} for it")
     for change in changes:
+        if change.startswith("kind="):
+            raise SyndistillError(f"{change}: the kind of a run follows from its other settings; leave it out")
         content = with_change(content, change)
     run = validated(found_kind, content, where)
     _check_hashes(content, hashes, where)
@@ -95,10 +97,10 @@ def _chosen(kinds: tuple[type[Strict], ...], name: str, changes: Sequence[str]) 
 
 def _written(path: Path) -> tuple[Any, dict[str, str]]:
     """(configuration, hashes of what it was made with) of a run.json, or of a configuration of one's own in JSON."""
-    content = read_json(path, "name a run.json, or a configuration with its kind")
-    if isinstance(content, dict) and "kind" in content:
+    content = read_sealed(path, "name a run.json, or a configuration with its kind")
+    if "kind" in content:
         return content, {}
-    found = read_run(path)
+    found = run_in(content, path)
     return found["config"], found["hashes"]
 
 

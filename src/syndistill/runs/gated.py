@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from syndistill.distill.cache.source import StudentData, check_cache
-from syndistill.distill.fuse import FuseRun, check_fuse, train_fusion
+from syndistill.distill.cache.source import StudentData
+from syndistill.distill.fuse import FuseRun, train_fusion
 from syndistill.distill.legs import Legs, result_of
-from syndistill.distill.road import ROAD_FILE, RoadRun, check_road, is_finished, walk_road
+from syndistill.distill.road import RoadRun, is_finished, walk_road
 from syndistill.distill.signals.ensemble import teacher_named
-from syndistill.distill.signals.fusion import FUSION_FILE
 from syndistill.distill.signals.teacher import Teacher
-from syndistill.distill.student import STUDENT_FILE, StudentRun, student_hashes, student_start, train_student
+from syndistill.distill.student import STUDENT_FILE, StudentRun, student_hashes, train_student
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.gate import ROUNDS, SHOTS, GateReport, P, judge_on_files, judge_teacher
 from syndistill.reporter import SILENT, Reporter
@@ -46,25 +44,17 @@ def distil_gated(
     Raises SyndistillError when the gate refuses the Teacher and accept_any_teacher is not set; the folder then holds
     the run and the report, and the same call with accept_any_teacher goes on from there.
     """
-    if isinstance(run, Legs):
-        if cache is not None:
-            raise SyndistillError("legs ask for other shots each, and keep each its own cache; leave --cache out")
-        alike = partial(
-            distil_gated,
-            accept_any_teacher=accept_any_teacher,
-            gate_shots=gate_shots,
-            reporter=reporter,
-        )
-        return _distil_legs(run, folder, alike, reporter)
-    teacher = _teacher_of(run)
-    with _opened(run, teacher, folder, cache):
-        if not isinstance(run, StudentRun) or run.terms.needs_teacher:
-            pass_gate(run.teacher, run.data, folder, accept_any_teacher, gate_shots, reporter)
-        if isinstance(run, RoadRun):
-            return walk_road(run, folder, cache, reporter, teacher)
-        if isinstance(run, FuseRun):
-            return train_fusion(run, folder, reporter, teacher)
-        return train_student(run, folder, cache, reporter, teacher)
+    distil = partial(
+        _distil,
+        accept_any_teacher=accept_any_teacher,
+        gate_shots=gate_shots,
+        reporter=reporter,
+    )
+    if not isinstance(run, Legs):
+        return distil(run, _teacher_of(run), folder, cache)
+    if cache is not None:
+        raise SyndistillError("legs ask for other shots each, and keep each its own cache; leave --cache out")
+    return _distil_legs(run, folder, distil, reporter)
 
 
 def _teacher_of(run: StudentRun | FuseRun | RoadRun) -> Teacher:
@@ -72,37 +62,42 @@ def _teacher_of(run: StudentRun | FuseRun | RoadRun) -> Teacher:
     return teacher_named(run.teacher, precision)
 
 
-def _distil_legs(legs: Legs, folder: Path, distil: Callable[[StudentRun, Path], Path], reporter: Reporter) -> Path:
+def _distil(
+    run: StudentRun | FuseRun | RoadRun,
+    teacher: Teacher,
+    folder: Path,
+    cache: Path | None,
+    *,
+    accept_any_teacher: bool,
+    gate_shots: int,
+    reporter: Reporter,
+) -> Path:
+    def gate() -> None:
+        if not isinstance(run, StudentRun) or run.terms.needs_teacher:
+            pass_gate(run.teacher, run.data, folder, accept_any_teacher, gate_shots, reporter)
+
+    if isinstance(run, RoadRun):
+        return walk_road(run, folder, cache, reporter, teacher, gate)
+    if isinstance(run, FuseRun):
+        return train_fusion(run, folder, reporter, teacher, gate)
+    return train_student(run, folder, cache, reporter, teacher, gate)
+
+
+def _distil_legs(legs: Legs, folder: Path, distil: Callable[..., Path], reporter: Reporter) -> Path:
     """Each leg in a folder of its own; one that is finished is not run again. The last one's Student is the result."""
     world = join_world(torch.device(legs.legs[legs.last].training.device))
     result = folder / STUDENT_FILE
     with open_run(folder, legs, {}, STUDENT_FILE, world):
         for name in legs.legs:
             run = legs.leg(name, folder)
-            if not is_finished(folder / name, STUDENT_FILE, run, student_hashes(run, _teacher_of(run)), reporter):
+            teacher = _teacher_of(run)
+            if not is_finished(folder / name, STUDENT_FILE, run, student_hashes(run, teacher), reporter):
                 reporter.say(f"leg {name}")
-                distil(run, folder / name)
+                distil(run, teacher, folder / name, None)
         if world.is_first:
             with replacing(result) as beside:
                 shutil.copyfile(result_of(legs.last, folder), beside)
     return result
-
-
-def _opened(
-    run: StudentRun | FuseRun | RoadRun, teacher: Teacher, folder: Path, cache: Path | None
-) -> AbstractContextManager[None]:
-    """Begin the run's folder, or go on in it, once all that can be refused beforehand has been looked at."""
-    if isinstance(run, RoadRun):
-        check_road(run, teacher, cache or folder / "cache")
-        world = join_world(torch.device(run.baseline.training.device))
-        return open_run(folder, run, {"teacher": teacher.key()}, ROAD_FILE, world)
-    world = join_world(torch.device(run.training.device))
-    if isinstance(run, FuseRun):
-        check_fuse(run, teacher)
-        return open_run(folder, run, {"teacher": teacher.key()}, FUSION_FILE, world)
-    student_start(run, teacher)
-    check_cache(run.data, teacher, cache or folder / "cache")
-    return open_run(folder, run, student_hashes(run, teacher), STUDENT_FILE, world)
 
 
 def pass_gate(

@@ -174,7 +174,6 @@ class StoredShots:
         detectors_BN: NDArray[np.bool_],
         observables_BO: NDArray[np.bool_],
         dem: stim.DetectorErrorModel,
-        circuit: stim.Circuit | None = None,
     ) -> StoredShots:
         """Packs unpacked bits (B, N) and (B, O), as recorded shots come."""
         for bits, n_bits, what in (
@@ -186,7 +185,7 @@ class StoredShots:
                     f"{what} have shape {bits.shape}, the detector error model has {n_bits} a shot: "
                     "give the model that belongs to these shots"
                 )
-        return cls(circuit, dem, _pack(detectors_BN), _pack(observables_BO))
+        return cls(None, dem, _pack(detectors_BN), _pack(observables_BO))
 
     def save(self, path: str | Path) -> None:
         """Writes an .npz file (atomically).  An existing file is refused, never overwritten."""

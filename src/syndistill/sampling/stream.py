@@ -135,11 +135,11 @@ class SimulatedSource:
 
 
 class ShotStream(Generic[BatchT]):
-    """Iterates over batches from `first_batch` on; a thread keeps `ahead` chunks ready. Close it when done."""
+    """Iterates over batches from `first_batch` on; a thread keeps two chunks ready. Close it when done."""
 
-    def __init__(self, source: BatchSource[BatchT], first_batch: int = 0, ahead: int = 2) -> None:
+    def __init__(self, source: BatchSource[BatchT], first_batch: int = 0) -> None:
         self._source = source
-        self._queue: queue.Queue[Sequence[BatchT] | BaseException] = queue.Queue(ahead)
+        self._queue: queue.Queue[Sequence[BatchT] | BaseException] = queue.Queue(2)
         self._stop = threading.Event()
         self._skip = first_batch % source.batches_per_chunk
         self._thread = threading.Thread(

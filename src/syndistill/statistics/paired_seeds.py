@@ -106,7 +106,7 @@ class Saving(NamedTuple):
 
 
 def saving_of(
-    taught: Mapping[int, float], without: Mapping[int, Mapping[int, float]], shots: int, resamples: int = RESAMPLES
+    taught: Mapping[int, float], without: Mapping[int, Mapping[int, float]], shots: int
 ) -> Saving | None:
     """taught: seed -> log LER after `shots` shots with the Teacher; without: shots -> seed -> log LER.
 
@@ -123,7 +123,7 @@ def saving_of(
     curves_SN = np.array([[whole[n][seed] for n in points] for seed in seeds])
     targets_S = np.array([taught[seed] for seed in seeds])
     rng = np.random.default_rng(0)
-    drawn = rng.integers(0, len(seeds), (resamples, len(seeds)))
+    drawn = rng.integers(0, len(seeds), (RESAMPLES, len(seeds)))
     logs = [_crossing(log_n, curves_SN[rows].mean(0), float(targets_S[rows].mean())) for rows in drawn]
     middle = _crossing(log_n, curves_SN.mean(0), float(targets_S.mean()))
     low, high = np.quantile(logs, [LEVEL / 2, 1 - LEVEL / 2], method="inverted_cdf")

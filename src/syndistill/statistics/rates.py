@@ -143,10 +143,3 @@ def fit_per_round(
         r_squared=1 - float((weight_Q * residual_Q**2).sum()) / total if total > 0 else 0.0,
         rounds=tuple(int(n) for n in n_Q),
     )
-
-
-def ler_per_round(ler: float, rounds: int) -> float:
-    """eps from one number of rounds, F0 taken as 1: (1 - (1 - 2E)^(1/n)) / 2.  Raises SyndistillError for E > 1/2."""
-    if not 0 <= ler <= 0.5 or rounds < 1:
-        raise SyndistillError(f"error rate {ler} after {rounds} rounds: take 0 <= E <= 1/2, rounds >= 1")
-    return (1 - (1 - 2 * ler) ** (1 / rounds)) / 2

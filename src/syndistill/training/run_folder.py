@@ -18,6 +18,7 @@ from syndistill.training.distributed import ALONE, World, wait_for_all
 
 RUN_FILE = "run.json"
 FORMAT = 1
+REMEDY = "a run.json is made by a run, and changed with --set; take a fresh copy, or start in another folder"
 PATIENCE = 5.0
 """Seconds to wait for the lock of a run folder: a killed sweep's workers end a moment after it."""
 
@@ -73,12 +74,15 @@ def _holds(folder: Path, wanted: dict[str, Any], hashes: dict[str, str], result:
 
 def read_run(path: Path) -> dict[str, Any]:
     """The content of a run.json."""
-    remedy = "a run.json is made by a run, and changed with --set; take a fresh copy, or start in another folder"
-    content: dict[str, Any] = read_sealed(path, remedy)
+    return run_in(read_sealed(path, REMEDY), path)
+
+
+def run_in(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The same content, as far as it is a run.json's; SyndistillError where it is not."""
     if content.get("format") != FORMAT or not isinstance(content.get("config"), dict):
-        raise SyndistillError(f"{path} is no run.json of format {FORMAT}; {remedy}")
+        raise SyndistillError(f"{path} is no run.json of format {FORMAT}; {REMEDY}")
     if not isinstance(content.setdefault("hashes", {}), dict):
-        raise SyndistillError(f"{path} is damaged (hashes); {remedy}")
+        raise SyndistillError(f"{path} is damaged (hashes); {REMEDY}")
     return content
 
 

@@ -21,14 +21,12 @@ from pydantic import Field, model_validator
 from syndistill.circuits.layout import Layout
 from syndistill.distill.cache.store import (
     MANIFEST,
-    CachedSignal,
     CacheKey,
     Shard,
     add_signals,
     announce,
     check_parts,
-    feature_signal,
-    fused_signal,
+    folder_of,
     is_of,
     is_written,
     known_statistics,
@@ -37,9 +35,15 @@ from syndistill.distill.cache.store import (
     unpack_shots,
     write_cache,
 )
-from syndistill.distill.signals.features import TargetSpec, TargetStatistics, measure_targets, target_specs
-from syndistill.distill.signals.fusion import load_fusion
-from syndistill.distill.signals.teacher import TaughtShots, Teacher, cut, draw_ends
+from syndistill.distill.signals.features import (
+    FeatureTarget,
+    TargetSpec,
+    TargetStatistics,
+    measure_targets,
+    target_specs,
+)
+from syndistill.distill.signals.fusion import FusedTarget, load_fusion
+from syndistill.distill.signals.teacher import Target, TaughtShots, Teacher, cut, draw_ends
 from syndistill.distill.terms import Terms, Where
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork
@@ -80,7 +84,7 @@ class _Group:
     rounds: int
     layout: Layout
     tensors: dict[str, torch.Tensor]
-    signals: tuple[CachedSignal, ...]
+    signals: tuple[Target, ...]
 
     def __len__(self) -> int:
         return len(self.tensors["logits"])
@@ -117,7 +121,7 @@ class CachedSource:
         batch_size: int,
         seed: int,
         cut_rounds: tuple[int, ...] = (),
-        signals: Sequence[CachedSignal] = (),
+        signals: Sequence[Target] = (),
         every_end: bool = False,
         ends: int = 0,
         only_last: bool = False,
@@ -162,7 +166,7 @@ class CachedSource:
         return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def _load(folder: Path, key: CacheKey, signals: tuple[CachedSignal, ...]) -> list[_Group]:
+def _load(folder: Path, key: CacheKey, signals: tuple[Target, ...]) -> list[_Group]:
     shards = matching_manifest(folder, key).shards
     for shard in shards:
         path = folder / shard.name
@@ -179,7 +183,7 @@ def _load(folder: Path, key: CacheKey, signals: tuple[CachedSignal, ...]) -> lis
     ]
 
 
-def _joined(folder: Path, shards: list[Shard], signals: tuple[CachedSignal, ...]) -> dict[str, torch.Tensor]:
+def _joined(folder: Path, shards: list[Shard], signals: tuple[Target, ...]) -> dict[str, torch.Tensor]:
     """The shards' tensors one after the other, filled in as they are read: memory for one copy and one shard."""
     total = sum(shard.shots for shard in shards)
     joined: dict[str, torch.Tensor] = {}
@@ -187,7 +191,7 @@ def _joined(folder: Path, shards: list[Shard], signals: tuple[CachedSignal, ...]
     for shard in shards:
         tensors, _ = load_tensors(folder / shard.name)
         for signal in signals:
-            tensors[signal.name] = load_tensors(signal.folder(folder) / shard.name)[0]["values"]
+            tensors[signal.name] = load_tensors(folder_of(folder, signal) / shard.name)[0]["values"]
         for name, tensor in tensors.items():
             if name not in joined:
                 joined[name] = torch.empty((total, *tensor.shape[1:]), dtype=tensor.dtype)
@@ -357,7 +361,7 @@ def cached_source(
     training: TrainingConfig,
     teacher: Teacher,
     folder: Path,
-    signals: Sequence[CachedSignal],
+    signals: Sequence[Target],
     every_end: bool,
     reporter: Reporter,
 ) -> CachedSource:
@@ -374,7 +378,7 @@ def complete_cache(
     data: StudentData,
     teacher: Teacher,
     folder: Path,
-    signals: Sequence[CachedSignal],
+    signals: Sequence[Target],
     reporter: Reporter,
     world: World = ALONE,
 ) -> None:
@@ -404,7 +408,7 @@ def _complete(
     teacher: Teacher,
     key: CacheKey,
     folder: Path,
-    signals: Sequence[CachedSignal],
+    signals: Sequence[Target],
     reporter: Reporter,
     world: World,
 ) -> None:
@@ -465,8 +469,8 @@ def fill_cache(
             shots = statistics_shots(data.simulated, data.cache_seed, labels=teacher.labels)
             known |= measure_targets(teacher, shots, lacking)
         measured |= {(name, specs[name]): statistics for name, statistics in known.items()}
-    signals = [feature_signal(name, statistics) for (name, _), statistics in measured.items()]
-    signals += [fused_signal(load_fusion(path, teacher)[0], teacher.key()) for path in fusions]
+    signals: list[Target] = [FeatureTarget(name, statistics) for (name, _), statistics in measured.items()]
+    signals += [FusedTarget(load_fusion(path, teacher)[0], teacher.key()) for path in fusions]
     complete_cache(data, teacher, cache, signals, reporter)
 
 

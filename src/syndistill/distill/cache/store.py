@@ -12,8 +12,7 @@ P components.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,8 @@ import torch
 from pydantic import Field
 
 from syndistill.circuits.layout import Layout
-from syndistill.distill.signals.features import TargetSpec, TargetStatistics
-from syndistill.distill.signals.fusion import Fusion
-from syndistill.distill.signals.teacher import Answer, Teacher
+from syndistill.distill.signals.features import FeatureTarget, TargetSpec, TargetStatistics
+from syndistill.distill.signals.teacher import Answer, Target, Teacher
 from syndistill.errors import SyndistillError
 from syndistill.models.tensors_file import load_tensors, save_tensors
 from syndistill.reporter import SILENT, Reporter
@@ -180,63 +178,25 @@ class _Manifest(Strict):
     variance_held: float | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class CachedSignal:
-    """A signal to keep. name: as in `TaughtShots.signals`; content: what it was made with, by hash; wants: what the
-    Teacher is asked for; encode: to the tensor kept; every_rounds: which rounds it is of, None for one entry per end.
-    """
-
-    name: str
-    content: str
-    wants: frozenset[str]
-    encode: Callable[[Shots, Answer], torch.Tensor]
-    every_rounds: int | None
-    statistics: TargetStatistics | None = None
-
-    @property
-    def key(self) -> str:
-        """Of its folder: a cache may hold several signals of one name."""
-        return f"{self.name}-{self.content[:12]}"
-
-    def folder(self, cache: Path) -> Path:
-        return cache / SIGNALS / self.key
-
-    def kept(self, rounds: int) -> int:
-        """How many entries along the second axis an experiment of so many rounds has."""
-        return rounds if self.every_rounds is None else -(-rounds // self.every_rounds)
-
-    def bytes_per_shot(self, rounds: int, layout: Layout, channels: int) -> int:
-        if self.statistics is None:
-            return 2 * rounds * layout.n_lines * channels
-        return self.kept(rounds) * layout.n_stabilisers * len(self.statistics.range_P)
+def folder_of(cache: Path, signal: Target) -> Path:
+    """A cache may hold several of one name."""
+    return cache / SIGNALS / signal.key
 
 
-def feature_signal(name: str, statistics: TargetStatistics) -> CachedSignal:
-    signal = statistics.spec.signal
-
-    def encode(shots: Shots, answer: Answer) -> torch.Tensor:
-        return statistics.encode(statistics.target(answer.signals[signal], shots.basis))
-
-    return CachedSignal(name, statistics.sha256, frozenset({signal}), encode, statistics.spec.every_rounds, statistics)
+def _statistics_of(signal: Target) -> TargetStatistics | None:
+    return signal.statistics if isinstance(signal, FeatureTarget) else None
 
 
-def fused_signal(fusion: Fusion, teacher: str) -> CachedSignal:
-    @torch.no_grad()
-    def encode(shots: Shots, answer: Answer) -> torch.Tensor:
-        return fusion(shots, answer).half()
-
-    return CachedSignal("fused", fusion.key(teacher), fusion.wants, encode, None)
+def is_written(cache: Path, signal: Target) -> bool:
+    return (folder_of(cache, signal) / MANIFEST).is_file()
 
 
-def is_written(cache: Path, signal: CachedSignal) -> bool:
-    return (signal.folder(cache) / MANIFEST).is_file()
-
-
-def begin_signal(cache: Path, signal: CachedSignal) -> None:
+def begin_signal(cache: Path, signal: Target) -> None:
     """The statistics, before the first code: a later run measures none that the cache knows."""
-    path = signal.folder(cache) / STATISTICS
-    if signal.statistics is not None and not path.exists():
-        signal.statistics.save(path)
+    path = folder_of(cache, signal) / STATISTICS
+    statistics = _statistics_of(signal)
+    if statistics is not None and not path.exists():
+        statistics.save(path)
 
 
 def known_statistics(cache: Path, name: str, spec: TargetSpec) -> TargetStatistics | None:
@@ -248,15 +208,16 @@ def known_statistics(cache: Path, name: str, spec: TargetSpec) -> TargetStatisti
     return None
 
 
-def write_part(cache: Path, shard: str, signal: CachedSignal, tensor: torch.Tensor) -> None:
-    save_tensors(signal.folder(cache) / shard, {"values": tensor}, {"content": signal.content})
+def write_part(cache: Path, shard: str, signal: Target, tensor: torch.Tensor) -> None:
+    save_tensors(folder_of(cache, signal) / shard, {"values": tensor}, {"content": signal.content})
 
 
-def finish_signal(cache: Path, signal: CachedSignal, shards: list[Shard]) -> None:
+def finish_signal(cache: Path, signal: Target, shards: list[Shard]) -> None:
     """The manifest, once every shard has its part; an earlier call's parts may be damaged, so all are read."""
-    folder = signal.folder(cache)
+    folder = folder_of(cache, signal)
     for shard in shards:
         values = _part(folder / shard.name, signal, shard)
+    statistics = _statistics_of(signal)
     manifest = _Manifest(
         format=FORMAT,
         signal=signal.name,
@@ -265,22 +226,22 @@ def finish_signal(cache: Path, signal: CachedSignal, shards: list[Shard]) -> Non
         shape=list(values.shape[2:]),
         dtype=str(values.dtype).removeprefix("torch."),
         parts=[_Part(name=s.name, of=s.sha256, sha256=file_sha256(folder / s.name)) for s in shards],
-        asked=None if signal.statistics is None else signal.statistics.spec._asdict(),
-        variance_held=None if signal.statistics is None else signal.statistics.held,
+        asked=None if statistics is None else statistics.spec._asdict(),
+        variance_held=None if statistics is None else statistics.held,
     )
     write_sealed(folder / MANIFEST, manifest.model_dump())
 
 
-def _part(path: Path, signal: CachedSignal, shard: Shard) -> torch.Tensor:
+def _part(path: Path, signal: Target, shard: Shard) -> torch.Tensor:
     tensors, said = load_tensors(path)
     if said.get("content") != signal.content or len(tensors.get("values", ())) != shard.shots:
         raise SyndistillError(f"cache part {path} is of another signal or other shots; delete it, it is written anew")
     return tensors["values"]
 
 
-def check_parts(cache: Path, signal: CachedSignal, shards: list[Shard]) -> None:
+def check_parts(cache: Path, signal: Target, shards: list[Shard]) -> None:
     """SyndistillError for a signal that is not there whole, damaged, or of other shots."""
-    folder = signal.folder(cache)
+    folder = folder_of(cache, signal)
     if not is_written(cache, signal):
         held = sorted(path.parent.name for path in cache.glob(f"{SIGNALS}/*/{MANIFEST}"))
         raise SyndistillError(
@@ -293,7 +254,7 @@ def check_parts(cache: Path, signal: CachedSignal, shards: list[Shard]) -> None:
     of_these = [shard.name in parts and parts[shard.name].of == shard.sha256 for shard in shards]
     if (manifest.format, manifest.content) != (FORMAT, signal.content) or not all(of_these):
         raise SyndistillError(f"{folder} is of other shots or another content than its name says; {remedy}")
-    if signal.statistics is not None and TargetStatistics.load(folder / STATISTICS).sha256 != signal.content:
+    if _statistics_of(signal) is not None and TargetStatistics.load(folder / STATISTICS).sha256 != signal.content:
         raise SyndistillError(f"{folder / STATISTICS} is not what the codes were made with; {remedy}")
     for name, part in parts.items():
         if not (folder / name).is_file() or file_sha256(folder / name) != part.sha256:
@@ -307,7 +268,7 @@ def write_cache(
     source: BatchSource[Shots],
     n_chunks: int,
     reporter: Reporter = SILENT,
-    signals: Sequence[CachedSignal] = (),
+    signals: Sequence[Target] = (),
     only_last: bool = False,
     world: World = ALONE,
 ) -> None:
@@ -375,7 +336,7 @@ def _write_chunk(
     index: int,
     kinds: dict[str, Shots],
     teacher: Teacher,
-    signals: Sequence[CachedSignal],
+    signals: Sequence[Target],
     only_last: bool,
 ) -> None:
     written = []
@@ -399,7 +360,7 @@ def _write_chunk(
 
 
 def _ask(
-    shots: Shots, teacher: Teacher, signals: Sequence[CachedSignal], only_last: bool = False
+    shots: Shots, teacher: Teacher, signals: Sequence[Target], only_last: bool = False
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """float16 logits, and each signal as it is kept, by its key."""
     wants = frozenset[str]().union(*(signal.wants for signal in signals))
@@ -410,14 +371,14 @@ def _ask(
         answer: Answer = teacher.answer(part.only_last_end() if only_last else part, wants)
         logits.append(answer.logits_BKLC.half())
         for signal in signals:
-            kept[signal.key].append(signal.encode(part, answer))
+            kept[signal.key].append(signal.encode(signal.of(part, answer)))
     return torch.cat(logits), {name: torch.cat(parts) for name, parts in kept.items()}
 
 
 def add_signals(
     folder: Path,
     teacher: Teacher,
-    signals: Sequence[CachedSignal],
+    signals: Sequence[Target],
     reporter: Reporter = SILENT,
     world: World = ALONE,
 ) -> None:
@@ -434,7 +395,7 @@ def add_signals(
     bar = reporter.bar("Teacher's answers", len(shards))
     for done in range(world.rank, len(shards), world.size):
         shard, name = shards[done], shards[done].name
-        missing = [signal for signal in lacking if not (signal.folder(folder) / name).is_file()]
+        missing = [signal for signal in lacking if not (folder_of(folder, signal) / name).is_file()]
         if missing:
             tensors, _ = load_tensors(folder / name)
             shots = unpack_shots(tensors, Layout(shard.distance), shard.basis, shard.rounds)
@@ -450,7 +411,7 @@ def add_signals(
 
 
 def announce(
-    n_shots: int, rounds: int, layout: Layout, channels: int, folder: Path, signals: Sequence[CachedSignal] = ()
+    n_shots: int, rounds: int, layout: Layout, channels: int, folder: Path, signals: Sequence[Target] = ()
 ) -> str:
     """One line on what is going to be written; SyndistillError when disk or memory have no room for it.
 

@@ -18,8 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from syndistill.circuits.layout import Layout
 from syndistill.distill.losses import posterior_divergence
-from syndistill.distill.signals.teacher import TaughtShots, Teacher
+from syndistill.distill.signals.teacher import Answer, Target, TaughtShots, Teacher
 from syndistill.distill.terms import EyesTerm, FeatureTerm, Projector, Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork, TurnableNetwork
@@ -159,6 +160,31 @@ class TargetStatistics:
     def _tensors(self) -> dict[str, torch.Tensor]:
         of_basis = {_CENTRE + basis: centre for basis, centre in self.centres.items()}
         return {name: getattr(self, name) for name in _NAMES} | of_basis
+
+
+class FeatureTarget(Target):
+    """Of a feature term: (B, Q, S, P), kept as int8 codes."""
+
+    def __init__(self, name: str, statistics: TargetStatistics) -> None:
+        self.name, self.statistics = name, statistics
+        self.wants, self.every_rounds = frozenset({statistics.spec.signal}), statistics.spec.every_rounds
+
+    @property
+    def content(self) -> str:
+        return self.statistics.sha256
+
+    def of(self, shots: Shots, answer: Answer) -> torch.Tensor:
+        signal = answer.signals[self.statistics.spec.signal]
+        return self.statistics.to(signal.device).target(signal, shots.basis)
+
+    def encode(self, target: torch.Tensor) -> torch.Tensor:
+        return self.statistics.encode(target)
+
+    def decode(self, kept: torch.Tensor) -> torch.Tensor:
+        return self.statistics.to(kept.device).decode(kept)
+
+    def bytes_per_shot(self, rounds: int, layout: Layout, channels: int) -> int:
+        return self.kept(rounds) * layout.n_stabilisers * len(self.statistics.range_P)
 
 
 _NAMES, _CENTRE = ("std_D", "directions_DP", "variance_P", "range_P"), "centre."

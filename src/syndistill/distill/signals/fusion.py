@@ -17,7 +17,7 @@ from torch import nn
 
 from syndistill.circuits.layout import Layout
 from syndistill.distill.losses import posterior_divergence, posterior_logits
-from syndistill.distill.signals.teacher import Answer, FrozenTeacher, Teacher
+from syndistill.distill.signals.teacher import Answer, FrozenTeacher, Target, Teacher
 from syndistill.distill.terms import numbered
 from syndistill.errors import SyndistillError
 from syndistill.files.families import OutputForm
@@ -339,6 +339,34 @@ def exact_label_loss(logits_BKLC: torch.Tensor, labels_BKLO: torch.Tensor) -> to
         return F.cross_entropy(logits_BKLC.movedim(-1, 1), joint_class(labels_BKLO), reduction="none")
     labels = labels_BKLO.to(logits_BKLC.dtype)
     return F.binary_cross_entropy_with_logits(logits_BKLC, labels, reduction="none").mean(-1)
+
+
+class FusedTarget(Target):
+    """z_fuse of every end and line, (B, K, L, C), kept as float16."""
+
+    name, every_rounds = "fused", None
+
+    def __init__(self, fusion: Fusion, teacher: str) -> None:
+        """teacher: its key."""
+        self.fusion, self.teacher, self.wants = fusion, teacher, fusion.wants
+
+    @property
+    def content(self) -> str:
+        return self.fusion.key(self.teacher)
+
+    @torch.no_grad()
+    def of(self, shots: Shots, answer: Answer) -> torch.Tensor:
+        z_BKLC: torch.Tensor = self.fusion.to(answer.logits_BKLC.device)(shots, answer)
+        return z_BKLC
+
+    def encode(self, target: torch.Tensor) -> torch.Tensor:
+        return target.half()
+
+    def decode(self, kept: torch.Tensor) -> torch.Tensor:
+        return kept.float()
+
+    def bytes_per_shot(self, rounds: int, layout: Layout, channels: int) -> int:
+        return 2 * rounds * layout.n_lines * channels
 
 
 def verdict_of(better: bool, agreement: float) -> str:

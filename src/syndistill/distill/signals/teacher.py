@@ -247,17 +247,58 @@ class PosteriorTeacher(Teacher):
         return Answer(logits_BC[:, None, None])
 
 
+class Target(ABC):
+    """What a Student learns of a Teacher beside its logits: one thing from the question to the loss.
+
+    name: of its term. wants: what the Teacher is asked for. every_rounds: which rounds it is of; None for one entry per
+    end. A cache keeps it encoded.
+    """
+
+    name: str
+    wants: frozenset[str]
+    every_rounds: int | None
+
+    @property
+    @abstractmethod
+    def content(self) -> str:
+        """A hash of everything that it is made with."""
+
+    @abstractmethod
+    def of(self, shots: Shots, answer: Answer) -> torch.Tensor:
+        """What the loss compares with, on the answer's device; without gradients."""
+
+    @abstractmethod
+    def encode(self, target: torch.Tensor) -> torch.Tensor:
+        """As it is kept."""
+
+    @abstractmethod
+    def decode(self, kept: torch.Tensor) -> torch.Tensor:
+        """What was encoded, to the precision of what is kept, on its device."""
+
+    @abstractmethod
+    def bytes_per_shot(self, rounds: int, layout: Layout, channels: int) -> int:
+        """Of what is kept."""
+
+    @property
+    def key(self) -> str:
+        """Several of one name can be told apart by it."""
+        return f"{self.name}-{self.content[:12]}"
+
+    def kept(self, rounds: int) -> int:
+        """How many entries along the second axis an experiment of so many rounds has."""
+        return rounds if self.every_rounds is None else -(-rounds // self.every_rounds)
+
+
 @dataclass(frozen=True, eq=False)
 class TaughtShots:
     """Shots, and the Teacher's logits for every end and line, teacher_BKLC float (None: ask it live).
 
-    signals: what a cache holds beyond, by name: int8 codes (B, rounds kept, S, P) of features and float logits
-    (B, K, L, C) of "fused". number: which batch of its run it is.
+    kept: what a cache holds beyond, encoded, by the names of `Target`s. number: which batch of its run it is.
     """
 
     shots: Shots
     teacher_BKLC: torch.Tensor | None
-    signals: dict[str, torch.Tensor] = field(default_factory=dict)
+    kept: dict[str, torch.Tensor] = field(default_factory=dict)
     number: int = 0
 
     def __len__(self) -> int:
@@ -265,13 +306,13 @@ class TaughtShots:
 
     def take(self, index: slice) -> TaughtShots:
         teacher = None if self.teacher_BKLC is None else self.teacher_BKLC[index]
-        signals = {name: x[index] for name, x in self.signals.items()}
-        return replace(self, shots=self.shots.take(index), teacher_BKLC=teacher, signals=signals)
+        kept = {name: x[index] for name, x in self.kept.items()}
+        return replace(self, shots=self.shots.take(index), teacher_BKLC=teacher, kept=kept)
 
     def to(self, device: torch.device | str) -> TaughtShots:
         teacher = None if self.teacher_BKLC is None else self.teacher_BKLC.to(device)
-        signals = {name: x.to(device) for name, x in self.signals.items()}
-        return replace(self, shots=self.shots.to(device), teacher_BKLC=teacher, signals=signals)
+        kept = {name: x.to(device) for name, x in self.kept.items()}
+        return replace(self, shots=self.shots.to(device), teacher_BKLC=teacher, kept=kept)
 
 
 def cut(taught: TaughtShots, rounds: int, every_end: bool = False) -> TaughtShots:
@@ -303,6 +344,6 @@ def draw_ends(taught: TaughtShots, count: int, seed: int) -> TaughtShots:
     rng = np.random.default_rng([seed, 2, taught.number])
     kept = [*sorted(rng.choice(n - 1, count - 1, replace=False).tolist()), n - 1]
     fewer = shots.at_ends(kept)
-    of_ends = {"fused": taught.signals["fused"][:, kept]} if "fused" in taught.signals else {}
+    of_ends = {"fused": taught.kept["fused"][:, kept]} if "fused" in taught.kept else {}
     teacher_BKLC = None if taught.teacher_BKLC is None else taught.teacher_BKLC[:, kept]
-    return replace(taught, shots=fewer, teacher_BKLC=teacher_BKLC, signals=taught.signals | of_ends)
+    return replace(taught, shots=fewer, teacher_BKLC=teacher_BKLC, kept=taught.kept | of_ends)

@@ -7,8 +7,7 @@ import pytest
 import stim
 
 from syndistill.decoders.contract import Decoder
-from syndistill.deploy.bench import measure_latency
-from syndistill.errors import SyndistillError
+from syndistill.deploy.bench import latency
 from syndistill.sampling.stored import StoredShots
 
 DEM = stim.DetectorErrorModel("error(0.1) D0 L0")
@@ -37,16 +36,8 @@ def shots():
 
 def test_median_and_tail(shots):
     decoder = Slow()
-    found = measure_latency(decoder, shots, batch=4, calls=100, warm_up=3)
-    assert decoder.calls == [4] * 103
-    assert found.p50_us >= 1000
-    assert found.p99_us >= 5000
-    assert found.p50_us < found.p99_us
-    assert found.us_per_shot == found.p50_us / 4
-    assert (found.decoder, found.batch, found.calls) == ("slow", 4, 100)
-
-
-def test_bad_input(shots):
-    for settings in ({"batch": 11}, {"batch": 0}, {"calls": 99}, {"warm_up": 0}):
-        with pytest.raises(SyndistillError):
-            measure_latency(Slow(), shots, **settings)
+    p50, p99 = latency(decoder, shots, 100)
+    assert decoder.calls == [1] * 120
+    assert p50 >= 1000
+    assert p99 >= 5000
+    assert p50 < p99

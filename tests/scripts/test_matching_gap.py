@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import stim
+from matching_gap import MatchingGapDecoder
 from scipy.special import expit
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.decoders.contract import decisions
-from syndistill.decoders.matching import MatchingDecoder, MatchingGapDecoder
+from syndistill.decoders.matching import MatchingDecoder
 from syndistill.errors import SyndistillError
 from syndistill.sampling.stored import StoredShots
 
