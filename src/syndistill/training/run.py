@@ -14,7 +14,14 @@ from syndistill.models.contract import DecoderNetwork, NetworkConfig
 from syndistill.models.device import usable_device
 from syndistill.models.networks import build, config_from, load_network, save_network, weights_hash
 from syndistill.models.transformer import SyndromeTransformer
-from syndistill.models.warm_start import can_begin, can_widen, carried_over, widened
+from syndistill.models.warm_start import (
+    can_begin,
+    can_gain_signs,
+    can_widen,
+    carried_over,
+    widened,
+    with_signs,
+)
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import BatchSource, RecordedModelSource, SimulatedSource
 from syndistill.training.config import (
@@ -141,13 +148,16 @@ def make_source(data: DataConfig | RecordedData, training: TrainingConfig, world
 
 def start_weights(network: DecoderNetwork, path: str, any_distance: bool = False) -> str:
     """Copy a saved network's weights in; returns their hash. Refuses another architecture, but for a local GRU of
-    narrower states, which goes on answering as it did.
+    narrower states and a flat one without sign memory, which go on answering as they did.
 
     any_distance: also take the same architecture of another distance or not turned, as far as its weights carry over.
     """
     found, _ = load_network(path)
     if any_distance and can_begin(found, network):
         network.load_state_dict(carried_over(found, network))
+        return weights_hash(found)
+    if can_gain_signs(found, network):
+        network.load_state_dict(with_signs(found, network))
         return weights_hash(found)
     if can_widen(found, network):
         network.load_state_dict(widened(found, network))
