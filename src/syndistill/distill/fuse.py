@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 from pydantic import Field, model_validator
 
-from syndistill.distill.cache.source import Say, longest_rounds, statistics_shots
+from syndistill.distill.cache.source import Say, statistics_shots
 from syndistill.distill.signals.fusion import (
     FUSION_FILE,
     SAME,
@@ -178,6 +178,8 @@ class FuseRun(Strict):
     def _limit_is_known(self) -> FuseRun:
         if "exact" in self.fusion.paths and self.data.labels != "exact":
             raise ValueError("the path exact is of shots with exact labels; set data.labels=exact (distance 3)")
+        if self.data.part_rounds is not None:
+            raise ValueError("the fuse stage looks at whole experiments; leave part_rounds out")
         return self
 
     def shots(self, seed: int, shots: int) -> list[Shots]:
@@ -253,7 +255,7 @@ def _train(run: FuseRun, folder: Path, progress: Progress | None, say: Say, teac
     every = judged.every_end(fusion, fit)
     report |= {"better_at_last_end": report["better"], "every_end_and_line": every, "better": every["better"]}
     verdict = verdict_of(every["better"], report["paths"][FUSED]["agreement_with_final"])
-    report |= {"rounds": longest_rounds(run.data), "mode": run.fusion.mode, "verdict": verdict, "probes": looks}
+    report |= {"rounds": run.data.curriculum.longest, "mode": run.fusion.mode, "verdict": verdict, "probes": looks}
     if verdict == SAME:
         agreement = report["paths"][FUSED]["agreement_with_final"]
         say(f"WARNING: z_fuse is the same target as the Teacher's final logit: they agree on {agreement:.2%} of shots")

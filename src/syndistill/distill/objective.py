@@ -20,6 +20,7 @@ from syndistill.distill.signals.teacher import TaughtShots, Teacher
 from syndistill.distill.terms import Terms, Where
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork, Outputs
+from syndistill.training.carried import CarriedStates
 from syndistill.training.distributed import mean_over_processes
 from syndistill.training.objective import Values, coin_loss, label_loss, posterior_loss, wrong_at_last_end
 
@@ -175,7 +176,7 @@ class StudentObjective:
     feature terms that are on. scales: what makes a feature term's weight 1 its share (`weighting`), 1 where not given.
     gate: weight of each end in the readout term, by the number of rounds. steps: of the stage, for terms that fade
     over a share of them. held: the scales of terms whose share is held, in place of `scales`. gates: of terms that have
-    one. eyes: the loss of the eyes term, if that is on.
+    one. eyes: the loss of the eyes term, if that is on. carried: the states that parts of long experiments go on from.
     """
 
     def __init__(
@@ -193,6 +194,7 @@ class StudentObjective:
     ) -> None:
         self.lessons = lessons or Lessons(terms, teacher)
         self.held, self.gates = held, gates
+        self.carried = CarriedStates()
         self.needs_teacher = terms.needs_teacher
         features = features or {}
         self.terms = _terms(terms, features, scales or {}, gate, steps, eyes)
@@ -239,7 +241,7 @@ class StudentObjective:
         terms = self.terms if terms is None else terms
         names = [term.name for term in terms]
         wanted = sorted({source for name, source in self.sources.items() if name in names})
-        outputs: Outputs = model(taught.shots, wanted) if wanted else model(taught.shots)
+        outputs = self.carried.outputs(model, taught.shots, wanted)
         lesson = self.lessons.of(taught, names) if self.needs_teacher else Lesson()
         return outputs, {term.name: term.loss(outputs, taught, lesson) for term in terms}
 

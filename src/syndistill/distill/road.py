@@ -34,7 +34,7 @@ from syndistill.training.config import Name, Strict, TrainingConfig
 from syndistill.training.distributed import join_world
 from syndistill.training.loop import Progress
 from syndistill.training.run import AnyNetworkConfig, fresh_network
-from syndistill.training.run_folder import open_run, read_run
+from syndistill.training.run_folder import is_of_config, open_run, read_run
 
 ROAD_FILE = "road.json"
 Stage = Literal["no_kd", "baseline", "stage1", "fuse", "stage2"]
@@ -191,7 +191,7 @@ def is_finished(folder: Path, result: str, wanted: Strict, hashes: dict[str, str
         return False
     read_sealed(folder / result)
     found = read_run(folder / "run.json")
-    if found["config"] != wanted.model_dump(mode="json") or found["hashes"] != hashes:
+    if not is_of_config(found, wanted) or found["hashes"] != hashes:
         raise SyndistillError(f"{folder} holds a finished stage of another road; move it away or choose another --out")
     say(f"{folder.name} is finished")
     return True

@@ -33,7 +33,7 @@ from syndistill.sampling.stream import BatchSource
 from syndistill.training.config import Name, Precision, Strict, TrainingConfig, check_network_fits, signature
 from syndistill.training.distributed import join_world, wait_for_all
 from syndistill.training.loop import Progress, Trainer
-from syndistill.training.run import AnyNetworkConfig, fresh_network, start_weights
+from syndistill.training.run import AnyNetworkConfig, check_carries, fresh_network, start_weights
 from syndistill.training.run_folder import open_run
 
 STUDENT_FILE = "student.safetensors"
@@ -70,6 +70,8 @@ class StudentRun(Strict):
     @model_validator(mode="after")
     def _stage_fits(self) -> StudentRun:
         terms = self.terms
+        if self.data.simulated.part_rounds is not None and terms.needs_teacher:
+            raise ValueError("a Teacher answers whole experiments; with data.simulated.part_rounds take labels alone")
         check_network_fits(self.network.distance, self.network.output, self.data.simulated)
         if self.kind == "baseline" and terms.goes_inside:
             raise ValueError("a baseline learns from labels and final alone; the other signals are for kind=stage1")
@@ -133,7 +135,8 @@ def _train(
     source = _source(run, teacher, statistics, fusion, cache, cache_progress, say)
     given = StageInputs(run.terms, teacher, statistics, shots, run.training, fusion, {"fusion": said})
     stage = prepare_stage(given, network, source, folder)
-    trainer = Trainer(network, stage.objective, source, run.training, folder, stage.extra)
+    carried = stage.objective.carried
+    trainer = Trainer(network, stage.objective, source, run.training, folder, stage.extra, carried=carried)
     trainer.run(progress)
     path = folder / STUDENT_FILE
     if trainer.world.is_first:
@@ -171,6 +174,7 @@ def first_weights(run: StudentRun, teacher: Teacher) -> DecoderNetwork:
     network = fresh_network(run.network, run.training.seed)
     if run.start_from is not None:
         _start(network, run, teacher)
+    check_carries(network, run.data.simulated)
     return network
 
 

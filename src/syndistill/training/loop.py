@@ -21,9 +21,9 @@ from syndistill.models.tensors_file import Tensors, load_tensors, save_tensors
 from syndistill.safe_files import parsed, reason, write_text
 from syndistill.safe_lines import append_text, cut_torn_line
 from syndistill.sampling.stream import BatchSource, ShotStream
+from syndistill.training.carried import CarriedStates
 from syndistill.training.config import OptimiserConfig, TrainingConfig
 from syndistill.training.distributed import LossModule, join_world, parallel, share, wait_for_all
-from syndistill.training.objective import Values
 from syndistill.training.precision import denormals_flushed, warn_if_emulated
 from syndistill.training.run_folder import run_key
 
@@ -62,19 +62,21 @@ class Trainer:
     """Steps a network through a source of batches.
 
     extra: train-only modules (adapters and the like). shared: under torchrun, whether the source makes this process's
-    share of each batch, which is otherwise taken of the whole.
+    share of each batch, which is otherwise taken of the whole. carried: the objective's, saved and resumed.
     """
 
     def __init__(
         self,
         model: DecoderNetwork,
-        objective: Callable[[DecoderNetwork, Any], tuple[torch.Tensor, Values]],
+        objective: Callable[[DecoderNetwork, Any], tuple[torch.Tensor, dict[str, torch.Tensor]]],
         source: BatchSource[Any],
         config: TrainingConfig,
         folder: Path,
         extra: torch.nn.Module | None = None,
         shared: bool = False,
+        carried: CarriedStates | None = None,
     ) -> None:
+        self.carried = carried or CarriedStates()
         self.model, self.source, self.config, self.folder = model, source, config, folder
         self.shared = shared
         if config.threads:
@@ -166,6 +168,7 @@ class Trainer:
     def save(self) -> None:
         tensors = {f"weights.{k}": v for k, v in self.trained.state_dict().items()}
         tensors |= {f"ema.{k}": v for k, v in self.ema.items()}
+        tensors |= self.carried.tensors()
         save_tensors(self.folder / STATE, tensors | _pack_optimiser(self.optimiser), self._said())
 
     def _said(self) -> dict[str, object]:
@@ -182,6 +185,7 @@ class Trainer:
             self.trained.load_state_dict(weights)
             self.ema = {k: tensors[f"ema.{k}"].to(self.device) for k in self.ema}
             _unpack_optimiser(self.optimiser, tensors)
+            self.carried.load(tensors, self.device)
         except (RuntimeError, KeyError, ValueError):  # PyTorch's message has a line per weight
             raise SyndistillError(
                 f"{self.folder / STATE} is of another network than this run's; use a fresh folder"

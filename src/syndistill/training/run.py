@@ -22,6 +22,7 @@ from syndistill.models.warm_start import (
     widened,
     with_signs,
 )
+from syndistill.sampling.parts import PartedSource
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import BatchSource, RecordedModelSource, SimulatedSource
 from syndistill.training.config import (
@@ -117,6 +118,8 @@ def fresh_network(config: NetworkConfig, seed: int) -> DecoderNetwork:
 
 def simulated_source(data: DataConfig, training: TrainingConfig, world: World = ALONE) -> SimulatedSource:
     """The run's batches; in a world of several processes this one's share of each."""
+    if data.part_rounds is not None:
+        return parted_source(data, training.batch_size, training.seed, world)
     return SimulatedSource(
         data.distance,
         data.noise,
@@ -129,6 +132,34 @@ def simulated_source(data: DataConfig, training: TrainingConfig, world: World = 
         end_spacing=data.end_spacing,
         share=world,
     )
+
+
+def parted_source(data: DataConfig, batch_size: int, seed: int, world: World = ALONE) -> PartedSource:
+    """The batches of long experiments in parts."""
+    assert data.part_rounds is not None
+    return PartedSource(
+        data.distance,
+        data.noise,
+        data.bases,
+        data.curriculum,
+        batch_size,
+        seed,
+        data.part_rounds,
+        data.curriculum.longest,
+        labels=data.labels,
+        ends=data.ends,
+        end_spacing=data.end_spacing,
+        share=world,
+    )
+
+
+def check_carries(network: DecoderNetwork, data: DataConfig | RecordedData) -> None:
+    """SyndistillError where experiments come in parts and the network begins each at its first round."""
+    if isinstance(data, DataConfig) and data.part_rounds is not None and not network.carries:
+        raise SyndistillError(
+            f"data.part_rounds: a {network.config.family} network does not carry its state from part to part; leave "
+            "part_rounds out, or take a flat_gru or local_gru"
+        )
 
 
 def make_source(data: DataConfig | RecordedData, training: TrainingConfig, world: World) -> BatchSource[Shots]:
@@ -183,10 +214,12 @@ def train_teacher(run: TeacherRun, folder: Path, progress: Progress | None = Non
             family = network.config.family
             raise SyndistillError(f"gradient_rounds: a {family} network learns through all rounds; set 0")
         network.gradient_rounds = run.gradient_rounds
+    check_carries(network, run.data)
     source = make_source(run.data, run.training, world)
+    truth = GroundTruth(run.next_event_weight)
     with open_run(folder, run, hashes, TEACHER_FILE, world):
         shared = isinstance(source, SimulatedSource)
-        trainer = Trainer(network, GroundTruth(run.next_event_weight), source, run.training, folder, shared=shared)
+        trainer = Trainer(network, truth, source, run.training, folder, shared=shared, carried=truth.carried)
         trainer.run(progress)
         path = folder / TEACHER_FILE
         if world.is_first:

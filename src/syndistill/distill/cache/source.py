@@ -50,6 +50,7 @@ from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import Labels, SimulatedSource
 from syndistill.training.config import DataConfig, Name, Number, Rounds, RoundsPhase, Seed, Strict, TrainingConfig
 from syndistill.training.distributed import ALONE, World, join_world, wait_for_all
+from syndistill.training.run import parted_source
 
 CACHE_SEED = 1_000_003  # of a cache's shots; runs that share a cache differ in their own seeds
 SHARE_CHUNKS = 4  # half a second each
@@ -260,6 +261,8 @@ class StudentData(Strict):
             raise ValueError("exact labels exist for distance 3; take sampled or revealed ones")
         if not self.cached_shots and (self.unsure or self.cached_ends == "last"):
             raise ValueError("unsure and cached_ends are about cached shots; set cached_shots above 0")
+        if self.simulated.part_rounds is not None and (self.cut_rounds or self.cached_shots):
+            raise ValueError("parts of long experiments are fresh and whole; leave cut_rounds and cached_shots out")
         if self.cut_rounds and self.cached_ends == "last":
             raise ValueError("cut_rounds needs the Teacher's answers of every end; leave cached_ends as it is")
         shortest = min(r for phase in self.simulated.curriculum.rounds for r in phase.rounds)
@@ -290,14 +293,12 @@ class LiveSource:
 def simulated(data: StudentData, batch_size: int, seed: int, only_last: bool = False) -> SimulatedSource:
     """only_last: of revealed labels, which cost as much as their ends do, the last one alone."""
     sim = data.simulated
+    if sim.part_rounds is not None:
+        return parted_source(sim, batch_size, seed)
     ends = 1 if only_last and sim.labels == "revealed" and not data.cut_rounds else 0
     return SimulatedSource(
         sim.distance, sim.noise, sim.bases, sim.curriculum, batch_size, seed, labels=sim.labels, ends=ends
     )
-
-
-def longest_rounds(data: DataConfig) -> int:
-    return max(r for phase in data.curriculum.rounds for r in phase.rounds)
 
 
 def statistics_shots(
@@ -308,7 +309,7 @@ def statistics_shots(
     shots: 0 for the usual number.
     """
     shots = shots or STATISTICS_SHOTS
-    phases = (RoundsPhase(from_shots=0, rounds=(longest_rounds(data),)),)
+    phases = (RoundsPhase(from_shots=0, rounds=(data.curriculum.longest,)),)
     schedule = data.curriculum.model_copy(update={"rounds": phases, "rates_per_chunk": STATISTICS_RATES})
     n_batches = len(data.bases) * -(-shots // (512 * len(data.bases)))
     source = SimulatedSource(
@@ -386,7 +387,7 @@ def _complete(
         shots = n_chunks * fresh.batches_per_chunk * fresh.batch_size
         if isinstance(source, UnsureSource):
             shots = round(shots * source.share(min(n_chunks, SHARE_CHUNKS)))
-        longest = longest_rounds(data.simulated)
+        longest = data.simulated.curriculum.longest
         say(announce(shots, longest, teacher.layout, _channels(data, teacher), folder, lacking))
         if not begun:
             if data.cached_shots >= MANY_SHOTS:
@@ -412,7 +413,8 @@ def cache_key(data: StudentData, teacher: Teacher) -> CacheKey:
         for basis in sim.bases
         for p in (sim.curriculum.p_min, sim.curriculum.p_max)
     ]
-    wanted = {"simulated": sim.model_dump(mode="json"), "shots": data.cached_shots, "seed": data.cache_seed}
+    told = sim.model_dump(mode="json", exclude_none=True)  # so that caches from before an option are known
+    wanted = {"simulated": told, "shots": data.cached_shots, "seed": data.cache_seed}
     if data.unsure is not None:
         wanted["unsure"] = data.unsure.key()
     if data.cached_ends == "last":
