@@ -17,7 +17,7 @@ from syndistill.distill.losses import posterior_divergence
 from syndistill.distill.signals.features import EyesLoss, FeatureLoss, TargetStatistics
 from syndistill.distill.signals.fusion import Fusion
 from syndistill.distill.signals.teacher import TaughtShots, Teacher
-from syndistill.distill.terms import Terms, Where
+from syndistill.distill.terms import LabelTerm, Terms, Where
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork, Outputs
 from syndistill.training.carried import CarriedStates
@@ -304,7 +304,7 @@ def _terms(
 ) -> list[Term]:
     found = []
     if terms.labels.weight:
-        found.append(Term("labels", terms.labels.weight, _labels(terms.labels.where, terms.labels.smoothing)))
+        found.append(Term("labels", terms.labels.weight, _labels(terms.labels)))
     if terms.final.weight:
         found.append(Term("final", terms.final.weight, _final(terms.final.where, terms.final.temperature)))
     if terms.readout.weight:
@@ -323,7 +323,7 @@ def _terms(
     return found
 
 
-def _labels(where: Where, smoothing: float) -> Loss:
+def _labels(term: LabelTerm) -> Loss:
     def loss(outputs: Outputs, taught: TaughtShots, _: Lesson) -> torch.Tensor:
         labels = taught.shots.labels_BKLO
         if labels is None:
@@ -333,9 +333,11 @@ def _labels(where: Where, smoothing: float) -> Loss:
             loss_BKL = label_loss(outputs.logits_BKLC, labels)
         else:
             loss_BKL = posterior_loss(outputs.logits_BKLC, posterior)
-        if smoothing:
-            loss_BKL = (1 - smoothing) * loss_BKL + smoothing * coin_loss(outputs.logits_BKLC)
-        return loss_BKL.mean() if where == "every" else loss_BKL[:, -1, 0].mean()
+        if term.smoothing:
+            loss_BKL = (1 - term.smoothing) * loss_BKL + term.smoothing * coin_loss(outputs.logits_BKLC)
+        if term.where == "last":
+            return loss_BKL[:, -1, 0].mean()
+        return loss_BKL.mean() if term.lines == "all" else loss_BKL[:, :, 0].mean()
 
     return loss
 
