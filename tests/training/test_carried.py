@@ -6,9 +6,13 @@ import pytest
 import torch
 
 from syndistill.circuits.experiment import Experiment
+from syndistill.distill.fuse import FuseRun
+from syndistill.distill.student import StudentRun
+from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import build, config_from, load_network, save_network
 from syndistill.models.tensors_file import load_tensors
+from syndistill.recipes import recipe
 from syndistill.sampling.parts import PartedSource, parts_of
 from syndistill.sampling.shots import simulate
 from syndistill.training.carried import CarriedStates
@@ -118,6 +122,24 @@ def data(**changes):
 def test_data_that_cannot_come_in_parts(change, said):
     with pytest.raises(ValueError, match=said):
         data(**change)
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"terms": Terms()}, "a Teacher answers whole experiments"),
+    ({"data": {"cut_rounds": [3]}}, "fresh and whole"),
+    ({"data": {"cached_shots": 4096}}, "fresh and whole"),
+])  # fmt: skip
+def test_a_student_of_parts_asks_no_teacher_and_no_cache(change, said):
+    run = recipe("student-d3-late").model_dump(mode="json")
+    changed = run | change | {"data": run["data"] | change.get("data", {})}
+    with pytest.raises(ValueError, match=said):
+        StudentRun.model_validate(changed)
+
+
+def test_probes_look_at_whole_experiments():
+    fuse = recipe("road-d3").fuse_run().model_dump(mode="json")
+    with pytest.raises(ValueError, match="leave part_rounds out"):
+        FuseRun.model_validate(fuse | {"data": data().model_dump(mode="json")})
 
 
 def test_a_run_of_parts_from_a_network_without_signs(tmp_path):

@@ -67,7 +67,7 @@ class Informative(Strict):
     """Long experiments at small p, short ones at large p, so that a label after all rounds still says something.
 
     With eps the error per round at p_max and eps(p) = eps * (p / p_max)^power, a label of R rounds is wrong in
-    (1 - (1 - 2 eps(p))^R) / 2 of all shots, whoever decodes. p is at most the one where that is `most_ler`:
+    (1 - (1 - 2 eps(p))^R) / 2 of all shots. p is at most the one where that is `most_ler`:
     p_max * ((1 - (1 - 2 most_ler)^(1 / R)) / (2 eps))^(1 / power), but not below p_min.
     """
 
