@@ -1,4 +1,4 @@
-"""The cards of shipped networks, from the network files and the rows of `scripts/scores.py` alone.
+"""The cards of shipped networks, from the network files and the rows of `scripts/scores.py` and `scripts/long.py`.
 
     python scripts/cards.py --rows results/d3.jsonl results/d5.jsonl \
         --speed results/speed.json results/speed-d5.json --confidence results/confidence.json
@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.training_noise import NOISE_KEY, noise_in
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.rows import Row, RowsFile, combine
 from syndistill.files.network_file import network_path, shipped_names
 from syndistill.models.networks import load_network, weights_hash
 from syndistill.safe_files import file_sha256, read_json, write_json
+from syndistill.statistics.rates import late_error_per_round
 
 _SCORES = ("experiment", "shots", "errors", "ler", "low", "high", "nll", "ece", "best_temperature", "us_per_shot")
 
@@ -49,7 +52,23 @@ def card_of(
         "multiply_adds_per_round": {f"r={r}": round(network.multiply_adds(r)) for r in (3, 9, 25)},
         "made_by": {key: value for key, value in metadata.items() if key != NOISE_KEY},  # arrays, not for reading
         "scores": [{what: getattr(row, what) for what in _SCORES} for row in scored],
-    } | _measured(key, speed, confidence) | {"training_noise": str(noise_in(metadata))}
+    } | _late(scored) | _measured(key, speed, confidence) | {"training_noise": str(noise_in(metadata))}
+
+
+def _late(rows: list[Row]) -> dict[str, Any]:
+    """The late error per round of each kind of experiment that there are rows of enough numbers of rounds of."""
+    kinds: dict[str, dict[int, Row]] = {}
+    for row in rows:
+        experiment = Experiment.parse(row.experiment)
+        kinds.setdefault(str(replace(experiment, rounds=1)).replace("rounds=1,", ""), {})[experiment.rounds] = row
+    found = []
+    for kind, by_rounds in sorted(kinds.items()):
+        counts = [(n, row.errors, row.shots) for n, row in by_rounds.items()]
+        with suppress(SyndistillError):  # too few late ones
+            fit = late_error_per_round(*zip(*counts, strict=True))
+            interval = {"error": fit.epsilon, "low": fit.low, "high": fit.high}
+            found.append({"experiments": kind, "rounds": list(fit.rounds), **interval})
+    return {"late_error_per_round": found} if found else {}
 
 
 def _measured(

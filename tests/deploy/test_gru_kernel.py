@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from syndistill.circuits.placement import place
-from syndistill.decoders.engines import slices_of
+from syndistill.decoders.engines import PRECISIONS, slices_of
 from syndistill.decoders.kernel_engine import Kernel
 from syndistill.decoders.kernels.flat import MANY, pack
 from syndistill.decoders.kernels.vector_code import INT8_MAX, Machine
@@ -40,6 +40,7 @@ SIZES = [
     {"width": 16, "readout_width": 16, "readout_layers": 0},
     {"width": 33, "readout_width": 21, "readout_layers": 2},
     {"width": 60, "readout_width": 32},
+    {"width": 30, "readout_width": 12, "sign_channels": 5},
 ]
 
 
@@ -53,12 +54,12 @@ def test_logits_are_those_of_pytorch(network_file, experiment_shots, dials, lane
     np.testing.assert_allclose(kernel_logits(kernel, circuit, shots), expected, atol=2e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("output", "basis", "distance"), [
-    ("two_channel", "x", 3), ("two_channel", "both", 3), ("joint4", "both", 3), ("two_channel", "z", 5),
-    ("two_channel", "x", 7),
+@pytest.mark.parametrize(("output", "basis", "distance", "signs"), [
+    ("two_channel", "x", 3, 0), ("two_channel", "both", 3, 2), ("joint4", "both", 3, 0), ("two_channel", "z", 5, 1),
+    ("two_channel", "x", 7, 0), ("joint4", "both", 3, 3), ("two_channel", "x", 3, 16),
 ])  # fmt: skip
-def test_every_basis_output_and_distance(network_file, experiment_shots, output, basis, distance):
-    path = network_file(output=output, distance=distance, width=24)
+def test_every_basis_output_and_distance(network_file, experiment_shots, output, basis, distance, signs):
+    path = network_file(output=output, distance=distance, width=24, sign_channels=signs)
     circuit, shots = experiment_shots(basis, rounds=3, n_shots=20, distance=distance)
     kernel = Kernel(load_compilable(path), basis)
     expected = torch_logits(path, circuit, shots)
@@ -67,7 +68,7 @@ def test_every_basis_output_and_distance(network_file, experiment_shots, output,
 
 def test_each_shot_on_its_own_in_any_group(network_file, experiment_shots):
     circuit, shots = experiment_shots(n_shots=29)
-    kernel = Kernel(load_compilable(network_file()), "z")
+    kernel = Kernel(load_compilable(network_file(sign_channels=2)), "z")
     together = kernel_logits(kernel, circuit, shots)
     for start, stop in ((0, 1), (5, 5 + MANY - 1), (3, 3 + MANY), (11, 29), (7, 7)):
         found = kernel_logits(kernel, circuit, shots.take(start, stop))
@@ -76,7 +77,7 @@ def test_each_shot_on_its_own_in_any_group(network_file, experiment_shots):
 
 def test_rounds_of_a_stream_are_those_of_whole_shots(network_file, experiment_shots):
     circuit, shots = experiment_shots(n_shots=13)
-    kernel = Kernel(load_compilable(network_file()), "z")
+    kernel = Kernel(load_compilable(network_file(sign_channels=2)), "z")
     states, parities = kernel.packed.new_states(13)
     slices = np.ascontiguousarray(slices_of(shots.detectors_packed, place(circuit)))
     places_of = [a.ctypes.data for a in (states, parities)]
@@ -85,6 +86,15 @@ def test_rounds_of_a_stream_are_those_of_whole_shots(network_file, experiment_sh
     assert kernel.function("step", 13)(*places_of, rounds.ctypes.data, 13, len(rounds)) == 0
     assert kernel.function("readout", 13)(*places_of, last.ctypes.data, logits.ctypes.data, 13) == 0
     np.testing.assert_array_equal(logits, kernel_logits(kernel, circuit, shots))
+
+
+@NEEDS_VNNI
+def test_signs_stay_floats_in_int8(network_file, experiment_shots):
+    circuit, shots = experiment_shots(n_shots=19, rounds=12)
+    weights = load_compilable(network_file(width=22, sign_channels=3))
+    found, exact = (kernel_logits(Kernel(weights, "z", precision), circuit, shots) for precision in PRECISIONS)
+    assert np.abs(found - exact).max() < 0.2 * exact.std()
+    assert np.median(np.abs(found - exact)) > 1e-4
 
 
 @NEEDS_VNNI
@@ -137,7 +147,7 @@ def emulated_int8(weights, bytes_GDK, scale_GD1, circuit, shots):
         inner = torch.nn.functional.layer_norm(hidden, hidden.shape[1:], *part["norms"])
         inner = torch.nn.functional.gelu(torch.nn.functional.linear(inner, *part["ins"]))
         hidden = hidden + torch.nn.functional.linear(inner, *part["outs"])
-    head, bias = weights.heads("z")
+    head, bias = (each[0] for each in weights.heads("z"))
     return (hidden.numpy() @ head.T + bias).astype(np.float32)
 
 

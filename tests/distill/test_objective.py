@@ -100,6 +100,9 @@ def test_every_end_and_line_or_the_last_alone(small, taught):
     every, _ = StudentObjective(Terms(labels=LabelTerm(where="every"), final=FinalTerm(weight=0)), None)(network, batch)
     loss_BKL = label_loss(network(batch.shots).logits_BKLC, batch.shots.labels_BKLO)
     torch.testing.assert_close(every, loss_BKL.mean())
+    first = LabelTerm(where="every", lines="first")
+    own, _ = StudentObjective(Terms(labels=first, final=FinalTerm(weight=0)), None)(network, batch)
+    torch.testing.assert_close(own, loss_BKL[:, :, 0].mean())
     last, _ = StudentObjective(Terms(final=FinalTerm(weight=0)), None)(network, batch)
     torch.testing.assert_close(last, loss_BKL[:, -1, 0].mean())
 

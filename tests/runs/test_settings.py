@@ -37,6 +37,7 @@ RUNS = {
     "own files": (TeacherRun, own_teacher()),
     "student": (StudentRun, unsure_student()),
     "joint student": (StudentRun, recipe("student-d3-joint")),
+    "student of long experiments": (StudentRun, recipe("student-d3-late")),
     "fuse": (FuseRun, recipe("road-d3").fuse_run()),
     "road": (RoadRun, recipe("road-d3")),
     "ablation": (Plan, chosen_plan("ablation-d3", [])),
@@ -48,7 +49,7 @@ ZERO_IS_FINE = NEGATIVE_IS_FINE | {
     "from_shots", "noise_weight", "weight_decay", "start_decay", "warmup_steps", "decay_steps", "betas", "ema_decay",
     "seed", "seeds", "threads", "checkpoint_minutes", "ends", "end_spacing", "gradient_rounds", "next_event_weight",
     "weight", "smoothing", "components", "fade_steps", "fade", "layer", "student_layer", "cached_shots", "cache_seed",
-    "others", "seed_shift", "embedder_layers", "bias_layers", "readout_layers",
+    "others", "seed_shift", "embedder_layers", "bias_layers", "readout_layers", "sign_channels",
 }  # fmt: skip
 BELOW_ONE = {"betas", "ema_decay", "smoothing", "margin"}
 """Shares: 1 is too much."""
@@ -81,7 +82,7 @@ def bad_values(key, value):
 def variations(key, value):
     """(last key, bad value in its place): of a value and of everything in it, one at a time."""
     for bad in bad_values(key, value):
-        if bad is not None or key not in ("start_from", "fusion", "no_kd", "unsure"):
+        if bad is not None or key not in ("start_from", "fusion", "no_kd", "unsure", "part_rounds", "informative"):
             yield key, bad
     if isinstance(value, dict):
         for inner in value:

@@ -5,6 +5,7 @@ import json
 import cards
 import pytest
 
+from syndistill.evaluation.rows import Row
 from syndistill.models.networks import load_network, weights_hash
 
 NAME = "student-d3"
@@ -48,3 +49,19 @@ def test_what_the_benchmark_writes_is_read(speed, tmp_path):
     path = tmp_path / "speed.json"
     path.write_text(json.dumps(speed))
     assert cards._read([path], "the benchmark") == [speed]
+
+
+def row(rounds, errors, basis="z", network=NAME):
+    sha256 = weights_hash(load_network(network)[0])
+    experiment = f"d=3,rounds={rounds},basis={basis},noise=si1000,p=0.004"
+    return Row(network, sha256, experiment, "c" * 64, f"{rounds}{basis}", "s", 1_000, errors, (errors,), 1.0, 1, None)
+
+
+def test_a_card_says_the_late_error_per_round_where_there_are_long_experiments():
+    short = [row(rounds, errors) for rounds, errors in ((3, 30), (25, 200))]
+    assert "late_error_per_round" not in cards.card_of(NAME, short)
+    (found,) = cards.card_of(NAME, [*short, row(50, 320), row(100, 435), row(25, 210, "x")])["late_error_per_round"]
+    assert found["experiments"] == "d=3,basis=z,noise=si1000,p=0.004"
+    assert found["rounds"] == [25, 50, 100]
+    assert found["low"] < found["error"] < found["high"]
+    assert found["error"] == pytest.approx(0.01, rel=0.1)

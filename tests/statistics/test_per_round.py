@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from syndistill.errors import SyndistillError
-from syndistill.statistics.rates import fit_per_round
+from syndistill.statistics.rates import fit_per_round, late_error_per_round
 
 ROUNDS = list(range(1, 26, 2))
 
@@ -44,6 +44,19 @@ def test_coverage():
         fit = fit_per_round(rounds, errors, [shots] * 5)
         covered += fit.low <= 0.01 <= fit.high
     assert 0.93 < covered / 3000 < 0.97
+
+
+def test_the_late_error_is_that_of_late_rounds_alone():
+    """Of a decoder that errs twice as often a round from round 25 on."""
+    shots, rounds = 10**9, [3, 9, 25, 50, 100, 200]
+    fidelity = [(1 - 0.02) ** min(r, 25) * (1 - 0.04) ** max(0, r - 25) for r in rounds]
+    errors = [round((1 - f) / 2 * shots) for f in fidelity]
+    late = late_error_per_round(rounds, errors, [shots] * 6)
+    assert late.rounds == (25, 50, 100)
+    assert late.epsilon == pytest.approx(0.02, rel=1e-4)
+    assert fit_per_round(rounds[:3], errors[:3], [shots] * 3).epsilon == pytest.approx(0.01, rel=1e-4)
+    with pytest.raises(SyndistillError, match="2 numbers of rounds from 25 to 100"):
+        late_error_per_round([3, 9, 25, 50, 200], [1, 2, 3, 4, 5], [100] * 5)
 
 
 def test_a_bad_fit_does_not_count():

@@ -36,6 +36,19 @@ def test_a_kill_before_the_first_file_was_renamed_blocks_nothing(tmp_path):
         assert list((tmp_path / "signals").iterdir()) == []
 
 
+def test_a_run_from_before_an_option_is_the_same_run_with_its_default(tmp_path):
+    class Later(Run):
+        part_rounds: int | None = None
+
+    with opened(tmp_path):
+        before = (tmp_path / RUN_FILE).read_bytes()
+    with opened(tmp_path, Later()):
+        assert (tmp_path / RUN_FILE).read_bytes() == before
+    for other in (Later(part_rounds=10), Later(seed=2)):
+        with pytest.raises(SyndistillError, match="another configuration"), opened(tmp_path, other):
+            pass
+
+
 def test_what_is_not_ours_is_left_alone(tmp_path):
     for name in ("notes.txt", ".notes.txt.12.tmp"):
         (tmp_path / name).touch()

@@ -64,7 +64,7 @@ class Graph:
         """A node with one output that matters: its first, or for GRU its second, the final state."""
         name = output or f"v{len(self._nodes)}"
         outputs = ["", name] if kind == "GRU" else [name]
-        self._nodes.append(self._onnx.helper.make_node(kind, list(inputs), outputs, **attributes))
+        self._nodes.append(self._onnx.helper.make_node(kind.split()[0], list(inputs), outputs, **attributes))
         return name
 
     def model(self, inputs: dict[str, int], outputs: dict[str, int]) -> bytes:
@@ -101,13 +101,14 @@ class Graph:
         erf = self.op("Erf", self.op("Mul", x, self.constant(float(np.sqrt(0.5)))))
         return self.op("Mul", self.op("Mul", x, self.constant(0.5)), self.op("Add", erf, self.constant(1.0)))
 
-    def gru(self, cell: WrittenOut, bits_RBI: str, state_1BD: str) -> str:
-        """(1, B, D): the state after all rounds."""
+    def gru(self, cell: WrittenOut, bits_RBI: str, state_1BD: str, every: bool = False) -> str:
+        """(1, B, D): the state after all rounds. every: (R, 1, B, D), those after each."""
         d = len(cell.hidden_bias) // 3
         order = np.concatenate([np.arange(d, 2 * d), np.arange(d), np.arange(2 * d, 3 * d)])  # ONNX: update first
         bias = np.concatenate([cell.bias[order], cell.hidden_bias[order]])
         constants = [self.constant(a[None]) for a in (cell.inputs[order], cell.recurrent[order], bias)]
-        return self.op("GRU", bits_RBI, *constants, "", state_1BD, hidden_size=d, linear_before_reset=1)
+        kind = "GRU" if not every else "GRU of every round"
+        return self.op(kind, bits_RBI, *constants, "", state_1BD, hidden_size=d, linear_before_reset=1)
 
     def residual(self, x: str, tensors: Mapping[str, NDArray[np.float32]], name: str, layers: int) -> str:
         """models.blocks.ResidualDense over the last axis; its tensors are called `name`..."""
@@ -127,9 +128,40 @@ def decide(g: Graph, weights: Compilable, state_BD: str, bits_BI: str, basis: st
     if isinstance(weights, LocalWeights):
         return _decide_locally(g, weights, state_BD, bits_BI, basis, output)
     weights = weights.reading(basis)
+    signs_BK = ""
+    if weights.sign_channels:
+        signs_BK, state_BD = _columns(g, state_BD, weights.width, None), _columns(g, state_BD, 0, weights.width)
     x = g.gelu(g.layer(g.op("Concat", state_BD, bits_BI, axis=1), weights, "decide.0"))
     x = g.residual(x, weights.tensors, "decide.2", weights.readout_layers)
-    return g.dense(x, *weights.heads(basis), output=output)
+    head_KOW, bias_KO = weights.heads(basis)
+    if not signs_BK:
+        return g.dense(x, head_KOW[0], bias_KO[0], output=output)
+    plain = g.dense(x, head_KOW[0], bias_KO[0])
+    shape = g.constant([0, *head_KOW[1:].shape[:2]])
+    by_sign = g.op("Reshape", g.dense(x, np.concatenate(head_KOW[1:]), bias_KO[1:].ravel()), shape)
+    turned = g.op("Mul", by_sign, g.op("Unsqueeze", signs_BK, g.constant([2])))
+    return g.op("Add", plain, g.op("ReduceSum", turned, g.constant([1]), keepdims=0), output=output)
+
+
+def _columns(g: Graph, x: str, first: int, behind: int | None) -> str:
+    """Of (B, ...): those from `first` on, to before `behind`."""
+    most = np.iinfo(np.int64).max if behind is None else behind
+    return g.op("Slice", x, g.constant([first]), g.constant([most]), g.constant([1]))
+
+
+def _moved(g: Graph, weights: Compilable, basis: str, bits_RBI: str, state_BD: str, output: str = "") -> str:
+    """(B, D): the state after these rounds."""
+    cell = weights.written_out("cell", basis)
+    if isinstance(weights, LocalWeights) or not weights.sign_channels:
+        return g.op("Squeeze", g.gru(cell, bits_RBI, _unsqueezed(g, state_BD)), g.constant([0]), output=output)
+    signs_BK, state_BD = _columns(g, state_BD, weights.width, None), _columns(g, state_BD, 0, weights.width)
+    states_R1BD = g.gru(cell, bits_RBI, _unsqueezed(g, state_BD), every=True)
+    weight_DK, bias_K = weights.tensors["signs.weight"].T, weights.tensors["signs.bias"]
+    sums = g.op("Add", g.op("MatMul", states_R1BD, g.constant(weight_DK)), g.constant(bias_K))
+    turns_1BK = g.op("ReduceProd", g.op("Tanh", sums), axes=[0], keepdims=0)
+    signs_BK = g.op("Mul", signs_BK, g.op("Squeeze", turns_1BK, g.constant([0])))
+    last_1BD = g.op("Gather", states_R1BD, g.constant(-1), axis=0)
+    return g.op("Concat", g.op("Squeeze", last_1BD, g.constant([0])), signs_BK, axis=1, output=output)
 
 
 def _decide_locally(g: Graph, weights: LocalWeights, state_BD: str, bits_BI: str, basis: str, output: str) -> str:
@@ -178,8 +210,7 @@ def step_graph(weights: Compilable, basis: str) -> bytes:
     g, s, d = Graph("step"), weights.layout.n_stabilisers, len(weights.start(basis))
     parity = g.xor("parity", "events", output="new_parity")
     bits = _unsqueezed(g, g.op("Concat", "events", parity, axis=1))
-    state = g.gru(weights.written_out("cell", basis), bits, _unsqueezed(g, "state"))
-    g.op("Squeeze", state, g.constant([0]), output="new_state")
+    _moved(g, weights, basis, bits, "state", output="new_state")
     return g.model({"events": s, "parity": s, "state": d}, {"new_parity": s, "new_state": d})
 
 
@@ -207,11 +238,10 @@ def experiment_graph(weights: Compilable, placement: Placement) -> bytes:
     measured = g.op("Slice", bits_BTI, g.constant([0]), g.constant([placement.rounds]), g.constant([1]))
     last_BI = g.op("Gather", bits_BTI, g.constant(placement.rounds), axis=1)
     batch = g.op("Slice", g.op("Shape", "detectors"), g.constant([0]), g.constant([1]))
-    shape = g.op("Concat", g.constant([1]), batch, g.constant([1]), axis=0)
-    start = g.op("Expand", g.constant(weights.start(placement.basis)[None, None]), shape)
-    cell = weights.written_out("cell", placement.basis)
-    state = g.gru(cell, g.op("Transpose", measured, perm=[1, 0, 2]), start)
-    logits = decide(g, weights, g.op("Squeeze", state, g.constant([0])), last_BI, placement.basis)
+    shape = g.op("Concat", batch, g.constant([1]), axis=0)
+    start = g.op("Expand", g.constant(weights.start(placement.basis)[None]), shape)
+    state = _moved(g, weights, placement.basis, g.op("Transpose", measured, perm=[1, 0, 2]), start)
+    logits = decide(g, weights, state, last_BI, placement.basis)
     _flips(g, logits, weights.output, placement)
     return g.model({"detectors": n}, {"flips": placement.n_observables})
 

@@ -55,7 +55,6 @@ from syndistill.training.distributed import join_world
 from syndistill.training.loop import Trainer
 from syndistill.training.objective import joint_class
 from syndistill.training.run_folder import open_run
-from syndistill.training.source import longest_rounds
 
 BINS = 15
 TWO_SIDED_95 = 1.959964
@@ -193,6 +192,8 @@ class FuseRun(Strict):
         check_labels_for(self.teacher, self.data)
         check_start(self.training, None)
         check_constant_batch(self.training)
+        if self.data.part_rounds is not None:
+            raise ValueError("the fuse stage looks at whole experiments; leave part_rounds out")
         return self
 
     def shots(self, seed: int, shots: int) -> list[Shots]:
@@ -275,7 +276,7 @@ def _train(run: FuseRun, folder: Path, reporter: Reporter, teacher: Teacher) -> 
     every = judged.every_end(fusion, fit)
     report |= {"better_at_last_end": report["better"], "every_end_and_line": every, "better": every["better"]}
     verdict = verdict_of(every["better"], report["paths"][FUSED]["agreement_with_final"])
-    report |= {"rounds": longest_rounds(run.data), "mode": run.fusion.mode, "verdict": verdict, "probes": looks}
+    report |= {"rounds": run.data.curriculum.longest, "mode": run.fusion.mode, "verdict": verdict, "probes": looks}
     if verdict == SAME:
         agreement = report["paths"][FUSED]["agreement_with_final"]
         reporter.say(

@@ -17,9 +17,10 @@ from syndistill.distill.losses import posterior_divergence
 from syndistill.distill.signals.features import EyesLoss, FeatureLoss
 from syndistill.distill.signals.fusion import FusedTarget
 from syndistill.distill.signals.teacher import Target, TaughtShots, Teacher
-from syndistill.distill.terms import Terms, Where
+from syndistill.distill.terms import LabelTerm, Terms, Where
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork, Outputs
+from syndistill.training.carried import CarriedStates
 from syndistill.training.distributed import mean_over_processes
 from syndistill.training.objective import Values, coin_loss, label_loss, posterior_loss, wrong_at_last_end
 
@@ -150,7 +151,7 @@ class StudentObjective:
     feature terms that are on. scales: what makes a feature term's weight 1 its share (`weighting`), 1 where not given.
     gate: weight of each end in the readout term, by the number of rounds. steps: of the stage, for terms that fade
     over a share of them. held: the scales of terms whose share is held, in place of `scales`. gates: of terms that have
-    one. eyes: the loss of the eyes term, if that is on.
+    one. eyes: the loss of the eyes term, if that is on. carried: the states that parts of long experiments go on from.
     """
 
     def __init__(
@@ -168,6 +169,7 @@ class StudentObjective:
     ) -> None:
         self.lessons = lessons or Lessons(terms, teacher)
         self.held, self.gates = held, gates
+        self.carried = CarriedStates()
         self.needs_teacher = terms.needs_teacher
         features = features or {}
         self.terms = _terms(terms, features, scales or {}, gate, steps, eyes)
@@ -214,7 +216,7 @@ class StudentObjective:
         terms = self.terms if terms is None else terms
         names = [term.name for term in terms]
         wanted = sorted({source for name, source in self.sources.items() if name in names})
-        outputs: Outputs = model(taught.shots, wanted) if wanted else model(taught.shots)
+        outputs = self.carried.outputs(model, taught.shots, wanted)
         lesson = self.lessons.of(taught, names) if self.needs_teacher else Lesson()
         return outputs, {term.name: term.loss(outputs, taught, lesson) for term in terms}
 
@@ -277,7 +279,7 @@ def _terms(
 ) -> list[Term]:
     found = []
     if terms.labels.weight:
-        found.append(Term("labels", terms.labels.weight, _labels(terms.labels.where, terms.labels.smoothing)))
+        found.append(Term("labels", terms.labels.weight, _labels(terms.labels)))
     if terms.final.weight:
         found.append(Term("final", terms.final.weight, _final(terms.final.where, terms.final.temperature)))
     if terms.readout.weight:
@@ -296,7 +298,7 @@ def _terms(
     return found
 
 
-def _labels(where: Where, smoothing: float) -> Loss:
+def _labels(term: LabelTerm) -> Loss:
     def loss(outputs: Outputs, taught: TaughtShots, _: Lesson) -> torch.Tensor:
         labels = taught.shots.labels_BKLO
         if labels is None:
@@ -306,9 +308,11 @@ def _labels(where: Where, smoothing: float) -> Loss:
             loss_BKL = label_loss(outputs.logits_BKLC, labels)
         else:
             loss_BKL = posterior_loss(outputs.logits_BKLC, posterior)
-        if smoothing:
-            loss_BKL = (1 - smoothing) * loss_BKL + smoothing * coin_loss(outputs.logits_BKLC)
-        return loss_BKL.mean() if where == "every" else loss_BKL[:, -1, 0].mean()
+        if term.smoothing:
+            loss_BKL = (1 - term.smoothing) * loss_BKL + term.smoothing * coin_loss(outputs.logits_BKLC)
+        if term.where == "last":
+            return loss_BKL[:, -1, 0].mean()
+        return loss_BKL.mean() if term.lines == "all" else loss_BKL[:, :, 0].mean()
 
     return loss
 

@@ -32,7 +32,7 @@ from syndistill.reporter import SILENT, Reporter
 from syndistill.safe_files import write_json
 from syndistill.training.config import Name, Strict, TrainingConfig
 from syndistill.training.distributed import join_world
-from syndistill.training.run_folder import open_run, read_run
+from syndistill.training.run_folder import is_of_config, open_run, read_run
 from syndistill.training.start import AnyDials, fresh_network
 
 ROAD_FILE = "road.json"
@@ -183,7 +183,7 @@ def is_finished(folder: Path, result: str, wanted: Strict, hashes: dict[str, str
         return False
     read_sealed(folder / result)
     found = read_run(folder / "run.json")
-    if found["config"] != wanted.model_dump(mode="json") or found["hashes"] != hashes:
+    if not is_of_config(found, wanted) or found["hashes"] != hashes:
         raise SyndistillError(f"{folder} holds a finished stage of another road; move it away or choose another --out")
     reporter.say(f"{folder.name} is finished")
     return True

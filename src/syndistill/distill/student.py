@@ -47,7 +47,7 @@ from syndistill.training.loop import Trainer
 from syndistill.training.run import ANCESTORS
 from syndistill.training.run_folder import open_run
 from syndistill.training.source import data_hashes, signature
-from syndistill.training.start import AnyDials, fresh_network, start_weights
+from syndistill.training.start import AnyDials, check_carries, fresh_network, start_weights
 
 STUDENT_FILE = "student.safetensors"
 
@@ -79,6 +79,8 @@ class StudentRun(Strict):
     @model_validator(mode="after")
     def _stage_fits(self) -> StudentRun:
         terms = self.terms
+        if self.data.simulated.part_rounds is not None and terms.needs_teacher:
+            raise ValueError("a Teacher answers whole experiments; with data.simulated.part_rounds take labels alone")
         check_network_fits(self.network.distance, self.network.output, self.data.simulated)
         check_labels_for(self.teacher, self.data.simulated)
         check_start(self.training, self.start_from)
@@ -154,7 +156,8 @@ def _train(
     given = StageInputs(run.terms, teacher, statistics, shots, run.training, fusion, {"fusion": said})
     source = _source(run, given, cache, reporter)
     stage = prepare_stage(given, network, source, folder)
-    trainer = Trainer(network, stage.objective, source, run.training, folder, stage.extra)
+    carried = stage.objective.carried
+    trainer = Trainer(network, stage.objective, source, run.training, folder, stage.extra, carried=carried)
     name = run.kind if run.terms.needs_teacher else "labels alone"
     trainer.run(reporter.bar(name, run.training.steps, run.training.batch_size))
     path = folder / STUDENT_FILE
@@ -193,6 +196,7 @@ def first_weights(run: StudentRun, teacher: Teacher) -> DecoderNetwork:
     network = fresh_network(run.network, run.training.seed)
     if run.start_from is not None:
         _start(network, run, teacher)
+    check_carries(network, run.data.simulated)
     return network
 
 

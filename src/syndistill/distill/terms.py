@@ -25,8 +25,16 @@ class LabelTerm(Strict):
 
     weight: Weight = 1.0
     where: Where = "last"
+    lines: Literal["all", "first"] = "all"
+    """Of where=every; first: of the experiment's line alone, the one that decoders ask for."""
     smoothing: Share = 0.0
     """The label counts 1 - smoothing, a fair coin the rest."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.where == "last" and self.lines == "first":
+            raise ValueError("where=last is of the first line alone; lines is for where=every")
+        return self
 
 
 class FinalTerm(Strict):

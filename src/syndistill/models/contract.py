@@ -45,6 +45,8 @@ class Outputs:
     next_BRS: torch.Tensor | None = None
     signals: dict[str, torch.Tensor] = field(default_factory=dict)
     on_the_way: dict[str, list[torch.Tensor]] = field(default_factory=dict)
+    state: State | None = None
+    """After the last round, of families that `carries`."""
 
 
 class DecoderNetwork(nn.Module, ABC):
@@ -65,6 +67,9 @@ class DecoderNetwork(nn.Module, ABC):
     """
     shows_the_way: ClassVar[bool] = False
     """Whether `forward` gives `Outputs.on_the_way`."""
+    carries: ClassVar[bool] = False
+    """Whether `forward` gives `Outputs.state`, and begins where it is told to: how a long experiment is learned in
+    parts."""
 
     @abstractmethod
     def init_state(self, batch: int, basis: str) -> State:
@@ -79,8 +84,9 @@ class DecoderNetwork(nn.Module, ABC):
         """logits_BLC, given the slice computed from the data readout."""
 
     @abstractmethod
-    def forward(self, shots: Shots, want_signals: Collection[str] = ()) -> Outputs:
-        """Logits of every end and line; the named signals stacked over rounds."""
+    def forward(self, shots: Shots, want_signals: Collection[str] = (), begin: State | None = None) -> Outputs:
+        """Logits of every end and line; the named signals stacked over rounds. begin: the state after the rounds before
+        these, where shots are a part of a longer experiment that is not its first."""
 
     @abstractmethod
     def multiply_adds(self, rounds: int) -> float:
@@ -108,6 +114,23 @@ class DecoderNetwork(nn.Module, ABC):
                 f"a {self.config.family} network has no signal {', '.join(unknown)}; "
                 f"it offers {', '.join(sorted(self.signals_offered))}"
             )
+
+    def first_state(self, shots: Shots, begin: State | None) -> State:
+        """The state that the first of these rounds finds. SyndistillError where `begin` is not of the rounds before."""
+        if begin is None and not shots.first_round:
+            return self.init_state(len(shots), shots.basis)
+        if not self.carries:
+            raise SyndistillError(
+                f"a {self.config.family} network begins at an experiment's first round; it can't go on from a state"
+            )
+        known = None if begin is None else (begin.rounds_done, begin.basis, len(begin.memory_BX))
+        if known != (shots.first_round, shots.basis, len(shots)):
+            raise SyndistillError(
+                f"{len(shots)} shots of basis {shots.basis} from round {shots.first_round} on need the state of these "
+                f"shots after the rounds before, not {known}"
+            )
+        assert begin is not None
+        return begin
 
     def n_channels(self, basis: str) -> int:
         """C for shots of this basis."""
@@ -153,18 +176,26 @@ def defined_only(shots: Shots) -> Shots:
     if shots.basis == "both":
         return shots
     defined_S = torch.from_numpy(shots.layout.on_basis_S(shots.basis)).to(shots.events_BRS.device)
-    events_BRS = torch.cat([shots.events_BRS[:, :1] * defined_S, shots.events_BRS[:, 1:]], 1)
+    events_BRS = shots.events_BRS
+    if not shots.first_round:
+        events_BRS = torch.cat([events_BRS[:, :1] * defined_S, events_BRS[:, 1:]], 1)
     return replace(shots, events_BRS=events_BRS, last_BKS=shots.last_BKS * defined_S)
 
 
-def event_history(shots: Shots) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def event_history(
+    shots: Shots, begin: State | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """(parity_BRS, previous_BRS, last_parity_BKS, last_previous_BKS), all uint8.
 
-    parity is the running XOR up to and including a slice; previous the events of the slice before it.
+    parity is the running XOR up to and including a slice; previous the events of the slice before it. begin: the state
+    before the first slice, where it is not the experiment's first; slices as the network sees them.
     """
     events_BRS = shots.events_BRS
     parity_BRS = (events_BRS.cumsum(1) % 2).to(torch.uint8)
-    previous_BRS = torch.cat([torch.zeros_like(events_BRS[:, :1]), events_BRS[:, :-1]], 1)
+    before_BS = torch.zeros_like(events_BRS[:, 0])
+    if begin is not None:
+        parity_BRS, before_BS = parity_BRS ^ begin.parity_BS[:, None], begin.previous_BS
+    previous_BRS = torch.cat([before_BS[:, None], events_BRS[:, :-1]], 1)
     before_last = torch.tensor([end - 1 for end in shots.ends], device=events_BRS.device)
     last_parity_BKS = parity_BRS[:, before_last] ^ shots.last_BKS
     return parity_BRS, previous_BRS, last_parity_BKS, events_BRS[:, before_last]

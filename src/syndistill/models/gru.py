@@ -35,6 +35,9 @@ from syndistill.models.contract import (
 from syndistill.models.local_scan import LocalScan
 from syndistill.sampling.shots import Shots
 
+KEEPS_SIGN = 2.0
+"""The first bias of a sign's factor: tanh(2) = .96 a round."""
+
 
 class GruNetwork(TurnableNetwork):
     """Of a family whose state is moved on by a GRU that reads events and running parities of all stabilisers, 0 where
@@ -42,6 +45,7 @@ class GruNetwork(TurnableNetwork):
 
     start: nn.ParameterDict
     """The state before the first round, by basis."""
+    carries: ClassVar[bool] = True
 
     @abstractmethod
     def _rounds(self, bits_BRI: torch.Tensor, memory_BX: torch.Tensor) -> torch.Tensor:
@@ -84,19 +88,21 @@ class GruNetwork(TurnableNetwork):
         last_BS = self.framed(last_BS * self.defined_S(state.basis), state.basis)
         return self._decide(state.memory_BX, last_BS, state.parity_BS ^ last_BS, state.basis)
 
-    def forward(self, shots: Shots, want_signals: Collection[str] = ()) -> Outputs:
+    def forward(self, shots: Shots, want_signals: Collection[str] = (), begin: State | None = None) -> Outputs:
         self.check_signals(want_signals)
+        first = self.first_state(shots, begin)
         shots = self.framed_shots(defined_only(shots))
-        parity_BRS, _, last_parity_BKS, _ = event_history(shots)
-        start_BX = self.init_state(len(shots), shots.basis).memory_BX
-        states_BRX = self._rounds(bits_of(shots.events_BRS, parity_BRS), start_BX)
+        parity_BRS, _, last_parity_BKS, _ = event_history(shots, begin)
+        states_BRX = self._rounds(bits_of(shots.events_BRS, parity_BRS), first.memory_BX)
         ended_NX = states_BRX[:, [end - 1 for end in shots.ends]].flatten(0, 1)
         last_NS, parity_NS = shots.last_BKS.flatten(0, 1), last_parity_BKS.flatten(0, 1)
         logits_NLC = self._decide(ended_NX, last_NS, parity_NS, shots.basis)
         predicted_BRS = self._predicted(states_BRX)
         next_BRS = None if predicted_BRS is None else self.unframed(predicted_BRS, shots.basis)
         signals = {"temporal": self._temporal(states_BRX, shots.basis)} if "temporal" in want_signals else {}
-        return Outputs(logits_NLC.unflatten(0, (len(shots), len(shots.ends))), next_BRS, signals)
+        done = first.rounds_done + shots.rounds
+        state = State(shots.basis, done, states_BRX[:, -1], parity_BRS[:, -1], shots.events_BRS[:, -1])
+        return Outputs(logits_NLC.unflatten(0, (len(shots), len(shots.ends))), next_BRS, signals, state=state)
 
 
 def bits_of(events: torch.Tensor, parity: torch.Tensor) -> torch.Tensor:
@@ -108,6 +114,11 @@ class FlatGru(GruNetwork):
     """Input of a round: events and running parity of all stabilisers, 0 where undefined.
 
     The basis is told through a learned initial state and an output head for each.
+
+    Sign memory: with `sign_channels` the state is that of the GRU, h, and so many numbers of size at most 1 that begin
+    at 1 and that each round multiplies by tanh(W h + b). The answer is head_0 + the sum of sign * its own head. A
+    logical flip turns the sign of every later label; a product of signs remembers that for as long as the factors stay
+    near +-1, where a GRU must hold it against its gates.
     """
 
     config: FlatGruDials
@@ -130,30 +141,58 @@ class FlatGru(GruNetwork):
         heads = {"both": 4 * layout.n_lines} if joint else {"x": layout.n_lines, "z": layout.n_lines}
         self.heads = nn.ModuleDict({basis: nn.Linear(config.readout_width, n) for basis, n in heads.items()})
         self.next_events = nn.Linear(config.width, layout.n_stabilisers) if config.next_events else None
+        if config.sign_channels:
+            self.signs = nn.Linear(config.width, config.sign_channels)
+            nn.init.constant_(self.signs.bias, KEEPS_SIGN)
+            self.sign_heads = nn.ModuleDict()
+            for basis, n in heads.items():
+                self.sign_heads[basis] = head = nn.Linear(config.readout_width, config.sign_channels * n)
+                nn.init.zeros_(head.weight)  # silent at first, so that one without signs can begin it
+                nn.init.zeros_(head.bias)
+
+    def init_state(self, batch: int, basis: str) -> State:
+        state = super().init_state(batch, basis)
+        if not self.config.sign_channels:
+            return state
+        unturned_BK = state.memory_BX.new_ones(batch, self.config.sign_channels)
+        return replace(state, memory_BX=torch.cat([state.memory_BX, unturned_BK], -1))
 
     def _rounds(self, bits_BRI: torch.Tensor, memory_BX: torch.Tensor) -> torch.Tensor:
-        states_BRD: torch.Tensor = self.gru(bits_BRI, memory_BX[None].contiguous())[0]
-        return states_BRD
+        memory_BD = memory_BX[..., : self.config.width]
+        states_BRD: torch.Tensor = self.gru(bits_BRI, memory_BD[None].contiguous())[0]
+        if not self.config.sign_channels:
+            return states_BRD
+        turns_BRK = torch.tanh(self.signs(states_BRD)).cumprod(1)
+        signs_BRK = memory_BX[:, None, self.config.width :] * turns_BRK
+        return torch.cat([states_BRD, signs_BRK.to(states_BRD.dtype)], -1)
 
     def _predicted(self, states_BRX: torch.Tensor) -> torch.Tensor | None:
-        return None if self.next_events is None else self.next_events(states_BRX)
+        return None if self.next_events is None else self.next_events(states_BRX[..., : self.config.width])
 
     def multiply_adds(self, rounds: int) -> float:
         c, s, lines = self.config, self.layout.n_stabilisers, self.layout.n_lines
-        core = 3 * c.width * (2 * s + c.width)
+        core = 3 * c.width * (2 * s + c.width) + c.width * c.sign_channels
         channels = 4 if c.output == "joint4" else 1
         decide = c.readout_width * (c.width + 2 * s + 2 * c.readout_layers * c.readout_width)
-        return core + (decide + c.readout_width * lines * channels) / rounds
+        return core + (decide + c.readout_width * lines * channels * (1 + c.sign_channels)) / rounds
 
     def _decide(
         self, state_NX: torch.Tensor, last_NS: torch.Tensor, parity_NS: torch.Tensor, basis: str
     ) -> torch.Tensor:
-        hidden_NW = self.decide(torch.cat([state_NX, bits_of(last_NS, parity_NS)], -1))
+        state_ND, signs_NK = state_NX.split([self.config.width, self.config.sign_channels], -1)
+        hidden_NW = self.decide(torch.cat([state_ND, bits_of(last_NS, parity_NS)], -1))
         if self.config.output == "joint4":
-            logits_NLC: torch.Tensor = self.heads["both"](hidden_NW).unflatten(-1, (-1, 4))
-            return logits_NLC
+            return self._answer(hidden_NW, signs_NK, "both").unflatten(-1, (-1, 4))
         bases = ("x", "z") if basis == "both" else (basis,)
-        return torch.stack([self.heads[b](hidden_NW) for b in bases], -1)
+        return torch.stack([self._answer(hidden_NW, signs_NK, b) for b in bases], -1)
+
+    def _answer(self, hidden_NW: torch.Tensor, signs_NK: torch.Tensor, basis: str) -> torch.Tensor:
+        """(N, L), or (N, L * 4) of a joint answer."""
+        plain: torch.Tensor = self.heads[basis](hidden_NW)
+        if not self.config.sign_channels:
+            return plain
+        by_sign_NKO = self.sign_heads[basis](hidden_NW).unflatten(-1, (self.config.sign_channels, -1))
+        return plain + (signs_NK[..., None] * by_sign_NKO).sum(1)
 
 
 class LocalCell(nn.Module):

@@ -176,7 +176,7 @@ class SyndromeTransformer(TurnableNetwork):
         rounds_B = torch.full((len(last_BS),), state.rounds_done, device=last_BS.device)
         return self._decide(mixed, rounds_B, parity_BS, state.basis)
 
-    def forward(self, shots: Shots, want_signals: Collection[str] = ()) -> Outputs:
+    def forward(self, shots: Shots, want_signals: Collection[str] = (), begin: State | None = None) -> Outputs:
         b, rounds, _ = shots.events_BRS.shape
         self.check_signals(want_signals)
         wanted = {kind: self._layers_of(kind, want_signals) for kind in ("spatial", "ends")}
@@ -185,7 +185,7 @@ class SyndromeTransformer(TurnableNetwork):
         slices_BRSD = self._embed_rounds(shots, parity_BRS)
         constants = self._constants()
         biases_RMBhSS = self._round_biases(shots.events_BRS, previous_BRS, constants)
-        x_BSD = self.init_state(b, shots.basis).memory_BX
+        x_BSD = self.first_state(shots, begin).memory_BX
         states, inside = [], []
         learned_from = rounds - self.gradient_rounds if self.gradient_rounds else 0
         for t in range(rounds):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from syndistill.distill.baseline import Baseline
 from syndistill.distill.cache.source import StudentData, Unsure
@@ -15,7 +16,14 @@ from syndistill.distill.student import StudentRun
 from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
 from syndistill.files.families import LocalGruDials
 from syndistill.models.networks import preset
-from syndistill.training.config import OptimiserConfig, RoundsPhase, TrainingConfig, fixed_rounds
+from syndistill.training.config import (
+    Curriculum,
+    Informative,
+    OptimiserConfig,
+    RoundsPhase,
+    TrainingConfig,
+    fixed_rounds,
+)
 
 ROUNDS = 9
 LABELS_ALONE = Terms(labels=LabelTerm(where="every"), final=FinalTerm(weight=0.0))
@@ -70,6 +78,37 @@ def student_d3() -> Legs:
     )
     again = longer.model_copy(update={"start_from": "leg:rounds-25", "training": further})
     return Legs(legs={"rounds-9": run, "rounds-25": longer, "rounds-25-again": again})
+
+
+def student_d3_late() -> StudentRun:
+    """The shipped student-d3 with four signs beside its state, on experiments of up to 100 rounds in parts of 10, from
+    exact labels alone. Half an hour of one core."""
+    run = _labels_alone(baseline_d3())
+    curriculum = Curriculum(
+        p_min=0.001,
+        p_max=0.006,
+        tilt=0.0,
+        rounds=(RoundsPhase(from_shots=0, rounds=(10, 20, 50, 100)),),
+        rates_per_chunk=2,
+        n_rates=17,
+        informative=Informative(error_per_round=0.025, most_ler=0.4),
+    )
+    simulated = run.data.simulated.model_copy(
+        update={"curriculum": curriculum, "labels": "exact", "part_rounds": 10}
+    )
+    optimiser = run.training.optimiser.model_copy(
+        update={"learning_rate": 1.5e-3, "matrix_rate": 0.01, "decay_steps": 9_600}
+    )
+    training = {"steps": 10_000, "batch_size": 256, "seed": 4, "optimiser": optimiser}
+    return run.model_copy(
+        update={
+            "start_from": "student-d3",
+            "terms": Terms(labels=LabelTerm(where="every", lines="first"), final=FinalTerm(weight=0.0)),
+            "network": replace(run.network, sign_channels=4),
+            "data": run.data.model_copy(update={"simulated": simulated}),
+            "training": run.training.model_copy(update=training),
+        }
+    )
 
 
 def student_d5() -> Legs:

@@ -35,7 +35,7 @@ from syndistill.runs.gated import distil_gated
 from syndistill.runs.picture import draw_comparison
 from syndistill.safe_files import read_sealed, write_sealed
 from syndistill.training.config import OptimiserConfig, TrainingConfig, fixed_rounds
-from syndistill.training.run_folder import RUN_FILE, read_run
+from syndistill.training.run_folder import RUN_FILE, is_of_config, read_run
 
 TEACHER = "teacher-d3"
 ROUNDS, P = 9, 0.004
@@ -160,7 +160,7 @@ def run_demo(out: Path, teacher: str, budget: Budget, accept_any_teacher: bool) 
 def _walk(folder: Path, road: RoadRun, budget: Budget, accept_any_teacher: bool, reporter: Reporter) -> None:
     """Walk the road, or go on, unless it is there finished."""
     if (folder / ROAD_FILE).exists():
-        if read_run(folder / RUN_FILE)["config"] != road.model_dump(mode="json"):
+        if not is_of_config(read_run(folder / RUN_FILE), road):
             raise SyndistillError(f"{folder.parent} holds a demo with other settings; choose another --out")
         return
     distil_gated(

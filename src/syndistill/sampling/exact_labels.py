@@ -64,15 +64,16 @@ class ExactEnds:
 
     def _some(self, seen_BR: NDArray[np.int64], last_BK: NDArray[np.int64]) -> NDArray[np.float32]:
         chain, longest = self.chains[1], self.tables(seen_BR.shape[1])
-        messages, ends = [chain.start(len(seen_BR))], []
+        messages, ends = {0: chain.start(len(seen_BR))}, []
         for t in range(seen_BR.shape[1]):
-            messages.append(chain.step(messages[t], seen_BR[:, t], longest[t]))
             tables = self.tables(t + 1)
-            common = next((n for n, table in enumerate(tables) if table is not longest[n]), len(tables))
+            common = next((n for n, table in enumerate(tables) if table is not longest[n]), t)
             message = messages[common]
-            for n in range(common, t + 1):
+            for n in range(common, t):
                 message = chain.step(message, seen_BR[:, n], tables[n])
-            ends.append(chain.close(message, last_BK[:, t]))
+            ends.append(chain.last_step(message, seen_BR[:, t], tables[t], last_BK[:, t]))
+            messages[t + 1] = chain.step(messages[t], seen_BR[:, t], longest[t])
+            messages.pop(t - _SHORT, None)  # no end goes back so far
         return np.stack(ends, axis=1).astype(np.float32)
 
 

@@ -116,8 +116,7 @@ class SliceChain:
     ) -> NDArray[np.float32]:
         """The next slice's message, normalised, given the pattern seen in this one."""
         b, k, m = message_BKM.shape
-        missing_BM = np.arange(m) ^ seen_B[:, None]
-        lower_BKM = np.take_along_axis(message_BKM, missing_BM[:, None, :], axis=2)
+        lower_BKM = _missing(message_BKM, seen_B)
         product = (lower_BKM.reshape(b * k, m) @ table).reshape(b, k, k, m)
         following = np.zeros_like(message_BKM)
         for before in range(k):
@@ -125,6 +124,23 @@ class SliceChain:
                 following[:, before ^ flipped] += product[:, before, flipped]
         following /= following.sum(axis=(1, 2), keepdims=True)
         return following
+
+    def last_step(
+        self,
+        message_BKM: NDArray[np.float32],
+        seen_B: NDArray[np.int64],
+        table: NDArray[np.float32],
+        last_B: NDArray[np.int64],
+    ) -> NDArray[np.float64]:
+        """`step`, then `close`, from the one column of the last block that is seen: (B, K)."""
+        b, k, m = message_BKM.shape
+        column_MBK = table.reshape(m, k, m)[:, np.arange(k), last_B[:, None]]
+        both_BKK = np.einsum("bim,mbj->bij", _missing(message_BKM, seen_B), column_MBK).astype(np.float64)
+        weight_BK = np.zeros((b, k))
+        for before in range(k):
+            for flipped in range(k):
+                weight_BK[:, before ^ flipped] += both_BKK[:, before, flipped]
+        return weight_BK / weight_BK.sum(axis=1, keepdims=True)
 
     def close(self, message_BKM: NDArray[np.float32], seen_B: NDArray[np.int64]) -> NDArray[np.float64]:
         """P(observable pattern | everything seen), (B, K), from the last slice's message and pattern."""
@@ -145,6 +161,12 @@ class SliceChain:
             last = seen[:, -1] if self.n_slices > 1 else np.zeros(len(seen), np.int64)
             out_BK[start : start + _AT_A_TIME] = self.close(message, last)
         return out_BK
+
+
+def _missing(message_BKM: NDArray[np.float32], seen_B: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The message by what the next block has to flip in this slice, for what was seen there."""
+    missing_BM = np.arange(message_BKM.shape[2]) ^ seen_B[:, None]
+    return np.take_along_axis(message_BKM, missing_BM[:, None, :], axis=2)
 
 
 def slice_chain(

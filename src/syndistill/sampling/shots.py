@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import stim
@@ -19,6 +20,14 @@ from syndistill.circuits.placement import Placement
 from syndistill.errors import SyndistillError
 
 Change = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Part(NamedTuple):
+    """Which rounds of a longer experiment a batch holds: those from `first_round` on, counted from 0. The batches of
+    one lane follow each other, each the same shots some rounds later, until one begins at round 0 again."""
+
+    lane: int
+    first_round: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +43,8 @@ class Shots:
         observable o), for the same ends, given the events (`sampling.exact_labels`) or more than them
         (`sampling.revealed_labels`); None unless asked for.
     ends: 1..R in simulation, (R,) for stored and recorded shots.
+    part: of a longer experiment (`sampling.parts`), R being the part's rounds and `ends` counted within it; None where
+        the experiment is whole.
     """
 
     layout: Layout
@@ -43,6 +54,7 @@ class Shots:
     labels_BKLO: torch.Tensor | None
     ends: tuple[int, ...]
     posterior_BKLP: torch.Tensor | None = None
+    part: Part | None = None
 
     def __post_init__(self) -> None:
         b, r, s = self.events_BRS.shape
@@ -60,6 +72,11 @@ class Shots:
     @property
     def rounds(self) -> int:
         return int(self.events_BRS.shape[1])
+
+    @property
+    def first_round(self) -> int:
+        """How many rounds of the experiment were before these."""
+        return 0 if self.part is None else self.part.first_round
 
     def take(self, index: slice | torch.Tensor) -> Shots:
         """The chosen shots."""

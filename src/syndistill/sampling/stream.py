@@ -38,6 +38,8 @@ class Schedule(Protocol):
 
     def draw(self, shots_seen: int, rng: np.random.Generator) -> tuple[int, list[float]]: ...
 
+    def draw_rates(self, shots_seen: int, rounds: int, rng: np.random.Generator) -> list[float]: ...
+
 
 class SimulatedSource:
     """Chunks of batches: one number of rounds a chunk, bases in turn, several error rates mixed in each batch.
@@ -72,11 +74,12 @@ class SimulatedSource:
         rng = np.random.default_rng([self.seed, index])
         shots_seen = index * self.batches_per_chunk * self.batch_size
         rounds, rates = self.schedule.draw(shots_seen, rng)
-        if isinstance(self.noise, OwnNoise):
-            rates = [1.0, *rates[1:]]  # as the files are, among every batch
         # Revealed labels cost as much as their ends do, simulated ones come with all.
         ends = self._ends(rounds, rng) if self.labels == "revealed" else ()
-        per_basis = [self._shuffled(index, b, basis, rounds, rates, rng, ends) for b, basis in enumerate(self.bases)]
+        n_shots = -(-self.batches_per_chunk // len(self.bases)) * self.batch_size
+        per_basis = [
+            self._mixed((index, b), n_shots, basis, rounds, rates, rng, ends) for b, basis in enumerate(self.bases)
+        ]
         if self.labels != "revealed" and (self.end_spacing or 0 < self.ends < rounds):
             kept = [end - 1 for end in self._ends(rounds, rng)]
             per_basis = [shots.at_ends(kept) for shots in per_basis]
@@ -96,26 +99,29 @@ class SimulatedSource:
         size = self._mine.stop - self._mine.start
         return slice(position * size, (position + 1) * size)
 
-    def _shuffled(
+    def _mixed(
         self,
-        index: int,
-        b: int,
+        keys: tuple[int, ...],
+        n_shots: int,
         basis: str,
         rounds: int,
         rates: list[float],
         rng: np.random.Generator,
         ends: tuple[int, ...],
     ) -> Shots:
-        n_shots = -(-self.batches_per_chunk // len(self.bases)) * self.batch_size
+        """Shots of all the rates in a drawn order; keys: what is drawn by, beside the seed."""
+        if isinstance(self.noise, OwnNoise):
+            rates = [1.0, *rates[1:]]  # as the files are, among every batch
         n_each = -(-n_shots // len(rates))
         order_N = rng.permutation(n_each * len(rates))[:n_shots]
         mine_N = order_N.reshape(-1, self.batch_size)[:, self._mine].ravel()
         parts = []
         for r, p in enumerate(rates):
-            seed = derived_seed(self.role, self.seed, index, b, r)
+            seed = derived_seed(self.role, self.seed, *keys, r)
             memory = self._memory(rounds, basis, p)
             kept_N = np.sort(mine_N[mine_N // n_each == r]) - r * n_each
-            parts.append(self._drawn(memory, n_each, seed, ends, kept_N))
+            if len(kept_N):
+                parts.append(self._drawn(memory, n_each, seed, ends, kept_N))
         return concatenate(parts).take(torch.from_numpy(np.argsort(np.argsort(mine_N))))
 
     def _memory(self, rounds: int, basis: str, p: float) -> Memory:

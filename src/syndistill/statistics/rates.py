@@ -143,3 +143,27 @@ def fit_per_round(
         r_squared=1 - float((weight_Q * residual_Q**2).sum()) / total if total > 0 else 0.0,
         rounds=tuple(int(n) for n in n_Q),
     )
+
+
+LATE = (25, 100)
+"""First and last of the numbers of rounds that the late error per round is fitted over."""
+
+
+def late_error_per_round(rounds: Sequence[int], errors: Sequence[int], shots: Sequence[int]) -> PerRoundFit:
+    """`fit_per_round` over LATE alone: what a round costs once the experiment has run for long. Of a decoder that
+    forgets nothing it is the error per round of short experiments. Raises what that does."""
+    late = [(n, k, m) for n, k, m in zip(rounds, errors, shots, strict=True) if LATE[0] <= n <= LATE[1]]
+    if len(late) < 3:
+        raise SyndistillError(
+            f"{len(late)} numbers of rounds from {LATE[0]} to {LATE[1]}: the late error per round needs at least 3, "
+            "for example 25, 50 and 100"
+        )
+    n_Q, k_Q, m_Q = zip(*late, strict=True)
+    return fit_per_round(n_Q, k_Q, m_Q)
+
+
+def ler_per_round(ler: float, rounds: int) -> float:
+    """eps from one number of rounds, F0 taken as 1: (1 - (1 - 2E)^(1/n)) / 2.  Raises SyndistillError for E > 1/2."""
+    if not 0 <= ler <= 0.5 or rounds < 1:
+        raise SyndistillError(f"error rate {ler} after {rounds} rounds: take 0 <= E <= 1/2, rounds >= 1")
+    return (1 - (1 - 2 * ler) ** (1 / rounds)) / 2

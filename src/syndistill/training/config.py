@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from syndistill.circuits.experiment import NOISES
 from syndistill.files.families import MOST_DISTANCE
+from syndistill.statistics.rates import ler_per_round
 
 Precision = Literal["fp32", "bf16"]
 """bf16: autocast, the weights stay float32."""
@@ -66,6 +67,25 @@ class RoundsPhase(Strict):
     rounds: tuple[Rounds, ...] = Field(min_length=1, max_length=1000)
 
 
+class Informative(Strict):
+    """Long experiments at small p, short ones at large p, so that a label after all rounds still says something.
+
+    With eps the error per round at p_max and eps(p) = eps * (p / p_max)^power, a label of R rounds is wrong in
+    (1 - (1 - 2 eps(p))^R) / 2 of all shots. p is at most the one where that is `most_ler`:
+    p_max * ((1 - (1 - 2 most_ler)^(1 / R)) / (2 eps))^(1 / power), but not below p_min.
+    """
+
+    error_per_round: float = Field(gt=0, lt=0.5)
+    """eps, of a good decoder at p_max (SI1000 at p=.006: .025 at distance 3)."""
+    power: float = Field(default=2.0, gt=0, le=32)
+    """How fast it falls with p: (d + 1) / 2 far below threshold."""
+    most_ler: float = Field(default=0.25, gt=0, lt=0.5)
+
+    def most_rate(self, rounds: int, p_max: float) -> float:
+        ratio = ler_per_round(self.most_ler, rounds) / self.error_per_round
+        return p_max * min(1.0, ratio ** (1 / self.power))
+
+
 class Curriculum(Strict):
     """Noise and rounds as functions of the shots seen (Bausch et al. 2024, Methods).
 
@@ -85,6 +105,8 @@ class Curriculum(Strict):
     rates_per_chunk: int = Field(default=4, ge=1, le=1_000_000)
     n_rates: int = Field(default=51, ge=2, le=100_000)
     """How many values of p there are: each has models of its own to prepare (4 s, revealed, d=5, r=25)."""
+    informative: Informative | None = None
+    """Where p of long experiments is limited; None: nowhere."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Curriculum:
@@ -99,13 +121,25 @@ class Curriculum(Strict):
         """Rounds and error rates of one chunk."""
         phase = [phase for phase in self.rounds if phase.from_shots <= shots_seen][-1]
         rounds = int(rng.choice(phase.rounds))
+        return rounds, self.draw_rates(shots_seen, rounds, rng)
+
+    def draw_rates(self, shots_seen: int, rounds: int, rng: np.random.Generator) -> list[float]:
+        """Error rates of an experiment of so many rounds."""
         low = self.p_min / self.p_max
         f = np.linspace(low, 1.0, self.n_rates)
         centre = low + (1 - low) / (1 + np.exp(-4 * (shots_seen / self.noise_midpoint - 1)))
         density = 1 + self.noise_weight * np.exp(-((f - centre) ** 2) / (2 * self.noise_width**2))
         density = density * f**-self.tilt
+        if self.informative is not None:
+            most = self.informative.most_rate(rounds, self.p_max) / self.p_max
+            density = density * (f <= max(most, low))
         chosen = rng.choice(f, size=self.rates_per_chunk, p=density / density.sum())
-        return rounds, [float(x * self.p_max) for x in chosen]
+        return [float(x * self.p_max) for x in chosen]
+
+    @property
+    def longest(self) -> int:
+        """The most rounds of all phases."""
+        return max(r for phase in self.rounds for r in phase.rounds)
 
 
 def _ascending(steps: tuple[int, ...]) -> tuple[int, ...]:
@@ -213,6 +247,10 @@ class DataConfig(Strict):
     much as a round, revealed labels as much as they do."""
     end_spacing: int = Field(default=0, ge=0, le=10_000)
     """If not 0, taught at the last end and at every so many rounds before it; `ends` of these, if that is not 0."""
+    part_rounds: Rounds | None = None
+    """Teach an experiment in parts of so many rounds, a batch each; the network carries its state, detached, from part
+    to part (`sampling.parts`). None: an experiment is one batch. Each number of rounds is then a whole number of parts
+    and divides the largest."""
     curriculum: Curriculum
 
     @model_validator(mode="after")
@@ -229,7 +267,19 @@ class DataConfig(Strict):
             raise ValueError(f"labels=exact are for distance 3, not {self.distance}; take revealed or sampled")
         if self.labels == "revealed" and (self.distance > 5 or "both" in self.bases):
             raise ValueError("labels=revealed are for distances 3 and 5 and bases x and z; take sampled")
+        if self.part_rounds is not None:
+            self._parts_fit(self.part_rounds)
         return self
+
+    def _parts_fit(self, part: int) -> None:
+        if self.labels == "revealed":
+            raise ValueError("labels=revealed begin at round 0; with part_rounds take sampled or exact")
+        longest = self.curriculum.longest
+        for rounds in {r for phase in self.curriculum.rounds for r in phase.rounds}:
+            if rounds % part or longest % rounds:
+                raise ValueError(
+                    f"part_rounds={part}: {rounds} rounds must be whole parts and a divisor of the most, {longest}"
+                )
 
 
 def check_network_fits(distance: int, output: str, data: DataConfig) -> None:

@@ -22,9 +22,9 @@ from syndistill.reporter import Bar
 from syndistill.safe_files import parsed, reason, write_text
 from syndistill.safe_lines import append_text, cut_torn_line
 from syndistill.sampling.stream import BatchSource, ShotStream
+from syndistill.training.carried import CarriedStates
 from syndistill.training.config import OptimiserConfig, TrainingConfig
 from syndistill.training.distributed import LossModule, join_world, parallel, share, wait_for_all
-from syndistill.training.objective import Values
 from syndistill.training.precision import denormals_flushed, warn_if_emulated
 from syndistill.training.run_folder import run_key
 
@@ -81,19 +81,21 @@ class Trainer:
 
     model: with the weights that it starts from, also where the folder holds a later state. extra: train-only modules
     (adapters and the like). shared: under torchrun, whether the source makes this process's
-    share of each batch, which is otherwise taken of the whole.
+    share of each batch, which is otherwise taken of the whole. carried: the objective's, saved and resumed.
     """
 
     def __init__(
         self,
         model: DecoderNetwork,
-        objective: Callable[[DecoderNetwork, Any], tuple[torch.Tensor, Values]],
+        objective: Callable[[DecoderNetwork, Any], tuple[torch.Tensor, dict[str, torch.Tensor]]],
         source: BatchSource[Any],
         config: TrainingConfig,
         folder: Path,
         extra: torch.nn.Module | None = None,
         shared: bool = False,
+        carried: CarriedStates | None = None,
     ) -> None:
+        self.carried = carried or CarriedStates()
         self.model, self.source, self.config, self.folder = model, source, config, folder
         self.shared = shared
         if config.threads:
@@ -162,7 +164,7 @@ class Trainer:
         self._update_ema()
         return {**means, "gradient_norm": norm.detach()}
 
-    def _add_gradient(self, shots: Batch, n_batches: int) -> Values:
+    def _add_gradient(self, shots: Batch, n_batches: int) -> dict[str, torch.Tensor]:
         """Of one of the step's batches; returns its loss and the objective's values."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             mine = shots if self.shared else share(shots, self.world)
@@ -195,6 +197,7 @@ class Trainer:
     def save(self) -> None:
         tensors = {f"weights.{k}": v for k, v in self.trained.state_dict().items()}
         tensors |= {f"ema.{k}": v for k, v in self.ema.items()}
+        tensors |= self.carried.tensors()
         save_tensors(self.folder / STATE, tensors | _pack_optimiser(self.optimiser), self._said())
 
     def _said(self) -> dict[str, object]:
@@ -211,6 +214,7 @@ class Trainer:
             self.trained.load_state_dict(weights)
             self.ema = {k: tensors[f"ema.{k}"].to(self.device) for k in self.ema}
             _unpack_optimiser(self.optimiser, tensors)
+            self.carried.load(tensors, self.device)
         except (RuntimeError, KeyError, ValueError):  # PyTorch's message has a line per weight
             raise SyndistillError(
                 f"{self.folder / STATE} is of another network than this run's; use a fresh folder"

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork, Outputs
 from syndistill.sampling.shots import Shots
+from syndistill.training.carried import CarriedStates
 
 Values = dict[str, torch.Tensor]
 
@@ -75,16 +76,18 @@ def wrong_at_last_end(outputs: Outputs, shots: Shots) -> torch.Tensor:
 class GroundTruth:
     """Cross-entropy with the label of every line after every round, plus next-stabiliser prediction.
 
-    Where shots carry the exact posterior of the label, it stands for the drawn one.
+    Where shots carry the exact posterior of the label, it stands for the drawn one. carried: the states that parts of
+    long experiments go on from.
     """
 
     def __init__(self, next_event_weight: float = 0.02) -> None:
         self.next_event_weight = next_event_weight
+        self.carried = CarriedStates()
 
     def __call__(self, model: DecoderNetwork, shots: Shots) -> tuple[torch.Tensor, Values]:
         if shots.labels_BKLO is None:
             raise SyndistillError("these shots carry no labels; ground truth needs some")
-        outputs: Outputs = model(shots)
+        outputs = self.carried.outputs(model, shots)
         if shots.posterior_BKLP is None:
             nll_BKL = label_loss(outputs.logits_BKLC, shots.labels_BKLO)
         else:

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from syndistill.errors import SyndistillError
 from syndistill.safe_files import foreign_files, json_sha256, locked_folder, read_sealed, remove_stale, write_sealed
@@ -43,10 +43,10 @@ def open_run(
         wait_for_all(world)
         yield
         return
-    wanted = json.loads(config.model_dump_json())
-    _holds(folder, wanted, hashes, result)  # before anything is written, a lock included
+    _holds(folder, config, hashes, result)  # before anything is written, a lock included
     with locked_folder(folder, "run folder", PATIENCE):
-        if not _holds(folder, wanted, hashes, result):
+        if not _holds(folder, config, hashes, result):
+            wanted = json.loads(config.model_dump_json())
             content = {"format": FORMAT, "config": wanted, "hashes": hashes, "versions": versions()}
             write_sealed(folder / RUN_FILE, content)
         remove_stale(folder)
@@ -54,14 +54,15 @@ def open_run(
         yield
 
 
-def _holds(folder: Path, wanted: dict[str, Any], hashes: dict[str, str], result: str) -> bool:
+def _holds(folder: Path, config: BaseModel, hashes: dict[str, str], result: str) -> bool:
     """Whether the folder holds this unfinished run; False where it is empty."""
     if (folder / result).exists():
         raise SyndistillError(f"{folder} holds a finished run ({result}); choose another --out, nothing was changed")
     run_file = folder / RUN_FILE
     if run_file.exists():
         found = read_run(run_file)
-        if found["config"] != wanted or found["hashes"] != hashes:
+        if not is_of_config(found, config) or found["hashes"] != hashes:
+            wanted = json.loads(config.model_dump_json())
             raise SyndistillError(
                 f"{folder} holds a run of another configuration ({_difference(found, wanted, hashes)}); "
                 "choose another --out"
@@ -84,6 +85,16 @@ def run_in(content: dict[str, Any], path: Path) -> dict[str, Any]:
     if not isinstance(content.setdefault("hashes", {}), dict):
         raise SyndistillError(f"{path} is damaged (hashes); {REMEDY}")
     return content
+
+
+def is_of_config(found: dict[str, Any], config: BaseModel) -> bool:
+    """Whether a run.json's content says this configuration. Options that were not there yet when it was written have
+    their defaults, which mean what was done before there were any."""
+    wanted, saved = config.model_dump(mode="json"), found["config"]
+    try:
+        return bool(saved == wanted or type(config).model_validate(saved).model_dump(mode="json") == wanted)
+    except ValidationError:
+        return False
 
 
 def run_key(folder: Path) -> str | None:

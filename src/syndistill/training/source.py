@@ -11,25 +11,27 @@ from syndistill.circuits.training_noise import TrainingNoise
 from syndistill.errors import SyndistillError
 from syndistill.sampling.own_files import own_noise
 from syndistill.sampling.own_noise import OwnNoise
+from syndistill.sampling.parts import PartedSource
 from syndistill.sampling.stream import SimulatedSource
 from syndistill.training.config import FILES, DataConfig
 
 
 def simulated_source(data: DataConfig, batch_size: int, seed: int, **options: Any) -> SimulatedSource:
-    """Batches of these shots; options: of `SimulatedSource`, in place of what the configuration says."""
-    said = {"labels": data.labels, "ends": data.ends, "end_spacing": data.end_spacing, "schedule": data.curriculum}
+    """Batches of these shots, or of long experiments in parts; options: of `SimulatedSource`, in place of what the
+    configuration says."""
+    said: dict[str, Any] = {"labels": data.labels, "ends": data.ends, "end_spacing": data.end_spacing}
+    said["schedule"] = data.curriculum
     said |= options
     noise = own_files(data) or data.noise
-    return SimulatedSource(data.distance, noise, data.bases, batch_size=batch_size, seed=seed, **said)  # type: ignore[arg-type]
-
-
-def longest_rounds(data: DataConfig) -> int:
-    return max(r for phase in data.curriculum.rounds for r in phase.rounds)
+    said |= {"distance": data.distance, "noise": noise, "bases": data.bases, "batch_size": batch_size, "seed": seed}
+    if data.part_rounds is not None:
+        return PartedSource(**said, part_rounds=data.part_rounds, longest=data.curriculum.longest)
+    return SimulatedSource(**said)
 
 
 def signature(data: DataConfig) -> TrainingNoise:
     """Of the noise of these shots, for the header of a network that learned from them."""
-    c, rounds = data.curriculum, longest_rounds(data)
+    c, rounds = data.curriculum, data.curriculum.longest
     own = own_files(data)
     if own is not None:
         return own.signature(rounds, (c.p_min, c.p_max))

@@ -11,7 +11,8 @@ from syndistill.errors import SyndistillError
 from syndistill.files.families import Dials, dials_of
 from syndistill.models.contract import DecoderNetwork
 from syndistill.models.networks import build, load_network, weights_hash
-from syndistill.models.warm_start import can_begin, can_widen, carried_over, widened
+from syndistill.models.warm_start import can_begin, can_gain_signs, can_widen, carried_over, widened, with_signs
+from syndistill.training.config import DataConfig
 
 
 def _dials(value: Any) -> Any:
@@ -33,13 +34,16 @@ def fresh_network(config: Dials, seed: int) -> DecoderNetwork:
 
 def start_weights(network: DecoderNetwork, path: str, any_distance: bool = False) -> str:
     """Copy a saved network's weights in; returns their hash. Refuses another architecture, but for a local GRU of
-    narrower states, which goes on answering as it did.
+    narrower states and a flat one without sign memory, which go on answering as they did.
 
     any_distance: also take the same architecture of another distance or not turned, as far as its weights carry over.
     """
     found, _ = load_network(path)
     if any_distance and can_begin(found, network):
         network.load_state_dict(carried_over(found, network))
+        return weights_hash(found)
+    if can_gain_signs(found, network):
+        network.load_state_dict(with_signs(found, network))
         return weights_hash(found)
     if can_widen(found, network):
         network.load_state_dict(widened(found, network))
@@ -48,3 +52,12 @@ def start_weights(network: DecoderNetwork, path: str, any_distance: bool = False
         raise SyndistillError(f"{path} holds a network of another configuration than this run's; name its own stage")
     network.load_state_dict(found.state_dict())
     return weights_hash(found)
+
+
+def check_carries(network: DecoderNetwork, data: DataConfig) -> None:
+    """SyndistillError where experiments come in parts and the network begins each at its first round."""
+    if data.part_rounds is not None and not network.carries:
+        raise SyndistillError(
+            f"data.part_rounds: a {network.config.family} network does not carry its state from part to part; leave "
+            "part_rounds out, or take a flat_gru or local_gru"
+        )

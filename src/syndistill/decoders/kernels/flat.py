@@ -67,6 +67,8 @@ class PackedFlat:
     """Shots that go through their rounds together, where there are MANY."""
     accumulators: int
     """Vector registers for their sums."""
+    sign_channels: int = 0
+    """Numbers behind a state's entries, in lanes of their own, that each round multiplies by a tanh of the state."""
     endings: ClassVar[tuple[str, ...]] = ("_one", "_many")
     """Of the functions' names."""
 
@@ -81,7 +83,7 @@ class PackedFlat:
     def new_states(self, batch: int) -> tuple[Floats, NDArray[np.uint8]]:
         """States (B, D) and parities (B, S/8), bits in bytes, before the first round."""
         start = self.offsets["start"]
-        state_D = self.blob[start : start + self.padded_width]
+        state_D = self.blob[start : start + self.state_size]
         return np.tile(state_D, (batch, 1)), np.zeros((batch, self.n_stabilisers // 8), np.uint8)
 
     def scratch_bytes(self, rounds: int) -> int:
@@ -101,6 +103,15 @@ class PackedFlat:
     @property
     def padded_width(self) -> int:
         return self.columns * self.lanes
+
+    @property
+    def sign_columns(self) -> int:
+        return -(-self.sign_channels // self.lanes)
+
+    @property
+    def state_size(self) -> int:
+        """Of a shot: the GRU's state, then the signs, both padded."""
+        return self.padded_width + self.sign_columns * self.lanes
 
     @property
     def inputs(self) -> int:
@@ -134,7 +145,12 @@ def pack(weights: FlatWeights, basis: str, machine: Machine, int8: bool) -> Pack
     recurrent_DDg = t["gru.weight_hh_l0"].reshape(3, width, width)
     scale = float(max(1.0, np.abs(t[f"start.{basis}"]).max()))
     hidden_bias = t["gru.bias_hh_l0"].astype(np.float32).copy()
-    parts: dict[str, Floats] = {"start": _columns(t[f"start.{basis}"][None], lanes)}
+    signs = weights.sign_channels
+    parts: dict[str, Floats] = {"start": _columns(t[f"start.{basis}"][None], lanes).ravel()}
+    if signs:
+        parts["start"] = np.concatenate([parts["start"], _columns(np.ones((1, signs), np.float32), lanes).ravel()])
+        parts["signs"] = np.concatenate([_columns(row[None], lanes).ravel() for row in t["signs.weight"]])
+        parts["signs_bias"] = _repeated(t["signs.bias"], lanes)
     if int8:
         steps, parts["scales"], shift = _quantised(recurrent_DDg, scale, lanes)
         hidden_bias -= shift
@@ -156,13 +172,13 @@ def pack(weights: FlatWeights, basis: str, machine: Machine, int8: bool) -> Pack
             parts[f"{kind}_bias.{layer}"] = _columns(t[f"decide.2.{kind}.{layer}.bias"][None], lanes)
         parts[f"norm.{layer}"] = _columns(t[f"decide.2.norms.{layer}.weight"][None], lanes)
         parts[f"norm_bias.{layer}"] = _columns(t[f"decide.2.norms.{layer}.bias"][None], lanes)
-    head_OW, head_bias_O = weights.heads(basis)
-    parts["heads"] = np.concatenate([_columns(row[None], lanes).ravel() for row in head_OW])
-    parts["heads_bias"] = head_bias_O
+    head_KOW, head_bias_KO = weights.heads(basis)
+    parts["heads"] = np.concatenate([_columns(row[None], lanes).ravel() for head_OW in head_KOW for row in head_OW])
+    parts["heads_bias"] = head_bias_KO.ravel()
     blob, offsets = joined(parts)
     return PackedFlat(
-        blob, offsets, lanes, int8, width, out, weights.readout_layers, bits // 2, len(head_OW), scale, group,
-        accumulators,
+        blob, offsets, lanes, int8, width, out, weights.readout_layers, bits // 2, head_KOW.shape[1], scale, group,
+        accumulators, signs,
     )  # fmt: skip
 
 
@@ -172,6 +188,21 @@ def _columns(values_GD: Floats, lanes: int) -> Floats:
     padding = [(0, 0)] * (values_GD.ndim - 1) + [(0, columns * lanes - values_GD.shape[-1])]
     padded = np.pad(values_GD, padding).reshape(*values_GD.shape[:-1], columns, lanes)
     return np.ascontiguousarray(np.swapaxes(padded, -2, -3), dtype=np.float32)
+
+
+def _sign_columns(channels: int, lanes: int) -> list[tuple[range, int]]:
+    """The channels of each vector of signs, and the lanes that one shot takes in it: a power of two."""
+    found = [range(first, min(first + lanes, channels)) for first in range(0, channels, lanes)]
+    return [(some, 1 << (len(some) - 1).bit_length()) for some in found]
+
+
+def _repeated(values_K: Floats, lanes: int) -> Floats:
+    """A vector for each of `_sign_columns`: what one shot takes, for as many shots as there is room for."""
+    columns = [
+        np.tile(np.pad(values_K[some], (0, room - len(some))), lanes // room)
+        for some, room in _sign_columns(len(values_K), lanes)
+    ]
+    return np.concatenate(columns).astype(np.float32)
 
 
 def _inputs_padded(weights: NDArray[Any]) -> NDArray[Any]:
@@ -221,7 +252,7 @@ class FlatCode(VectorCode):
 
     def emit_round(self) -> None:
         """(..., states (M, D), new states (M, D)): one GRU step."""
-        old, new = (self._shots_of(argument, self.packed.padded_width) for argument in self.arguments)
+        old, new = (self._shots_of(argument, self.packed.state_size) for argument in self.arguments)
         self._pick_rows(3 * self.packed.padded_width)
         bytes_ = self._quantised(old) if self.packed.int8 else []
         together = self._columns_at_once(self.packed.columns, 3)
@@ -239,12 +270,13 @@ class FlatCode(VectorCode):
             return []
 
         self.loop(self.packed.columns // together, [], some_columns)
+        self._move_signs(old, new)
         b.ret_void()
 
     def emit_answer(self) -> None:
         """(..., states (M, D), logits (M, O)): what line 0's observables are, given the last slice."""
         p = self.packed
-        states = self._shots_of(self.arguments[0], p.padded_width)
+        states = self._shots_of(self.arguments[0], p.state_size)
         main, normed, inner = (self._shots_of(self.stack(F32, self.shots * p.padded_readout), p.padded_readout)
                                for _ in range(3))  # fmt: skip
         self._pick_rows(p.padded_readout)
@@ -256,7 +288,8 @@ class FlatCode(VectorCode):
             self._dense(inner, size, main, outs, self._bias(f"outs_bias.{layer}", main), False)
         for m in range(self.shots):
             for o in range(p.n_outputs):
-                self.builder.store(self._head(main[m], o), self.at(F32, self.arguments[1], m * p.n_outputs + o))
+                logit = self._head(main[m], states[m], o)
+                self.builder.store(logit, self.at(F32, self.arguments[1], m * p.n_outputs + o))
         self.builder.ret_void()
 
     def _part(self, name: str, *offsets: Value | int) -> Value:
@@ -432,14 +465,52 @@ class FlatCode(VectorCode):
             total = self.builder.fadd(total, vector)
         return total
 
-    def _head(self, hidden: Value, output: int) -> Value:
+    def _move_signs(self, old: list[Value], new: list[Value]) -> None:
+        """Each shot's signs times tanh(W h + b) of its new state, of as many shots at a time as a vector holds."""
         p, b = self.packed, self.builder
-        heads = self._part("heads", output * p.padded_readout)
+        state = [[self.load_floats(of, start) for start in range(0, p.padded_width, self.lanes)] for of in new]
+        for column, (channels, room) in enumerate(_sign_columns(p.sign_channels, self.lanes)):
+            at, together = p.padded_width + column * self.lanes, self.lanes // room
+            bias = self.load_floats(self._part("signs_bias"), column * self.lanes)
+            for first in range(0, self.shots, together):
+                shots = range(first, min(first + together, self.shots))
+                products = [self._sign_products(state[m], channels, room) for m in shots]
+                sums = b.fadd(self.totals([vector for of_shot in products for vector in of_shot]), bias)
+                # tanh(x) = 2 / (1 + exp(-2 x)) - 1
+                half = self.reciprocal(b.fadd(self.number(1), self.exp_times(-2, sums)))
+                tanh = self.multiply_add(half, self.number(2), self.number(-1))
+                for i, m in enumerate(shots):
+                    own = self.lanes_from(tanh, i * room) if i else tanh
+                    self.store_floats(b.fmul(self.load_floats(old[m], at), own), new[m], at)
+
+    def _sign_products(self, state: list[Value], channels: range, room: int) -> list[Value]:
+        """For each channel, and for the room that is left, a vector whose sum is that channel's of W h."""
+        weights = [self._part("signs", k * self.packed.padded_width) for k in channels]
+        return [self._dot(state, row) for row in weights] + [self.number(0)] * (room - len(channels))
+
+    def _dot(self, vectors: list[Value], weights: Value) -> Value:
+        """The sum of the products of a row with the weights there, still in lanes."""
+        products = self.builder.fmul(vectors[0], self.load_floats(weights, 0))
+        for i, vector in enumerate(vectors[1:], 1):
+            products = self.multiply_add(vector, self.load_floats(weights, i * self.lanes), products)
+        return products
+
+    def _head(self, hidden: Value, state: Value, output: int) -> Value:
+        """head_0, and each sign's times the sign."""
+        p, b = self.packed, self.builder
+        vectors = [self.load_floats(hidden, start) for start in range(0, p.padded_readout, self.lanes)]
+        logit = self._head_alone(vectors, output)
+        for k in range(p.sign_channels):
+            own = self._head_alone(vectors, (k + 1) * p.n_outputs + output)
+            logit = b.fadd(logit, b.fmul(own, self.load(F32, state, p.padded_width + k)))
+        return logit
+
+    def _head_alone(self, vectors: list[Value], row: int) -> Value:
+        heads = self._part("heads", row * self.packed.padded_readout)
         products = [
-            b.fmul(self.load_floats(hidden, start), self.load_floats(heads, start))
-            for start in range(0, p.padded_readout, self.lanes)
+            self.builder.fmul(vector, self.load_floats(heads, i * self.lanes)) for i, vector in enumerate(vectors)
         ]
-        return b.fadd(self.total(self._added(products)), self.load(F32, self._part("heads_bias"), output))
+        return self.builder.fadd(self.total(self._added(products)), self.load(F32, self._part("heads_bias"), row))
 
 
 _GATHER = sum(1 << (56 - 7 * j) for j in range(8))
@@ -467,7 +538,7 @@ class FlatFunctions(VectorCode):
         self.packed, self.shots, self.inner = packed, shots, inner
         self.weights, *self.arguments = function.args
         self.bytes = packed.n_stabilisers // 8
-        self.states = self.stack(F32, 2 * shots * packed.padded_width)
+        self.states = self.stack(F32, 2 * shots * packed.state_size)
         self.slices = self.stack(I8, shots * self.bytes)
         self.parities = self.stack(I8, shots * self.bytes)
         self.logits = self.stack(F32, shots * packed.n_outputs)
@@ -476,7 +547,7 @@ class FlatFunctions(VectorCode):
         """(weights, states (B, D), parities (B, S/8), events (R, B, S), B, R) -> 1 where an event is neither 0 nor 1,
         and nothing was done. States and parities are moved on in place."""
         states, parities, events, n_shots, rounds = self.arguments
-        b, width = self.builder, self.packed.padded_width
+        b, width = self.builder, self.packed.state_size
         self._require_bits(events, b.mul(rounds, n_shots))
 
         def group(shots: list[Value]) -> None:
@@ -518,7 +589,7 @@ class FlatFunctions(VectorCode):
         N = 8 row_bytes. places: slice * S + stabiliser of each detector. scratch: M * (R + 1) * S/8 bytes for a
         group's slices."""
         detectors, places, scratch, logits, n_shots, rounds, row_bytes = self.arguments
-        b, width = self.builder, self.packed.padded_width
+        b, width = self.builder, self.packed.state_size
         size = b.mul(b.add(rounds, self.index(1)), self.index(self.bytes))
         start = self.at(F32, self.weights, self.packed.offsets["start"])
 
@@ -558,7 +629,7 @@ class FlatFunctions(VectorCode):
 
     def _halves(self, r: Value) -> tuple[Value, Value]:
         """Where round r finds the group's states, and where it leaves them."""
-        return self.halves(self.states, self.shots * self.packed.padded_width, r)
+        return self.halves(self.states, self.shots * self.packed.state_size, r)
 
     def _call(self, kind: str, *places: Value) -> None:
         self.builder.call(self.inner[kind], [self.weights, self.slices, self.parities, *places])
@@ -571,7 +642,7 @@ class FlatFunctions(VectorCode):
             self._copy(F32, self.at(F32, self.logits, m * outputs), place, outputs)
 
     def _fetch(self, shots: list[Value], states: Value, parities: Value) -> None:
-        width = self.packed.padded_width
+        width = self.packed.state_size
         for m, shot in enumerate(shots):
             state = self.at(F32, states, self.builder.mul(shot, self.index(width)))
             self._copy(F32, state, self.at(F32, self.states, m * width), width)

@@ -261,3 +261,21 @@ class VectorCode:
         """The sum over the lanes, a scalar."""
         name = f"llvm.vector.reduce.fadd.v{self.lanes}f32"
         return self.intrinsic(name, F32, ir.Constant(F32, 0.0), vector, fast=("reassoc",))
+
+    def totals(self, vectors: list[Value]) -> Value:
+        """The sum over the lanes of each of V vectors, V a power of two of at most the lanes; again and again in the
+        lanes beyond V."""
+        for _ in range(self.lanes.bit_length() - 1):
+            pairs = zip(vectors[::2], vectors[1::2], strict=True) if len(vectors) > 1 else ((vectors[0], vectors[0]),)
+            vectors = [self._neighbours_added(a, b) for a, b in pairs]
+        return vectors[0]
+
+    def _neighbours_added(self, a: Value, b: Value) -> Value:
+        """Lanes 0 + 1, 2 + 3, ... of a, then of b."""
+        even, odd = (ir.Constant(ir.VectorType(I32, self.lanes), [*range(i, 2 * self.lanes, 2)]) for i in (0, 1))
+        return self.builder.fadd(self.builder.shuffle_vector(a, b, even), self.builder.shuffle_vector(a, b, odd))
+
+    def lanes_from(self, vector: Value, first: int) -> Value:
+        """The vector turned so that lane `first` comes first."""
+        order = ir.Constant(ir.VectorType(I32, self.lanes), [(first + i) % self.lanes for i in range(self.lanes)])
+        return self.builder.shuffle_vector(vector, vector, order)

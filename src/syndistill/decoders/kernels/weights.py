@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from syndistill.circuits.layout import Layout
 from syndistill.errors import SyndistillError
-from syndistill.files.families import BITS, PLACES, Dials, GruDials
+from syndistill.files.families import BITS, PLACES, Dials, FlatGruDials, GruDials
 from syndistill.files.network_file import Arrays, NetworkFile, read_network
 
 COMPILED = ("flat_gru", "local_gru")
@@ -108,13 +108,31 @@ class FlatWeights(NetworkWeights):
         }
         return replace(self, dials=replace(self.dials, turn_x=False), tensors={**self.tensors, **turned})
 
+    @property
+    def sign_channels(self) -> int:
+        assert isinstance(self.dials, FlatGruDials)
+        return self.dials.sign_channels
+
+    def start(self, basis: str) -> NDArray[np.float32]:
+        return np.concatenate([super().start(basis), np.ones(self.sign_channels, np.float32)])
+
     def heads(self, basis: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Weights (O, W) and biases (O,) that answer for line 0: one for x or z, two for both, four for joint4."""
+        """Weights (1 + K, O, W) and biases (1 + K, O) that answer for line 0, of the state alone and of each of the K
+        signs; O is one for x or z, two for both, four for joint4."""
         if self.output == "joint4":
-            return self.tensors["heads.both.weight"][:4], self.tensors["heads.both.bias"][:4]
+            return self._line_0("both", "weight", 4), self._line_0("both", "bias", 4)
         bases = ("x", "z") if basis == "both" else (basis,)
-        weights = [self.tensors[f"heads.{b}.weight"][0] for b in bases]
-        return np.stack(weights), np.array([self.tensors[f"heads.{b}.bias"][0] for b in bases], np.float32)
+        weights, biases = (np.concatenate([self._line_0(b, of, 1) for b in bases], 1) for of in ("weight", "bias"))
+        return weights, biases
+
+    def _line_0(self, basis: str, of: str, classes: int) -> NDArray[np.float32]:
+        """(1 + K, classes, ...) of one basis's heads: the first rows of the plain one and of each sign's."""
+        plain = self.tensors[f"heads.{basis}.{of}"]
+        parts = [plain[None, :classes]]
+        if self.sign_channels:
+            by_sign = self.tensors[f"sign_heads.{basis}.{of}"].reshape(self.sign_channels, *plain.shape)
+            parts.append(by_sign[:, :classes])
+        return np.concatenate(parts)
 
 
 def runs_compiled(dials: Dials) -> bool:

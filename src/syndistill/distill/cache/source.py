@@ -67,7 +67,7 @@ from syndistill.training.config import (
     TrainingConfig,
 )
 from syndistill.training.distributed import ALONE, World, join_world, wait_for_all
-from syndistill.training.source import longest_rounds, noise_texts, simulated_source
+from syndistill.training.source import noise_texts, simulated_source
 
 CACHE_SEED = 1_000_003  # of a cache's shots; runs that share a cache differ in their own seeds
 SHARE_CHUNKS = 4  # half a second each
@@ -289,6 +289,8 @@ class StudentData(Strict):
             raise ValueError("unsure and cached_ends are about cached shots; set cached_shots above 0")
         if self.recorded and (self.cached_shots or self.cut_rounds):
             raise ValueError("recorded shots are asked live and have one end; set cached_shots=0 and cut_rounds=[]")
+        if self.simulated.part_rounds is not None and (self.cut_rounds or self.cached_shots):
+            raise ValueError("parts of long experiments are fresh and whole; leave cut_rounds and cached_shots out")
         if self.cut_rounds and self.cached_ends == "last":
             raise ValueError("cut_rounds needs the Teacher's answers of every end; leave cached_ends as it is")
         shortest = min(r for phase in self.simulated.curriculum.rounds for r in phase.rounds)
@@ -349,7 +351,7 @@ def statistics_shots(
     shots: 0 for the usual number.
     """
     shots = shots or STATISTICS_SHOTS
-    phases = (RoundsPhase(from_shots=0, rounds=(longest_rounds(data),)),)
+    phases = (RoundsPhase(from_shots=0, rounds=(data.curriculum.longest,)),)
     schedule = data.curriculum.model_copy(update={"rounds": phases, "rates_per_chunk": STATISTICS_RATES})
     n_batches = len(data.bases) * -(-shots // (512 * len(data.bases)))
     said = {"ends": 0, "end_spacing": 0, "role": role, "labels": labels}
@@ -421,7 +423,7 @@ def _complete(
         shots = n_chunks * fresh.batches_per_chunk * fresh.batch_size
         if isinstance(source, UnsureSource):
             shots = round(shots * source.share(min(n_chunks, SHARE_CHUNKS)))
-        longest = longest_rounds(data.simulated)
+        longest = data.simulated.curriculum.longest
         reporter.say(announce(shots, longest, teacher.layout, _channels(data, teacher), folder, lacking))
         if not begun:
             if data.cached_shots >= MANY_SHOTS:
@@ -439,8 +441,8 @@ def _channels(data: StudentData, teacher: Teacher) -> int:
 
 def cache_key(data: StudentData, teacher: Teacher) -> CacheKey:
     """What a cache for these shots must have been made from."""
-    said = data.simulated.model_dump(mode="json")
-    if data.simulated.noise != FILES:  # caches of before there were own files stay good
+    said = data.simulated.model_dump(mode="json", exclude_none=True)  # so that caches from before an option are known
+    if data.simulated.noise != FILES:
         said = {key: value for key, value in said.items() if key not in ("files", "model")}
     wanted: dict[str, Any] = {"simulated": said, "shots": data.cached_shots, "seed": data.cache_seed}
     if data.unsure is not None:

@@ -1,0 +1,90 @@
+"""Long experiments in parts: each batch some rounds of the same shots, which go on where the batch before them stopped.
+
+An experiment of hundreds of rounds is simulated and labelled once and then cut, so that a round costs one pass of a
+network wherever it lies, if the network carries its state from part to part (`training.carried`). Several experiments
+run side by side, a lane each, and their parts come in turn: steps that follow each other see other shots, another basis
+and another age.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from syndistill.errors import SyndistillError
+from syndistill.sampling.own_noise import OwnNoise
+from syndistill.sampling.shots import Part, Shots
+from syndistill.sampling.stream import Labels, Schedule, SimulatedSource
+
+LANES_PER_BASIS = 2
+
+
+class PartedSource(SimulatedSource):
+    """Chunks in which every lane goes through `longest` rounds: one experiment of so many, or several shorter ones, one
+    after the other. Each number of rounds that the schedule draws must be a whole number of parts and divide `longest`.
+
+    ends, end_spacing: at which rounds of each part it is taught, as `SimulatedSource` says of an experiment's.
+    """
+
+    def __init__(
+        self,
+        distance: int,
+        noise: str | OwnNoise,
+        bases: tuple[str, ...],
+        schedule: Schedule,
+        batch_size: int,
+        seed: int,
+        part_rounds: int,
+        longest: int,
+        role: str = "train",
+        labels: Labels = "sampled",
+        ends: int = 0,
+        end_spacing: int = 0,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        if labels == "revealed":
+            raise SyndistillError("parts of a long experiment: revealed labels begin at round 0; take sampled or exact")
+        if share[1] > 1:
+            raise SyndistillError("parts of a long experiment are learned by one process; start without torchrun")
+        self.part_rounds, self.longest = part_rounds, longest
+        self.n_lanes = LANES_PER_BASIS * len(bases)
+        n_batches = self.n_lanes * (longest // part_rounds)
+        super().__init__(
+            distance, noise, bases, schedule, batch_size, seed, n_batches, role, labels, ends, end_spacing, share
+        )
+
+    def chunk(self, index: int) -> list[Shots]:
+        lanes = [self._lane(index, lane) for lane in range(self.n_lanes)]
+        return [parts[i] for i in range(self.longest // self.part_rounds) for parts in lanes]
+
+    def _lane(self, index: int, lane: int) -> list[Shots]:
+        rng = np.random.default_rng([self.seed, 4, index, lane])
+        shots_seen = index * self.batches_per_chunk * self.batch_size
+        rounds, _ = self.schedule.draw(shots_seen, rng)
+        basis, parts = self.bases[lane % len(self.bases)], []
+        for number in range(self.longest // rounds):
+            rates = self.schedule.draw_rates(shots_seen, rounds, rng)
+            shots = self._mixed((index, lane, number), self.batch_size, basis, rounds, rates, rng, ())
+            parts += parts_of(shots, self.part_rounds, lane)
+        taught = self._ends(self.part_rounds, rng)
+        return [part.at_ends([end - 1 for end in taught]) for part in parts]
+
+
+def parts_of(shots: Shots, part_rounds: int, lane: int) -> list[Shots]:
+    """Shots with all their ends, cut after every `part_rounds` rounds."""
+    return [_part(shots, lane, first, part_rounds) for first in range(0, shots.rounds, part_rounds)]
+
+
+def _part(shots: Shots, lane: int, first: int, rounds: int) -> Shots:
+    own = slice(first, first + rounds)
+    labels, posterior = shots.labels_BKLO, shots.posterior_BKLP
+    return replace(
+        shots,
+        events_BRS=shots.events_BRS[:, own],
+        last_BKS=shots.last_BKS[:, own],
+        labels_BKLO=None if labels is None else labels[:, own],
+        posterior_BKLP=None if posterior is None else posterior[:, own],
+        ends=tuple(range(1, rounds + 1)),
+        part=Part(lane, first),
+    )

@@ -1,0 +1,61 @@
+"""The network's state behind the latest part of each long experiment: where its next part begins.
+
+States are carried without their gradients, so that a step learns from its own rounds alone and costs no more wherever
+they lie; what is true at a part's beginning is true of the weights a few steps ago. Saved with a run, so that it goes
+on as if it had never stopped.
+Axes: B shots, S stabilisers, X a state (any shape).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import torch
+
+from syndistill.circuits.layout import BASES
+from syndistill.errors import SyndistillError
+from syndistill.models.contract import DecoderNetwork, Outputs, State
+from syndistill.sampling.shots import Shots
+
+_PREFIX = "carried"
+_NAMES = ("about", "memory", "parity", "previous")
+
+
+class CarriedStates:
+    """By lane (`sampling.shots.Part`). Batches that are whole experiments leave it empty."""
+
+    def __init__(self) -> None:
+        self._states: dict[int, State] = {}
+
+    def outputs(self, model: DecoderNetwork, shots: Shots, want: Collection[str] = ()) -> Outputs:
+        """What the network says of these rounds, from where it was; and where it is now is kept."""
+        if shots.part is None:
+            whole: Outputs = model(shots, want) if want else model(shots)
+            return whole
+        outputs: Outputs = model(shots, want, self._states.get(shots.part.lane) if shots.first_round else None)
+        if outputs.state is None:
+            raise SyndistillError(f"a {model.config.family} network carries no state; leave data.part_rounds out")
+        state = outputs.state
+        self._states[shots.part.lane] = State(
+            state.basis, state.rounds_done, state.memory_BX.detach(), state.parity_BS, state.previous_BS
+        )
+        return outputs
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Everything, by names that begin alike."""
+        found: dict[str, torch.Tensor] = {}
+        for lane, state in self._states.items():
+            about = torch.tensor([BASES.index(state.basis), state.rounds_done])
+            parts = zip(_NAMES, (about, state.memory_BX, state.parity_BS, state.previous_BS), strict=True)
+            found |= {f"{_PREFIX}.{lane}.{name}": tensor.contiguous() for name, tensor in parts}
+        return found
+
+    def load(self, tensors: Mapping[str, torch.Tensor], device: torch.device) -> None:
+        """From what `tensors` gave, among others."""
+        lanes = {int(name.split(".")[1]) for name in tensors if name.startswith(f"{_PREFIX}.")}
+        self._states = {}
+        for lane in lanes:
+            about, *parts = (tensors[f"{_PREFIX}.{lane}.{name}"] for name in _NAMES)
+            basis, rounds_done = about.tolist()
+            memory_BX, parity_BS, previous_BS = (part.to(device) for part in parts)
+            self._states[lane] = State(BASES[basis], rounds_done, memory_BX, parity_BS, previous_BS)
