@@ -10,7 +10,8 @@ from syndistill.distill.fuse import FuseRun
 from syndistill.distill.student import StudentRun
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
-from syndistill.models.networks import build, config_from, load_network, save_network
+from syndistill.files.families import dials_of
+from syndistill.models.networks import build, load_network, save_network
 from syndistill.models.tensors_file import load_tensors
 from syndistill.recipes import recipe
 from syndistill.sampling.parts import PartedSource, parts_of
@@ -33,7 +34,7 @@ def curriculum(*rounds):
 
 def network(family="flat_gru", seed=5):
     torch.manual_seed(seed)
-    made = build(config_from({"family": family, "distance": 3, **DIALS[family]}))
+    made = build(dials_of({"family": family, "distance": 3, **DIALS[family]}))
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -144,7 +145,7 @@ def test_probes_look_at_whole_experiments():
 
 def test_a_run_of_parts_from_a_network_without_signs(tmp_path):
     """Its file says how it was made and is read as any other; a Teacher's family is refused in one line."""
-    plain = build(config_from({"family": "flat_gru", "distance": 3, **DIALS["flat_gru"], "sign_channels": 0}))
+    plain = build(dials_of({"family": "flat_gru", "distance": 3, **DIALS["flat_gru"], "sign_channels": 0}))
     save_network(tmp_path / "plain.safetensors", plain, {})
     training = TrainingConfig(steps=10, batch_size=8, threads=1, optimiser=OptimiserConfig(warmup_steps=0))
     run = TeacherRun(network=network().config, data=data(), training=training, next_event_weight=0.0,

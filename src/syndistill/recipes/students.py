@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict
 
 from syndistill.distill.baseline import Baseline
 from syndistill.distill.cache.source import StudentData, Unsure
@@ -14,7 +14,7 @@ from syndistill.distill.stage1 import Stage1
 from syndistill.distill.stage2 import Stage2
 from syndistill.distill.student import StudentRun
 from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
-from syndistill.files.families import LocalGruDials
+from syndistill.files.families import LocalGruDials, dials_of
 from syndistill.models.networks import preset
 from syndistill.training.config import (
     Curriculum,
@@ -104,7 +104,7 @@ def student_d3_late() -> StudentRun:
         update={
             "start_from": "student-d3",
             "terms": Terms(labels=LabelTerm(where="every", lines="first"), final=FinalTerm(weight=0.0)),
-            "network": replace(run.network, sign_channels=4),
+            "network": dials_of({**asdict(run.network), "sign_channels": 4}),
             "data": run.data.model_copy(update={"simulated": simulated}),
             "training": run.training.model_copy(update=training),
         }
