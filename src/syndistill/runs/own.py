@@ -144,10 +144,13 @@ def _planned(asked: Asked, own: OwnNoise, folder: Path, reporter: Reporter) -> O
     if folder.exists() and foreign_files(folder):
         raise SyndistillError(f"{folder} is not empty and holds no {OWN_FILE}; choose another --out")
     run = _with_changes(_run_of(asked, own), asked.changes)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SyndistillError(f"--out {folder} can't be made ({error.strerror}); choose another place") from None
     minutes = asked.minutes or MINUTES.get(own.distance, max(MINUTES.values()))
     if not any(change.startswith("student.training.steps=") for change in asked.changes):
         run = _with_steps(run, own, minutes, asked.changes, reporter)
-    folder.mkdir(parents=True, exist_ok=True)
     write_sealed(path, said | {"run": run.model_dump(mode="json")})
     return run
 

@@ -26,7 +26,7 @@ from syndistill.sampling.shots import Shots
 
 @dataclass(frozen=True, eq=False)
 class OwnNoise:
-    """The memories of some files: models[basis][rounds]. dems: by basis and rounds the error models as other decoders
+    """The memories of some files. models: by basis, then by rounds. dems: by basis and rounds the error models as other decoders
     take them, decomposed, with their placements. sha256: of all that the models say."""
 
     distance: int
