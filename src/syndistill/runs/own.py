@@ -68,7 +68,7 @@ REFERENCES = ("pymatching", "pymatching-correlated")
 BEST_KNOWN = {3: "optimal"}
 KNOWN = (*REFERENCES, "optimal")
 """Those that are given a recording's model with @."""
-PROBE = (16, 64)  # steps: the first chunk of shots pays for models and tables
+PROBE = (16, 48)  # steps: the first chunk of shots pays for models and tables
 
 
 class Asked(Strict):

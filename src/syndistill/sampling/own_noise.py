@@ -26,8 +26,11 @@ from syndistill.sampling.shots import Shots
 
 @dataclass(frozen=True, eq=False)
 class OwnNoise:
-    """The memories of some files. models: by basis, then by rounds. dems: by basis and rounds the error models as other decoders
-    take them, decomposed, with their placements. sha256: of all that the models say."""
+    """The memories of some files.
+
+    models: by basis, then by rounds. dems: by basis and rounds, the error models as other decoders take them,
+    decomposed, with their placements. sha256: of all that the models say.
+    """
 
     distance: int
     models: dict[str, dict[int, MemoryModel]]
