@@ -17,7 +17,7 @@ from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import Comparison
 from syndistill.evaluation.rows import Pair
 from syndistill.evaluation.subject import Subject
-from syndistill.runs.console import progress_bars
+from syndistill.runs.console import terminal_reporter
 from syndistill.safe_files import write_text
 from syndistill.statistics.rates import fit_per_round, late_error_per_round
 
@@ -30,11 +30,10 @@ Found = dict[int, Comparison]
 
 def judge(decoders: list[str], experiments: list[Experiment], shots: int, rows: Path) -> Found:
     found: Found = {}
-    with progress_bars() as bars:
+    with terminal_reporter() as reporter:
         for experiment in experiments:
             subject = Subject.from_experiment(str(experiment))
-            bar = bars.counting(f"r={experiment.rounds} {experiment.basis}")
-            of_all = subject.compare(decoders, shots, SEED, rows_file=rows, progress=bar, say=bars.say)
+            of_all = subject.compare(decoders, shots, SEED, rows_file=rows, leave_out=True, reporter=reporter)
             found[experiment.rounds] = of_all
     return found
 

@@ -36,7 +36,8 @@ class Sharpened(OptimalDecoder):
     """The exact posterior with its log-odds times `factor`: the same decisions, another confidence."""
 
     def __init__(self, dem, factor):
-        super().__init__(dem, name="Teacher")
+        super().__init__(dem)
+        self.name = "Teacher"
         self.factor = factor
 
     def _probabilities(self, shots):

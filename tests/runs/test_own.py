@@ -62,7 +62,9 @@ def test_a_teacher_is_tuned_gated_and_asked(tmp_path):
     found = distil_own(asked(*files, teacher="teacher-d3", changes=changes), tmp_path / "out", heard, True)
     assert any("on select shots" in line for line in heard.said)
     assert any("the gate" in line or "the Teacher passes" in line for line in heard.said)
-    assert len(found.judged[files[0]].rows) == 6 + 1  # the Teacher before and after
+    names = [row.decoder for row in found.judged[files[0]].rows]
+    kept = any("is better and kept" in line for line in heard.said)
+    assert ("teacher-d3" in names, str(tmp_path / "out" / "teacher.safetensors") in names) == (True, kept)
     said = read_header(str(found.student)).metadata["run"]
     assert said["terms"]["final"]["weight"] == 1.0
     assert said["data"]["cached_shots"] == 4096

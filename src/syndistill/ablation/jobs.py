@@ -28,6 +28,8 @@ FUSIONS: dict[Target, FusionConfig] = {
     "nll": FusionConfig(mode="nll"),
     "per_shot": FusionConfig(mode="per_shot"),
 }
+LATER_DIALS = ("sign_channels",)
+"""Of a network, younger than the first rows: at 0 they leave a run's hash as it was."""
 LATER_OPTIONS = ("start_decay", "fall_steps", "fall_factor")
 """Of an optimiser, younger than the first rows: at their defaults they leave a fusion's hash as it was."""
 
@@ -147,7 +149,7 @@ def _part(
     unsaid = {"kind"} if run.kind == "baseline" else set()
     content = run.model_dump(mode="json", exclude_defaults=True, exclude=unsaid) | {
         "format": FORMAT,
-        "network": asdict(run.network),
+        "network": {name: dial for name, dial in asdict(run.network).items() if dial or name not in LATER_DIALS},
         "teacher": teachers[settings.asks],
         "start_from": earlier.hash if earlier else _content_of(settings.start_from),
         "fusion": _fusion_content(fuse_run(plan, target)) if target != "none" else None,
@@ -178,8 +180,10 @@ def _fusion_content(run: FuseRun) -> dict[str, Any]:
     optimiser = run.training.optimiser
     same = {name for name in LATER_OPTIONS if getattr(optimiser, name) == type(optimiser).model_fields[name].default}
     left_out: dict[str, Any] = {"teacher": True, "training": {"optimiser": same, "doubling_steps": True}}
-    if run.data.noise != FILES:
-        left_out["data"] = {"files", "model"}
+    of_data: dict[str, Any] = {"part_rounds": True}  # which the fuse stage refuses
+    of_data |= {"files": True, "model": True} if run.data.noise != FILES else {}
+    of_data |= {"curriculum": {"informative"}} if run.data.curriculum.informative is None else {}
+    left_out["data"] = of_data
     content = run.model_dump(mode="json", exclude=left_out)
     members = {path: _weights_of(name) for path, name in run.fusion.networks.items()}
     return content | ({"networks": members} if members else {})

@@ -31,7 +31,7 @@ from syndistill.evaluation.gate import judge_on_files
 from syndistill.evaluation.subject import Subject
 from syndistill.evaluation.tables import pairs_table, per_round_table, rows_table
 from syndistill.files.network_file import network_path, read_header, shipped_names
-from syndistill.models.networks import load_network
+from syndistill.models.networks import load_network, weights_hash
 from syndistill.reporter import SILENT, Bar, Reporter
 from syndistill.runs.gated import distil_gated
 from syndistill.runs.picture import draw_comparison
@@ -349,7 +349,8 @@ def _judged(asked: Asked, own: OwnNoise, run: OwnRun, folder: Path, reporter: Re
         reporter.say(f"{folder} is finished; delete {RESULT_FILE} to judge again")
     names = [*REFERENCES, str(run.student.start_from)]
     if run.teacher is not None:
-        names += [str(run.teacher.start_from), str(folder / TEACHER_FILE)]
+        before, after = str(run.teacher.start_from), str(folder / TEACHER_FILE)
+        names += [before] if _same(before, after) else [before, after]
     names = [*dict.fromkeys(names), str(folder / STUDENT_FILE)]
     if own.distance in BEST_KNOWN:
         names.append(BEST_KNOWN[own.distance])
@@ -360,7 +361,7 @@ def _judged(asked: Asked, own: OwnNoise, run: OwnRun, folder: Path, reporter: Re
         here = [f"{name}@{asked.model}" if recorded and name in KNOWN else name for name in names]
         shots = None if recorded else asked.shots
         rows = folder / ROWS_FILE
-        judged[file] = subject.compare(here, shots, SEED, rows_file=rows, reporter=reporter)
+        judged[file] = subject.compare(here, shots, SEED, rows_file=rows, leave_out=True, reporter=reporter)
     write_sealed(folder / RESULT_FILE, {"judged": {file: found.to_json() for file, found in judged.items()}})
     first = next(iter(judged))
     draw_comparison(
@@ -374,6 +375,11 @@ def _labels(folder: Path) -> dict[str, str]:
         "pymatching": "PyMatching", "pymatching-correlated": "PyMatching, correlated", "optimal": "the optimum",
         str(folder / STUDENT_FILE): "this Student", str(folder / TEACHER_FILE): "tuned Teacher",
     }  # fmt: skip
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two files are of one network: a tuned Teacher that was not better is the one before."""
+    return weights_hash(load_network(one)[0]) == weights_hash(load_network(other)[0])
 
 
 def _tables(judged: Mapping[str, Comparison], own: OwnNoise) -> list[Table]:
