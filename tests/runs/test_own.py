@@ -124,6 +124,16 @@ def test_an_error_model_alone_can_be_judged_on(tmp_path):
     assert 0 < found.rows[1].errors <= found.rows[0].errors + 10
 
 
+@pytest.mark.filterwarnings("ignore::syndistill.decoders.contract.FarFromTraining")  # which it is
+def test_a_recording_is_learned_from_its_circuit_and_judged_on_its_shots(tmp_path):
+    recording = make_recording(tmp_path / "surface_code_bX_d3_r02_center_3_3", shots=60)
+    found = distil_own(asked(*recordings_of([str(recording)])), tmp_path / "out")
+    (comparison,) = found.judged.values()
+    names = [row.decoder for row in comparison.rows]
+    assert {"pymatching@pij", "pymatching-correlated@pij", "optimal@circuit"} <= set(names)
+    assert {row.shots for row in comparison.rows} == {60}
+
+
 def test_recordings_of_several_patches_are_told_apart(tmp_path):
     recording = make_recording(tmp_path / "surface_code_bX_d3_r02_center_3_3")
     assert recordings_of([str(recording)]) == (str(recording),)

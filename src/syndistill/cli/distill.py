@@ -34,7 +34,7 @@ def distill(
     ] = None,
     model: Annotated[
         str, typer.Option(metavar="pij|circuit", help="Of --recorded: the error model to learn from.")
-    ] = "pij",
+    ] = "circuit",
     minutes: Annotated[
         float | None, typer.Option(min=0.05, help="Of training for own files. Default: 10 at distance 3, else 45.")
     ] = None,

@@ -75,8 +75,9 @@ class Asked(Strict):
     """What a user asks for."""
 
     files: tuple[Name, ...]
-    model: Literal["pij", "circuit"] = "pij"
-    """Of recordings."""
+    model: Literal["pij", "circuit"] = "circuit"
+    """Of recordings. A model of pairs that was fitted to shots (pij) knows no errors of three and four detectors: good
+    to decode by, poor to draw from (docs/own-circuit.md)."""
     minutes: float | None = None
     """Of training, all in all; None: MINUTES of the distance."""
     rounds: tuple[Positive, ...] = ()
@@ -358,7 +359,7 @@ def _judged(asked: Asked, own: OwnNoise, run: OwnRun, folder: Path, reporter: Re
     for file in asked.files:
         recorded = Path(file).is_dir()
         subject = Subject.from_recording(file) if recorded else Subject.from_file(file)
-        here = [f"{name}@{asked.model}" if recorded and name in KNOWN else name for name in names]
+        here = [_with_model(name, asked, subject) for name in names]
         shots = None if recorded else asked.shots
         rows = folder / ROWS_FILE
         judged[file] = subject.compare(here, shots, SEED, rows_file=rows, leave_out=True, reporter=reporter)
@@ -375,6 +376,15 @@ def _labels(folder: Path) -> dict[str, str]:
         "pymatching": "PyMatching", "pymatching-correlated": "PyMatching, correlated", "optimal": "the optimum",
         str(folder / STUDENT_FILE): "this Student", str(folder / TEACHER_FILE): "tuned Teacher",
     }  # fmt: skip
+
+
+def _with_model(name: str, asked: Asked, subject: Subject) -> str:
+    """Of a recording matching is given the model that was fitted to its shots, as in the field; the optimum the model
+    that the Student learns from."""
+    if subject.recording is None or name not in KNOWN:
+        return name
+    fitted = "pij" if "pij" in subject.recording.models else asked.model
+    return f"{name}@{fitted if name in REFERENCES else asked.model}"
 
 
 def _same(one: str, other: str) -> bool:
