@@ -54,7 +54,8 @@ def test_the_experiment_graph_is_the_network(
     network, metadata = load_network(path)
     expected = network_decoder(network, circuit, "n", metadata).decode(shots)
     assert log_odds(expected).std() > 0.1
-    np.testing.assert_allclose(log_odds(found), log_odds(expected), atol=1e-4, rtol=1e-4)
+    odds = [log_odds(some).clip(-8, 8) for some in (found, expected)]  # beyond, a probability in float32 says no more
+    np.testing.assert_allclose(*odds, atol=1e-4, rtol=1e-4)
 
 
 def test_an_observable_on_another_line(network_file, tmp_path):

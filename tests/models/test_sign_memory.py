@@ -42,7 +42,8 @@ def test_a_sign_is_the_product_of_its_factors(make_network, make_shots):
         states_BRD, signs_BRK = network(shots, ["temporal"]).signals["temporal"].split([12, 2], -1)
         expected_BK = torch.ones(len(shots), 2)
         for t in range(6):
-            expected_BK = expected_BK * torch.tanh(states_BRD[:, t] @ network.signs.weight.T + network.signs.bias)
+            sums_BK = states_BRD[:, t] @ network.signs.weight.T / 12**0.5 + network.signs.bias
+            expected_BK = expected_BK * torch.tanh(sums_BK)
             torch.testing.assert_close(signs_BRK[:, t], expected_BK, rtol=1e-5, atol=1e-6)
     assert signs_BRK.std() > 0.01
 

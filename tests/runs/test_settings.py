@@ -37,7 +37,7 @@ RUNS = {
     "own files": (TeacherRun, own_teacher()),
     "student": (StudentRun, unsure_student()),
     "joint student": (StudentRun, recipe("student-d3-joint")),
-    "student of long experiments": (StudentRun, recipe("student-d3-late")),
+    "student of long experiments": (StudentRun, recipe("student-d3-late").legs["parts-25"]),
     "fuse": (FuseRun, recipe("road-d3").fuse_run()),
     "road": (RoadRun, recipe("road-d3")),
     "ablation": (Plan, chosen_plan("ablation-d3", [])),

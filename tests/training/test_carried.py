@@ -131,7 +131,7 @@ def test_data_that_cannot_come_in_parts(change, said):
     ({"data": {"cached_shots": 4096}}, "fresh and whole"),
 ])  # fmt: skip
 def test_a_student_of_parts_asks_no_teacher_and_no_cache(change, said):
-    run = recipe("student-d3-late").model_dump(mode="json")
+    run = recipe("student-d3-late").legs["parts-10"].model_dump(mode="json")
     changed = run | change | {"data": run["data"] | change.get("data", {})}
     with pytest.raises(ValueError, match=said):
         StudentRun.model_validate(changed)

@@ -156,7 +156,7 @@ def _moved(g: Graph, weights: Compilable, basis: str, bits_RBI: str, state_BD: s
         return g.op("Squeeze", g.gru(cell, bits_RBI, _unsqueezed(g, state_BD)), g.constant([0]), output=output)
     signs_BK, state_BD = _columns(g, state_BD, weights.width, None), _columns(g, state_BD, 0, weights.width)
     states_R1BD = g.gru(cell, bits_RBI, _unsqueezed(g, state_BD), every=True)
-    weight_DK, bias_K = weights.tensors["signs.weight"].T, weights.tensors["signs.bias"]
+    weight_DK, bias_K = weights.sign_weights.T, weights.tensors["signs.bias"]
     sums = g.op("Add", g.op("MatMul", states_R1BD, g.constant(weight_DK)), g.constant(bias_K))
     turns_1BK = g.op("ReduceProd", g.op("Tanh", sums), axes=[0], keepdims=0)
     signs_BK = g.op("Mul", signs_BK, g.op("Squeeze", turns_1BK, g.constant([0])))

@@ -116,9 +116,10 @@ class FlatGru(GruNetwork):
     The basis is told through a learned initial state and an output head for each.
 
     Sign memory: with `sign_channels` the state is that of the GRU, h, and so many numbers of size at most 1 that begin
-    at 1 and that each round multiplies by tanh(W h + b). The answer is head_0 + the sum of sign * its own head. A
-    logical flip turns the sign of every later label; a product of signs remembers that for as long as the factors stay
-    near +-1, where a GRU must hold it against its gates.
+    at 1 and that each round multiplies by tanh(W h / sqrt(D) + b). The answer is head_0 + the sum of sign * its own
+    head. A logical flip turns the sign of every later label; a product of signs remembers that for as long as the
+    factors stay near +-1, where a GRU must hold it against its gates. Without the root the steps of training moved all
+    factors to a third and less, and a sign that has vanished teaches nothing (docs/long.md).
     """
 
     config: FlatGruDials
@@ -162,7 +163,7 @@ class FlatGru(GruNetwork):
         states_BRD: torch.Tensor = self.gru(bits_BRI, memory_BD[None].contiguous())[0]
         if not self.config.sign_channels:
             return states_BRD
-        turns_BRK = torch.tanh(self.signs(states_BRD)).cumprod(1)
+        turns_BRK = torch.tanh(self.signs(states_BRD * self.config.width**-0.5)).cumprod(1)
         signs_BRK = memory_BX[:, None, self.config.width :] * turns_BRK
         return torch.cat([states_BRD, signs_BRK.to(states_BRD.dtype)], -1)
 

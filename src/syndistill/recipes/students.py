@@ -80,35 +80,50 @@ def student_d3() -> Legs:
     return Legs(legs={"rounds-9": run, "rounds-25": longer, "rounds-25-again": again})
 
 
-def student_d3_late() -> StudentRun:
-    """The shipped student-d3 with four signs beside its state, on experiments of up to 100 rounds in parts of 10, from
-    exact labels alone. Half an hour of one core."""
+def student_d3_late() -> Legs:
+    """The shipped student-d3 on experiments of up to 100 rounds in parts, from exact labels alone: first of 10 rounds,
+    then with four signs beside its state and of 25 rounds. An hour of one core."""
     run = _labels_alone(baseline_d3())
+    rates = {"learning_rate": 1.5e-3, "matrix_rate": 0.01}
+    first = run.model_copy(
+        update={
+            "start_from": "student-d3",
+            "terms": Terms(labels=LabelTerm(where="every", lines="first"), final=FinalTerm(weight=0.0)),
+            "data": _in_parts(run.data, 10, (10, 20, 50, 100)),
+            "training": _trained(run.training, {"steps": 10_000, "batch_size": 256, "seed": 4}, rates, 9_600),
+        }
+    )
+    signed = first.model_copy(
+        update={
+            "start_from": "leg:parts-10",
+            "network": dials_of({**asdict(first.network), "sign_channels": 4}),
+            "data": _in_parts(run.data, 25, (25, 50, 100)),
+            "training": _trained(run.training, {"steps": 8_000, "batch_size": 128, "seed": 5}, rates, 7_700),
+        }
+    )
+    return Legs(legs={"parts-10": first, "parts-25": signed})
+
+
+def _in_parts(data: StudentData, part_rounds: int, rounds: tuple[int, ...]) -> StudentData:
+    """Exact labels, and p as large as a label of so many rounds can bear."""
     curriculum = Curriculum(
         p_min=0.001,
         p_max=0.006,
         tilt=0.0,
-        rounds=(RoundsPhase(from_shots=0, rounds=(10, 20, 50, 100)),),
+        rounds=(RoundsPhase(from_shots=0, rounds=rounds),),
         rates_per_chunk=2,
         n_rates=17,
         informative=Informative(error_per_round=0.025, most_ler=0.4),
     )
-    simulated = run.data.simulated.model_copy(
-        update={"curriculum": curriculum, "labels": "exact", "part_rounds": 10}
-    )
-    optimiser = run.training.optimiser.model_copy(
-        update={"learning_rate": 1.5e-3, "matrix_rate": 0.01, "decay_steps": 9_600}
-    )
-    training = {"steps": 10_000, "batch_size": 256, "seed": 4, "optimiser": optimiser}
-    return run.model_copy(
-        update={
-            "start_from": "student-d3",
-            "terms": Terms(labels=LabelTerm(where="every", lines="first"), final=FinalTerm(weight=0.0)),
-            "network": dials_of({**asdict(run.network), "sign_channels": 4}),
-            "data": run.data.model_copy(update={"simulated": simulated}),
-            "training": run.training.model_copy(update=training),
-        }
-    )
+    parts = {"curriculum": curriculum, "labels": "exact", "part_rounds": part_rounds}
+    return data.model_copy(update={"simulated": data.simulated.model_copy(update=parts)})
+
+
+def _trained(
+    training: TrainingConfig, changes: Mapping[str, int], rates: Mapping[str, float], decay_steps: int
+) -> TrainingConfig:
+    optimiser = training.optimiser.model_copy(update={**rates, "decay_steps": decay_steps})
+    return training.model_copy(update={**changes, "optimiser": optimiser})
 
 
 def student_d5() -> Legs:

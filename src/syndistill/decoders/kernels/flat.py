@@ -149,7 +149,7 @@ def pack(weights: FlatWeights, basis: str, machine: Machine, int8: bool) -> Pack
     parts: dict[str, Floats] = {"start": _columns(t[f"start.{basis}"][None], lanes).ravel()}
     if signs:
         parts["start"] = np.concatenate([parts["start"], _columns(np.ones((1, signs), np.float32), lanes).ravel()])
-        parts["signs"] = np.concatenate([_columns(row[None], lanes).ravel() for row in t["signs.weight"]])
+        parts["signs"] = np.concatenate([_columns(row[None], lanes).ravel() for row in weights.sign_weights])
         parts["signs_bias"] = _repeated(t["signs.bias"], lanes)
     if int8:
         steps, parts["scales"], shift = _quantised(recurrent_DDg, scale, lanes)

@@ -113,6 +113,11 @@ class FlatWeights(NetworkWeights):
         assert isinstance(self.dials, FlatGruDials)
         return self.dials.sign_channels
 
+    @property
+    def sign_weights(self) -> NDArray[np.float32]:
+        """(K, D): what the state is multiplied by before the tanh."""
+        return self.tensors["signs.weight"] * np.float32(self.width**-0.5)
+
     def start(self, basis: str) -> NDArray[np.float32]:
         return np.concatenate([super().start(basis), np.ones(self.sign_channels, np.float32)])
 
