@@ -1,5 +1,7 @@
 """A Student for a circuit of one's own: one command, whatever the file, and one line for what can't be."""
 
+from functools import partial
+
 import pytest
 import stim
 from tests.circuits.test_memory_model import generated
@@ -10,6 +12,8 @@ from syndistill.circuits.experiment import Experiment
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.subject import Subject
 from syndistill.files.network_file import read_header
+from syndistill.models.networks import load_network, save_network
+from syndistill.runs import own
 from syndistill.runs.own import Asked, distil_own, recordings_of
 
 STEPS = ("student.training.steps=12", "student.training.batch_size=32")
@@ -52,11 +56,13 @@ def test_from_files_to_a_judged_student_and_again(tmp_path, kind):
         distil_own(wanted.model_copy(update={"shots": 2_000}), out)
 
 
-def test_a_teacher_is_tuned_gated_and_asked(tmp_path):
+def test_a_teacher_is_tuned_gated_and_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(own, "judge_on_files", partial(own.judge_on_files, shots=1_000))  # in place of 20,000 each
+    monkeypatch.setattr(own, "distil_gated", partial(own.distil_gated, gate_shots=1_000))
     files = [written(tmp_path / "mine.stim", generated("z", 3))]
     changes = (
         *STEPS, "teacher.training.steps=2", "teacher.training.batch_size=16", "teacher.training.precision=fp32",
-        "student.data.cached_shots=4096",
+        "student.data.cached_shots=4096", "student.teacher_precision=fp32",
     )  # fmt: skip
     heard = Heard()
     found = distil_own(asked(*files, teacher="teacher-d3", changes=changes), tmp_path / "out", heard, True)
@@ -68,6 +74,19 @@ def test_a_teacher_is_tuned_gated_and_asked(tmp_path):
     said = read_header(str(found.student)).metadata["run"]
     assert said["terms"]["final"]["weight"] == 1.0
     assert said["data"]["cached_shots"] == 4096
+
+
+def test_labels_alone_go_on_from_any_teacher_s_student_and_say_whose_it_is(tmp_path):
+    """The shipped student-d5 is one of an earlier teacher-d5; a Teacher that is not its own is refused at once."""
+    files = [written(tmp_path / "mine.stim", generated("z", 3))]
+    network, metadata = load_network("student-d3")
+    foreign = tmp_path / "foreign.safetensors"
+    save_network(foreign, network, {"run": metadata["run"], "teacher_hash": "ab" * 32})
+    found = distil_own(asked(*files, student=str(foreign)), tmp_path / "out")
+    assert read_header(str(found.student)).metadata["teacher_hash"] == "ab" * 32
+    with pytest.raises(SyndistillError, match="Student of another Teacher than teacher-d3"):
+        distil_own(asked(*files, student=str(foreign), teacher="teacher-d3"), tmp_path / "again")
+    assert not (tmp_path / "again").exists()
 
 
 def test_of_a_file_that_changed_the_run_is_another(tmp_path):

@@ -170,8 +170,11 @@ def _train(
 
 
 def _said_of(run: StudentRun, teacher: Teacher, trainer: Trainer, said: dict[str, Any] | None) -> dict[str, Any]:
+    of = teacher.key()
+    if run.start_from is not None and not run.terms.needs_teacher:  # labels alone leave it whose Student it was
+        of = load_network(run.start_from)[1].get("teacher_hash", of)
     metadata: dict[str, Any] = {
-        "run": run.model_dump(mode="json"), "teacher_hash": teacher.key(), "shots_seen": trainer.shots_seen,
+        "run": run.model_dump(mode="json"), "teacher_hash": of, "shots_seen": trainer.shots_seen,
         NOISE_KEY: signature(run.data.simulated).to_json(),
     }  # fmt: skip
     if said is not None:
@@ -241,7 +244,7 @@ def _start(network: DecoderNetwork, run: StudentRun, teacher: Teacher) -> None:
             "start_from"
         )
     of = str(metadata.get("teacher_hash")).removesuffix(BF16)
-    if of not in (teacher.key().removesuffix(BF16), *_ancestors(run.teacher)):
+    if run.terms.needs_teacher and of not in (teacher.key().removesuffix(BF16), *_ancestors(run.teacher)):
         raise SyndistillError(
             f"{run.start_from} is the Student of another Teacher than {run.teacher}; name a checkpoint of this road"
         )

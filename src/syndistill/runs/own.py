@@ -23,6 +23,7 @@ from rich.table import Table
 from syndistill.distill.cache.source import StudentData
 from syndistill.distill.road import is_finished
 from syndistill.distill.signals.ensemble import teacher_named
+from syndistill.distill.signals.teacher import BF16
 from syndistill.distill.student import STUDENT_FILE, StudentRun, student_hashes, train_student
 from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
 from syndistill.errors import SyndistillError
@@ -169,6 +170,8 @@ def _run_of(asked: Asked, own: OwnNoise) -> OwnRun:
     network = load_network(start)[0].config
     if network.distance != own.distance:
         raise SyndistillError(f"{start} is of distance {network.distance}, the files are of {own.distance}")
+    if asked.teacher is not None:
+        _require_its_teacher(start, asked.teacher)
     try:
         data = _data(asked, own)
         student = StudentRun(
@@ -183,6 +186,15 @@ def _run_of(asked: Asked, own: OwnNoise) -> OwnRun:
         return OwnRun(teacher=_tuning(asked.teacher, data) if asked.teacher else None, student=student)
     except ValidationError as error:
         raise SyndistillError(f"the run: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+
+
+def _require_its_teacher(student: str, teacher: str) -> None:
+    """Before minutes are spent on tuning it: a Student goes on with its own Teacher, tuned or not."""
+    of = str(read_header(student).metadata.get("teacher_hash")).removesuffix(BF16)
+    if of != weights_hash(load_network(teacher)[0]):
+        raise SyndistillError(
+            f"{student} is the Student of another Teacher than {teacher}; leave --teacher out, or name its own"
+        )
 
 
 def _terms(taught: bool) -> Terms:
