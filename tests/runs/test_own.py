@@ -16,7 +16,9 @@ from syndistill.models.networks import load_network, save_network
 from syndistill.runs import own
 from syndistill.runs.own import Asked, distil_own, recordings_of
 
-STEPS = ("student.training.steps=12", "student.training.batch_size=32")
+STEPS = (
+    "student.training.steps=12", "student.training.batch_size=32", "student.data.simulated.curriculum.n_rates=2",
+)  # fmt: skip
 
 
 def written(path, circuit):
