@@ -1,8 +1,8 @@
 """inside-d5: what the Teacher's inside is worth at d=5, where a Teacher is needed, to a Student with a state at each
 stabiliser: features whose weight falls to 0 over the first half of the steps.
 
-A first part: seeds of the budget 1 beside the baseline's were stopped for the budget 3, and the arms after "spatial +
-temporal" are a screen of two seeds (one of them of one).
+Parts of a whole: seeds of the budget 1 beside the baseline's were stopped for the budget 3, and there the arms after
+"spatial + temporal" are a screen of two seeds (one of them of one).
 """
 
 from syndistill.ablation.plan import Arm, Judging, Plan, Probing, Question, Settings, Sweep
@@ -11,7 +11,9 @@ from syndistill.distill.cache.source import StudentData
 from syndistill.distill.terms import FeatureTerm, ReadoutTerm, SpatialTerm, Terms
 from syndistill.training.config import OptimiserConfig, fixed_rounds
 
-STUDENT, BOTH = "local-gru-29k", "spatial+temporal"
+STUDENT, BOTH, EVERY = "local-gru-29k", "spatial+temporal", "spatial+temporal+readout"
+SHARED = ("baseline", "labels-cached", "spatial", "readout", BOTH, EVERY, "shuffled")
+"""Arms as every plan has them."""
 
 
 def both(**settings: object) -> dict[str, object]:
@@ -21,7 +23,7 @@ def both(**settings: object) -> dict[str, object]:
 
 def plan() -> Plan:
     spatial, temporal = SpatialTerm(share=0.5, fade=0.5), FeatureTerm(share=0.5, fade=0.5)
-    kept = tuple(arm for arm in ARMS if arm.name in ("baseline", "labels-cached", "spatial", BOTH))
+    kept = tuple(arm for arm in ARMS if arm.name in SHARED)
     own = (
         Arm(name="revealed", block="controls", says="revealed labels, no Teacher", differs_from="labels-cached",
             change={"data.simulated.labels": "revealed"}),
@@ -68,11 +70,22 @@ def plan() -> Plan:
             Sweep(student=STUDENT, budget=1, arms=("revealed",)),
             Sweep(student=STUDENT, budget=1, arms=(BOTH, "rounds1", "wide", "share2"), seeds=(1, 2)),
             Sweep(student=STUDENT, budget=1, arms=("stays",), seeds=(1,)),
+            Sweep(student=STUDENT, budget=3, arms=("shuffled", "readout")),
+            Sweep(student=STUDENT, budget=3, arms=(EVERY,), seeds=(1, 2)),
         ),
         questions=(
             Question(
                 name="inside", text="Is the Teacher's inside worth anything after 3,600 steps?", budget=3,
                 primary=minus(BOTH, "baseline"),
+            ),
+            Question(
+                name="knowledge", text="Is it the Teacher's knowledge, or any target (3,600 steps)?", budget=3,
+                primary=minus(BOTH, "shuffled"), others={"any target": minus("shuffled", "baseline")},
+            ),
+            Question(
+                name="readout", text="Is its readout at every round worth anything (3,600 steps)?", budget=3,
+                primary=minus("readout", "baseline"), others={"everything": minus(EVERY, "baseline"),
+                                                              "on top of both": minus(EVERY, BOTH)},
             ),
             Question(
                 name="teacher", text="Do revealed labels without a Teacher do as well (1,200 steps)?",
