@@ -33,6 +33,20 @@ def on_files(files: Any, config: Any) -> Any:
     return files
 
 
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Called by mkdocs with a page: a block tagged for our tests ("sh test") would be no block for it."""
+    return re.sub(r"^```sh test$", "```sh", markdown, flags=re.MULTILINE)
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """Called by mkdocs with a page's HTML: a fence in it is a block that was not understood, and all below it is lost."""
+    from mkdocs.exceptions import PluginError
+
+    if "```" in output:
+        raise PluginError(f"{page.file.src_path}: a block is not understood; write its fence as ```sh or ```python")
+    return output
+
+
 def pages() -> dict[str, str]:
     """Markdown by its path below docs/."""
     rooms = {f"reference/api/{room}.md": room_page(room, modules) for room, modules in modules_of_rooms().items()}

@@ -133,7 +133,7 @@ def compare_recorded(
     left_out: LeftOut | None = None,
 ) -> Comparison:
     """As `compare`, on shots that exist already, all of one circuit (or, without circuits, one error model)."""
-    sources = {hashlib.sha256(str(s.dem if s.circuit is None else s.circuit).encode()).hexdigest() for s in stored}
+    sources = {circuit_sha256(s.dem if s.circuit is None else s.circuit) for s in stored}
     if len(sources) != 1:
         raise SyndistillError(f"shots of {len(sources)} circuits: compare on the shots of exactly one at a time")
     (source,) = sources
