@@ -39,7 +39,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:
-    """Called by mkdocs with a page's HTML: a fence in it is a block that was not understood, and all below it is lost."""
+    """Called by mkdocs with the HTML: a fence in it is a block that was not understood, and what follows is lost."""
     from mkdocs.exceptions import PluginError
 
     if "```" in output:
