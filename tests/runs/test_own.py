@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import stim
 from tests.circuits.test_memory_model import generated
+from tests.command_line import refused
 from tests.reporting import Heard, Stopping
 from tests.sampling.recordings import make_recording
 
@@ -129,6 +130,26 @@ def moved():
             line, done = line.replace("rec[-9]", "rec[-10]"), True
         lines.append(line)
     return "\n".join(lines)
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    (["--circuit", "MINE", "--student", "teacher-d3"], "teacher-d3 is no Student"),
+    (["--circuit", "MINE", "--student", "student-d5"], "student-d5 is of distance 5"),
+    (["--circuit", "MINE", "--center", "3,5"], "choose among recordings"),
+    (["--circuit", "MINE", "--rounds", "3,x"], "is no list of numbers"),
+    (["--circuit", "MINE", "--factors", "2,1"], "p_min=2.0 is above p_max=1.0"),
+    (["--circuit", "MINE", "--factors", "1"], "factors.1"),
+    (["--circuit", "MINE", "--set", "student.training.stps=3"], "did you mean 'steps'"),
+    (["--recorded", "MINE", "--model", "rl"], "MINE"),
+    (["baseline-tiny", "--circuit", "MINE"], "are two runs"),
+    ([], "name a recipe or a run.json, or own files"),
+])  # fmt: skip
+def test_a_wrong_option_is_one_line_and_nothing_is_written(tmp_path, capsys, options, said):
+    mine = written(tmp_path / "mine.stim", generated("z", 3))
+    words = [mine if word == "MINE" else word for word in options]
+    error = refused(capsys, "distill", *words, "--out", tmp_path / "out")
+    assert said.replace("MINE", mine) in error
+    assert not (tmp_path / "out").exists()
 
 
 def test_longer_rounds_than_a_short_file_says_are_refused(tmp_path):

@@ -97,6 +97,8 @@ def distill(
             "factors": _numbers(factors, "--factors", float), "student": student, "teacher": teacher, "shots": shots,
             "changes": tuple(set_ or ()),
         }  # fmt: skip
+        if not recorded and (distance is not None or center is not None):
+            raise SyndistillError("--distance and --center choose among recordings; name these with --recorded")
         where = _numbers(center, "--center", float) if center else None
         _distill_own([*(circuit or []), *(dem or [])], recorded or [], distance, where, asked, out, accept_any_teacher)
         return

@@ -170,6 +170,9 @@ def _run_of(asked: Asked, own: OwnNoise) -> OwnRun:
     network = load_network(start)[0].config
     if network.distance != own.distance:
         raise SyndistillError(f"{start} is of distance {network.distance}, the files are of {own.distance}")
+    said = read_header(start).metadata.get("run")
+    if not (isinstance(said, Mapping) and said.get("kind") in ("baseline", "stage1")):
+        raise SyndistillError(f"{start} is no Student after its baseline or stage 1; name such a one with --student")
     if asked.teacher is not None:
         _require_its_teacher(start, asked.teacher)
     try:
