@@ -18,7 +18,10 @@ def curriculum(*rounds, n_rates=3, **options):
 
 
 def source(*rounds, seed=3, labels="exact", **options):
-    return PartedSource(3, "si1000", ("x", "z"), curriculum(*rounds), 6, seed, 4, max(rounds), labels=labels, **options)
+    return PartedSource(
+        part_rounds=4, longest=max(rounds), distance=3, noise="si1000", bases=("x", "z"), schedule=curriculum(*rounds),
+        batch_size=6, seed=seed, labels=labels, **options,
+    )  # fmt: skip
 
 
 def test_parts_are_the_experiment_and_its_exact_labels():

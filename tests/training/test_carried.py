@@ -85,7 +85,10 @@ def test_no_gradient_reaches_the_part_before():
 def make_trainer(folder, steps, rounds=(3, 6)):
     training = TrainingConfig(steps=steps, batch_size=8, threads=1, log_every=5,
                               optimiser=OptimiserConfig(learning_rate=3e-3, warmup_steps=5))  # fmt: skip
-    source = PartedSource(3, "si1000", ("x", "z"), curriculum(*rounds), 8, 0, 3, 6, labels="exact")
+    source = PartedSource(
+        part_rounds=3, longest=6, distance=3, noise="si1000", bases=("x", "z"), schedule=curriculum(*rounds),
+        batch_size=8, seed=0, labels="exact",
+    )  # fmt: skip
     truth = GroundTruth(0.0)
     return Trainer(network(), truth, source, training, folder, carried=truth.carried)
 

@@ -25,6 +25,7 @@ import numpy as np
 import stim
 from numpy.typing import NDArray
 
+from syndistill.circuits.experiment import si1000_places
 from syndistill.circuits.layout import Layout
 from syndistill.circuits.mechanisms import flips
 from syndistill.circuits.placement import Placement
@@ -176,12 +177,9 @@ class MemoryModel:
 
     def placement(self) -> Placement:
         """Of `dem`: every place that has a detector, slice by slice; observable 0 is the line."""
-        on_S = np.flatnonzero(self.layout.on_basis_S(self.basis))
-        every_S = np.arange(self.layout.n_stabilisers)
-        members = [on_S, *[every_S] * (self.rounds - 1), on_S]
-        slice_N = np.repeat(np.arange(self.rounds + 1), [len(m) for m in members])
+        slice_N, stabiliser_N = si1000_places(self.layout.distance, self.rounds, self.basis)
         of_line = Placement.of_lines(self.layout, self.basis, [self.line])
-        return replace(of_line, rounds=self.rounds, slice_N=slice_N, stabiliser_N=np.concatenate(members))
+        return replace(of_line, rounds=self.rounds, slice_N=slice_N, stabiliser_N=stabiliser_N)
 
     def dem(self) -> stim.DetectorErrorModel:
         """With the detectors of `placement` and the line as observable 0."""

@@ -235,20 +235,25 @@ def _fusion(run: StudentRun, teacher: Teacher) -> tuple[Fusion | None, dict[str,
 def _start(network: DecoderNetwork, run: StudentRun, teacher: Teacher) -> None:
     """Take up the weights of an earlier stage of the same Student, and of nothing else."""
     assert run.start_from is not None
-    _, metadata = load_network(run.start_from)
+    check_earlier_stage(run.start_from, run.teacher, teacher.key() if run.terms.needs_teacher else None)
+    start_weights(network, run.start_from)
+
+
+def check_earlier_stage(start: str, teacher: str, key: str | None) -> None:
+    """SyndistillError where `start` is no Student after its baseline or stage 1, or one of another Teacher than that of
+    this name and key (None: from labels alone any will do)."""
+    metadata = read_header(start).metadata
     said = metadata.get("run")
     kind = said.get("kind") if isinstance(said, dict) else None
     if kind not in ("baseline", "stage1"):
         raise SyndistillError(
-            f"{run.start_from} is no Student after its baseline or stage 1 (kind {kind!r}); name such a file with "
-            "start_from"
+            f"{start} is no Student after its baseline or stage 1 (kind {kind!r}); name such a file with start_from"
         )
     of = str(metadata.get("teacher_hash")).removesuffix(BF16)
-    if run.terms.needs_teacher and of not in (teacher.key().removesuffix(BF16), *_ancestors(run.teacher)):
+    if key is not None and of not in (key.removesuffix(BF16), *_ancestors(teacher)):
         raise SyndistillError(
-            f"{run.start_from} is the Student of another Teacher than {run.teacher}; name a checkpoint of this road"
+            f"{start} is the Student of another Teacher than {teacher}; name a checkpoint of this road"
         )
-    start_weights(network, run.start_from)
 
 
 def _ancestors(teacher: str) -> list[str]:

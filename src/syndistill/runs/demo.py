@@ -32,7 +32,7 @@ from syndistill.models.networks import preset
 from syndistill.reporter import Reporter
 from syndistill.runs.console import terminal_reporter
 from syndistill.runs.gated import distil_gated
-from syndistill.runs.picture import draw_comparison
+from syndistill.runs.picture import LABELS, draw_comparison
 from syndistill.safe_files import read_sealed, write_sealed
 from syndistill.training.config import OptimiserConfig, TrainingConfig, fixed_rounds
 from syndistill.training.run_folder import RUN_FILE, is_of_config, read_run
@@ -44,11 +44,6 @@ EXPERIMENT = f"d=3,rounds={ROUNDS},basis=z,noise=si1000,p={P}"
 SEED = 2026  # of the judged shots
 REFERENCES = ("pymatching", "pymatching-correlated", "optimal")
 RIVAL = "pymatching-correlated"
-LABELS = {
-    "pymatching": "PyMatching",
-    "pymatching-correlated": "PyMatching, correlated",
-    "optimal": "the optimum",
-}
 ROAD, RESULT, PICTURE, ROWS = "road", "comparison.json", "comparison.png", "rows.jsonl"
 
 

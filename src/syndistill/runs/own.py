@@ -20,11 +20,10 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from syndistill.distill.cache.source import StudentData
+from syndistill.distill.cache.source import StudentData, statistics_shots
 from syndistill.distill.road import is_finished
 from syndistill.distill.signals.ensemble import teacher_named
-from syndistill.distill.signals.teacher import BF16
-from syndistill.distill.student import STUDENT_FILE, StudentRun, student_hashes, train_student
+from syndistill.distill.student import STUDENT_FILE, StudentRun, check_earlier_stage, student_hashes, train_student
 from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import Comparison
@@ -35,7 +34,7 @@ from syndistill.files.network_file import network_path, read_header, shipped_nam
 from syndistill.models.networks import load_network, weights_hash
 from syndistill.reporter import SILENT, Bar, Reporter
 from syndistill.runs.gated import distil_gated
-from syndistill.runs.picture import draw_comparison
+from syndistill.runs.picture import LABELS, draw_comparison
 from syndistill.safe_files import foreign_files, read_sealed, replacing, write_sealed
 from syndistill.sampling.own_files import own_noise
 from syndistill.sampling.own_noise import OwnNoise
@@ -170,11 +169,9 @@ def _run_of(asked: Asked, own: OwnNoise) -> OwnRun:
     network = load_network(start)[0].config
     if network.distance != own.distance:
         raise SyndistillError(f"{start} is of distance {network.distance}, the files are of {own.distance}")
-    said = read_header(start).metadata.get("run")
-    if not (isinstance(said, Mapping) and said.get("kind") in ("baseline", "stage1")):
-        raise SyndistillError(f"{start} is no Student after its baseline or stage 1; name such a one with --student")
-    if asked.teacher is not None:
-        _require_its_teacher(start, asked.teacher)
+    # Before minutes are spent: a Student goes on with its own Teacher, tuned or not.
+    key = None if asked.teacher is None else weights_hash(load_network(asked.teacher)[0])
+    check_earlier_stage(start, asked.teacher or "", key)
     try:
         data = _data(asked, own)
         student = StudentRun(
@@ -189,15 +186,6 @@ def _run_of(asked: Asked, own: OwnNoise) -> OwnRun:
         return OwnRun(teacher=_tuning(asked.teacher, data) if asked.teacher else None, student=student)
     except ValidationError as error:
         raise SyndistillError(f"the run: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
-
-
-def _require_its_teacher(student: str, teacher: str) -> None:
-    """Before minutes are spent on tuning it: a Student goes on with its own Teacher, tuned or not."""
-    of = str(read_header(student).metadata.get("teacher_hash")).removesuffix(BF16)
-    if of != weights_hash(load_network(teacher)[0]):
-        raise SyndistillError(
-            f"{student} is the Student of another Teacher than {teacher}; leave --teacher out, or name its own"
-        )
 
 
 def _terms(taught: bool) -> Terms:
@@ -316,8 +304,6 @@ def _with_steps(run: OwnRun, own: OwnNoise, minutes: float, changes: Sequence[st
 
 def _seconds_to_ask(data: DataConfig, teacher: TeacherRun) -> float:
     """Of one shot."""
-    from syndistill.distill.cache.source import statistics_shots
-
     frozen = teacher_named(str(teacher.start_from), "bf16")
     batch = statistics_shots(data, 0, 512)[0]
     frozen.logits(batch.take(slice(0, 64)))
@@ -388,9 +374,10 @@ def _judged(asked: Asked, own: OwnNoise, run: OwnRun, folder: Path, reporter: Re
 
 def _labels(folder: Path) -> dict[str, str]:
     return {
-        "pymatching": "PyMatching", "pymatching-correlated": "PyMatching, correlated", "optimal": "the optimum",
-        str(folder / STUDENT_FILE): "this Student", str(folder / TEACHER_FILE): "tuned Teacher",
-    }  # fmt: skip
+        **LABELS,
+        str(folder / STUDENT_FILE): "this Student",
+        str(folder / TEACHER_FILE): "tuned Teacher",
+    }
 
 
 def _with_model(name: str, asked: Asked, subject: Subject) -> str:
@@ -400,6 +387,12 @@ def _with_model(name: str, asked: Asked, subject: Subject) -> str:
         return name
     fitted = "pij" if "pij" in subject.recording.models else asked.model
     return f"{name}@{fitted if name in REFERENCES else asked.model}"
+
+
+def _without_model(name: str) -> str:
+    """What `_with_model` made of it undone."""
+    plain = name.partition("@")[0]
+    return plain if plain in KNOWN else name
 
 
 def _same(one: str, other: str) -> bool:
@@ -421,7 +414,7 @@ def _verdict(judged: Mapping[str, Comparison], student: str, start: str) -> str:
     errors: dict[str, int] = {}
     for found in judged.values():
         for row in found.rows:
-            name = row.decoder.partition("@")[0] if row.decoder.partition("@")[0] in KNOWN else row.decoder
+            name = _without_model(row.decoder)
             errors[name] = errors.get(name, 0) + row.errors
     shots = sum(found.rows[0].shots for found in judged.values())
     lines = [f"This Student errs on {errors[student] / shots:.2%} of {shots:,} shots."]
@@ -444,7 +437,7 @@ def _verdict(judged: Mapping[str, Comparison], student: str, start: str) -> str:
 def _alone(found: Comparison, a: str, b: str) -> tuple[int, int]:
     """Shots that a alone, and b alone, got wrong."""
     for pair in found.pairs:
-        names = [name.partition("@")[0] if name.partition("@")[0] in KNOWN else name for name in (pair.a, pair.b)]
+        names = [_without_model(pair.a), _without_model(pair.b)]
         if names == [a, b]:
             return pair.only_a_wrong, pair.only_b_wrong
         if names == [b, a]:

@@ -9,6 +9,8 @@ from syndistill.evaluation.compare import Comparison
 from syndistill.evaluation.rows import Row
 from syndistill.safe_files import replacing
 
+LABELS = {"pymatching": "PyMatching", "pymatching-correlated": "PyMatching, correlated", "optimal": "the optimum"}
+"""What to call the references."""
 HIGHLIGHT, NETWORK, REFERENCE, OPTIMUM = "#c2410c", "#1d4ed8", "#475569", "#15803d"
 
 

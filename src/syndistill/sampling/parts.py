@@ -9,13 +9,13 @@ and another age.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from syndistill.errors import SyndistillError
-from syndistill.sampling.own_noise import OwnNoise
 from syndistill.sampling.shots import Part, Shots
-from syndistill.sampling.stream import Labels, Schedule, SimulatedSource
+from syndistill.sampling.stream import SimulatedSource
 
 LANES_PER_BASIS = 2
 
@@ -27,32 +27,15 @@ class PartedSource(SimulatedSource):
     ends, end_spacing: at which rounds of each part it is taught, as `SimulatedSource` says of an experiment's.
     """
 
-    def __init__(
-        self,
-        distance: int,
-        noise: str | OwnNoise,
-        bases: tuple[str, ...],
-        schedule: Schedule,
-        batch_size: int,
-        seed: int,
-        part_rounds: int,
-        longest: int,
-        role: str = "train",
-        labels: Labels = "sampled",
-        ends: int = 0,
-        end_spacing: int = 0,
-        share: tuple[int, int] = (0, 1),
-    ) -> None:
-        if labels == "revealed":
+    def __init__(self, *, part_rounds: int, longest: int, **source: Any) -> None:
+        """source: of `SimulatedSource`, which says what they are."""
+        if source.get("labels") == "revealed":
             raise SyndistillError("parts of a long experiment: revealed labels begin at round 0; take sampled or exact")
-        if share[1] > 1:
+        if source.get("share", (0, 1))[1] > 1:
             raise SyndistillError("parts of a long experiment are learned by one process; start without torchrun")
         self.part_rounds, self.longest = part_rounds, longest
-        self.n_lanes = LANES_PER_BASIS * len(bases)
-        n_batches = self.n_lanes * (longest // part_rounds)
-        super().__init__(
-            distance, noise, bases, schedule, batch_size, seed, n_batches, role, labels, ends, end_spacing, share
-        )
+        self.n_lanes = LANES_PER_BASIS * len(source["bases"])
+        super().__init__(batches_per_chunk=self.n_lanes * (longest // part_rounds), **source)
 
     def chunk(self, index: int) -> list[Shots]:
         lanes = [self._lane(index, lane) for lane in range(self.n_lanes)]
