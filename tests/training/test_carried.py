@@ -23,7 +23,7 @@ from syndistill.training.objective import GroundTruth
 from syndistill.training.run import TeacherRun, train_teacher
 
 DIALS = {
-    "flat_gru": {"width": 12, "readout_width": 8, "turn_x": True, "sign_channels": 2},
+    "flat_gru": {"width": 12, "readout_width": 8, "turn_x": True, "frame_memory": True},
     "local_gru": {"width": 5, "readout_width": 8, "turn_x": True, "next_events": True},
 }
 

@@ -32,7 +32,6 @@ LIMITS: Mapping[str, tuple[int, int]] = {
     **dict.fromkeys(("width", "readout_width", "bias_width", "key_size", "conv_channels"), _SIZE),
     **dict.fromkeys(("readout_layers", "embedder_layers", "bias_layers"), _DEPTH),
     "layers": (1, _DEPTH[1]),
-    "sign_channels": (0, 16),
     "heads": (1, 64),
     "widening": (1, 64),
     "max_rounds": (1, 100_000),
@@ -171,8 +170,13 @@ class GruDials(Dials):
 class FlatGruDials(GruDials):
     family: Literal["flat_gru"] = "flat_gru"
     width: int = 64
-    sign_channels: int = 0
-    """How many signs it keeps beside the GRU's state; 0: none (see `FlatGru`)."""
+    frame_memory: bool = False
+    """Whether it keeps the logical frame beside the GRU's state (see `FlatGru`)."""
+
+    def _check_together(self) -> None:
+        super()._check_together()
+        if self.frame_memory and self.joint:
+            raise SyndistillError("frame_memory: a frame of two observables at once does not exist; take two_channel")
 
     def shapes(self) -> Shapes:
         d, out, bits = self.width, self.readout_width, 2 * self.n_stabilisers
@@ -180,11 +184,8 @@ class FlatGruDials(GruDials):
         found |= {"gru.weight_ih_l0": (3 * d, bits), "gru.weight_hh_l0": (3 * d, d)}
         found |= {"gru.bias_ih_l0": (3 * d,), "gru.bias_hh_l0": (3 * d,)}
         found |= _residual("decide.2", out, self.readout_layers)
-        if self.sign_channels:
-            found |= _dense("signs", self.sign_channels, d)
-            for basis in ("both",) if self.joint else ("x", "z"):
-                rows = self.sign_channels * self.distance * (4 if self.joint else 1)
-                found |= _dense(f"sign_heads.{basis}", rows, out)
+        for basis in ("x", "z") if self.frame_memory else ():
+            found |= _dense(f"frames.{basis}", 1, d)
         return found | (_dense("next_events", self.n_stabilisers, d) if self.next_events else {})
 
 

@@ -95,6 +95,16 @@ class DecoderNetwork(nn.Module, ABC):
         What depends on the weights alone (tables, matrices, the bias from geometry) can be made once and is left out.
         """
 
+    @property
+    def keeps_frame(self) -> bool:
+        """Whether the logical frame is a number of its own in `State.memory_BX`, so that `with_known_frame` can set
+        it."""
+        return False
+
+    def with_known_frame(self, state: State) -> State:
+        """The same state, but that no flip of the observables so far is known of: the frame begins anew."""
+        raise SyndistillError(f"a {self.config.family} network of these dials keeps no frame of its own")
+
     def compile_blocks(self) -> None:
         """Compile in place what pays; the state dict's keys stay. Families without such blocks do nothing."""
 

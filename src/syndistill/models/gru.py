@@ -35,8 +35,10 @@ from syndistill.models.contract import (
 from syndistill.models.local_scan import LocalScan
 from syndistill.sampling.shots import Shots
 
-KEEPS_SIGN = 2.0
-"""The first bias of a sign's factor: tanh(2) = .96 a round."""
+KEEPS_FRAME = 2.5
+"""The first bias of a frame's factor: tanh(2.5) = .987 a round, near that of a trained network at p=.004."""
+SUREST = 1 - 1e-6
+"""Of a flip or of none: the logarithm of what is left must be finite."""
 
 
 class GruNetwork(TurnableNetwork):
@@ -48,7 +50,7 @@ class GruNetwork(TurnableNetwork):
     carries: ClassVar[bool] = True
 
     @abstractmethod
-    def _rounds(self, bits_BRI: torch.Tensor, memory_BX: torch.Tensor) -> torch.Tensor:
+    def _rounds(self, bits_BRI: torch.Tensor, memory_BX: torch.Tensor, basis: str) -> torch.Tensor:
         """The states after each round, (B, R, X)."""
 
     @abstractmethod
@@ -79,7 +81,7 @@ class GruNetwork(TurnableNetwork):
         return replace(
             state,
             rounds_done=state.rounds_done + 1,
-            memory_BX=self._rounds(bits_of(events_BS, parity_BS)[:, None], state.memory_BX)[:, 0],
+            memory_BX=self._rounds(bits_of(events_BS, parity_BS)[:, None], state.memory_BX, state.basis)[:, 0],
             parity_BS=parity_BS,
             previous_BS=events_BS,
         )
@@ -93,7 +95,7 @@ class GruNetwork(TurnableNetwork):
         first = self.first_state(shots, begin)
         shots = self.framed_shots(defined_only(shots))
         parity_BRS, _, last_parity_BKS, _ = event_history(shots, begin)
-        states_BRX = self._rounds(bits_of(shots.events_BRS, parity_BRS), first.memory_BX)
+        states_BRX = self._rounds(bits_of(shots.events_BRS, parity_BRS), first.memory_BX, shots.basis)
         ended_NX = states_BRX[:, [end - 1 for end in shots.ends]].flatten(0, 1)
         last_NS, parity_NS = shots.last_BKS.flatten(0, 1), last_parity_BKS.flatten(0, 1)
         logits_NLC = self._decide(ended_NX, last_NS, parity_NS, shots.basis)
@@ -115,11 +117,11 @@ class FlatGru(GruNetwork):
 
     The basis is told through a learned initial state and an output head for each.
 
-    Sign memory: with `sign_channels` the state is that of the GRU, h, and so many numbers of size at most 1 that begin
-    at 1 and that each round multiplies by tanh(W h / sqrt(D) + b). The answer is head_0 + the sum of sign * its own
-    head. A logical flip turns the sign of every later label; a product of signs remembers that for as long as the
-    factors stay near +-1, where a GRU must hold it against its gates. Without the root the steps of training moved all
-    factors to a third and less, and a sign that has vanished teaches nothing (docs/long.md).
+    Frame memory: with `frame_memory` the state is that of the GRU, h, and for each basis of the experiment the logical
+    frame f, a number between -1 and 1 that begins at 1 and that each round multiplies by tanh(W h + b). A logical flip
+    turns the sign of every later label: f says which sign, and by its size how surely. With m = tanh(head / 2), what
+    the state says of flips in the frame, the answer is the log odds of (1 + f m) / 2. So h needs to remember the last
+    few rounds alone, and a late round is like an early one (docs/long.md).
     """
 
     config: FlatGruDials
@@ -142,58 +144,67 @@ class FlatGru(GruNetwork):
         heads = {"both": 4 * layout.n_lines} if joint else {"x": layout.n_lines, "z": layout.n_lines}
         self.heads = nn.ModuleDict({basis: nn.Linear(config.readout_width, n) for basis, n in heads.items()})
         self.next_events = nn.Linear(config.width, layout.n_stabilisers) if config.next_events else None
-        if config.sign_channels:
-            self.signs = nn.Linear(config.width, config.sign_channels)
-            nn.init.constant_(self.signs.bias, KEEPS_SIGN)
-            self.sign_heads = nn.ModuleDict()
-            for basis, n in heads.items():
-                self.sign_heads[basis] = head = nn.Linear(config.readout_width, config.sign_channels * n)
-                nn.init.zeros_(head.weight)  # silent at first, so that one without signs can begin it
-                nn.init.zeros_(head.bias)
+        self.frames = nn.ModuleDict()
+        if config.frame_memory:
+            for basis in heads:
+                self.frames[basis] = factor = nn.Linear(config.width, 1)
+                nn.init.constant_(factor.bias, KEEPS_FRAME)
+                nn.init.normal_(factor.weight, std=0.02)
 
     def init_state(self, batch: int, basis: str) -> State:
         state = super().init_state(batch, basis)
-        if not self.config.sign_channels:
-            return state
-        unturned_BK = state.memory_BX.new_ones(batch, self.config.sign_channels)
-        return replace(state, memory_BX=torch.cat([state.memory_BX, unturned_BK], -1))
+        return self.with_known_frame(state) if self.keeps_frame else state
 
-    def _rounds(self, bits_BRI: torch.Tensor, memory_BX: torch.Tensor) -> torch.Tensor:
+    @property
+    def keeps_frame(self) -> bool:
+        return self.config.frame_memory
+
+    def with_known_frame(self, state: State) -> State:
+        memory_BD = state.memory_BX[..., : self.config.width]
+        unturned_BF = memory_BD.new_ones(len(memory_BD), len(_answered(state.basis)))
+        return replace(state, memory_BX=torch.cat([memory_BD, unturned_BF], -1))
+
+    def _rounds(self, bits_BRI: torch.Tensor, memory_BX: torch.Tensor, basis: str) -> torch.Tensor:
         memory_BD = memory_BX[..., : self.config.width]
         states_BRD: torch.Tensor = self.gru(bits_BRI, memory_BD[None].contiguous())[0]
-        if not self.config.sign_channels:
+        if not self.keeps_frame:
             return states_BRD
-        turns_BRK = torch.tanh(self.signs(states_BRD * self.config.width**-0.5)).cumprod(1)
-        signs_BRK = memory_BX[:, None, self.config.width :] * turns_BRK
-        return torch.cat([states_BRD, signs_BRK.to(states_BRD.dtype)], -1)
+        sums_BRF = torch.cat([self.frames[b](states_BRD) for b in _answered(basis)], -1)
+        frames_BRF = memory_BX[:, None, self.config.width :] * torch.tanh(sums_BRF).cumprod(1)
+        return torch.cat([states_BRD, frames_BRF.to(states_BRD.dtype)], -1)
 
     def _predicted(self, states_BRX: torch.Tensor) -> torch.Tensor | None:
         return None if self.next_events is None else self.next_events(states_BRX[..., : self.config.width])
 
     def multiply_adds(self, rounds: int) -> float:
         c, s, lines = self.config, self.layout.n_stabilisers, self.layout.n_lines
-        core = 3 * c.width * (2 * s + c.width) + c.width * c.sign_channels
+        core = 3 * c.width * (2 * s + c.width) + c.width * c.frame_memory
         channels = 4 if c.output == "joint4" else 1
         decide = c.readout_width * (c.width + 2 * s + 2 * c.readout_layers * c.readout_width)
-        return core + (decide + c.readout_width * lines * channels * (1 + c.sign_channels)) / rounds
+        return core + (decide + c.readout_width * lines * channels) / rounds
 
     def _decide(
         self, state_NX: torch.Tensor, last_NS: torch.Tensor, parity_NS: torch.Tensor, basis: str
     ) -> torch.Tensor:
-        state_ND, signs_NK = state_NX.split([self.config.width, self.config.sign_channels], -1)
+        state_ND, frames_NF = state_NX[..., : self.config.width], state_NX[..., self.config.width :]
         hidden_NW = self.decide(torch.cat([state_ND, bits_of(last_NS, parity_NS)], -1))
         if self.config.output == "joint4":
-            return self._answer(hidden_NW, signs_NK, "both").unflatten(-1, (-1, 4))
-        bases = ("x", "z") if basis == "both" else (basis,)
-        return torch.stack([self._answer(hidden_NW, signs_NK, b) for b in bases], -1)
+            joint: torch.Tensor = self.heads["both"](hidden_NW)
+            return joint.unflatten(-1, (-1, 4))
+        logits_NLC = torch.stack([self.heads[b](hidden_NW) for b in _answered(basis)], -1)
+        return in_frame(logits_NLC, frames_NF[:, None]) if self.keeps_frame else logits_NLC
 
-    def _answer(self, hidden_NW: torch.Tensor, signs_NK: torch.Tensor, basis: str) -> torch.Tensor:
-        """(N, L), or (N, L * 4) of a joint answer."""
-        plain: torch.Tensor = self.heads[basis](hidden_NW)
-        if not self.config.sign_channels:
-            return plain
-        by_sign_NKO = self.sign_heads[basis](hidden_NW).unflatten(-1, (self.config.sign_channels, -1))
-        return plain + (signs_NK[..., None] * by_sign_NKO).sum(1)
+
+def _answered(basis: str) -> tuple[str, ...]:
+    """The bases whose observables shots of `basis` have."""
+    return ("x", "z") if basis == "both" else (basis,)
+
+
+def in_frame(logits: torch.Tensor, frame: torch.Tensor) -> torch.Tensor:
+    """Log odds of a flip, from those in a logical frame that is +1 or -1 with mean `frame`: of two independent signs the
+    mean of the product is the product of the means."""
+    mean = (frame.float() * torch.tanh(logits.float() / 2)).clamp(-SUREST, SUREST)
+    return torch.log1p(mean) - torch.log1p(-mean)
 
 
 class LocalCell(nn.Module):
@@ -292,7 +303,7 @@ class LocalGru(GruNetwork):
         for cell in (self.cell, self.last_cell):
             cell.compile_rounds()
 
-    def _rounds(self, bits_BRI: torch.Tensor, memory_BX: torch.Tensor) -> torch.Tensor:
+    def _rounds(self, bits_BRI: torch.Tensor, memory_BX: torch.Tensor, basis: str) -> torch.Tensor:
         states_BRSD: torch.Tensor = self.cell(bits_BRI, memory_BX)
         return states_BRSD
 

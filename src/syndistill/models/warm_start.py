@@ -1,6 +1,5 @@
 """A network as the beginning of another: of another distance, of one that reads X experiments turned, a narrow local
-GRU as that of a wider one, or a flat GRU as that of one with sign memory; the last two answer as they did before their
-first step.
+GRU as that of a wider one, which answers as it did before its first step.
 
 Axes: G gates, T places of a neighbourhood, D states of a stabiliser, S stabilisers, W readout width, I bits.
 """
@@ -17,7 +16,7 @@ from syndistill.circuits.layout import Layout
 from syndistill.errors import SyndistillError
 from syndistill.files.families import BITS, PLACES
 from syndistill.models.contract import DecoderNetwork
-from syndistill.models.gru import FlatGru, LocalGru
+from syndistill.models.gru import LocalGru
 
 JOINT_ALONE = ("line_readout.merge.", "line_readout.logit.")
 """Weights of a joint transformer that one of two channels lacks, or has in another shape."""
@@ -79,20 +78,6 @@ def alike(layout: Layout, of: Layout) -> np.ndarray:
 def _border(layout: Layout) -> np.ndarray:
     """int64 (S, 2): -1, 0 or 1 for the first row (column), inside, the last."""
     return (layout.cells_S2 == layout.distance).astype(int) - (layout.cells_S2 == 0)
-
-
-def can_gain_signs(source: DecoderNetwork, target: DecoderNetwork) -> bool:
-    """Whether both are flat GRUs, `target` with sign memory and else the same."""
-    if not (isinstance(source, FlatGru) and isinstance(target, FlatGru)) or source.config.sign_channels:
-        return False
-    return replace(source.config, sign_channels=target.config.sign_channels) == target.config
-
-
-def with_signs(source: DecoderNetwork, target: DecoderNetwork) -> dict[str, torch.Tensor]:
-    """A state dict for `target`: its signs move from the first round on, and nothing hears them yet."""
-    fresh = target.state_dict()
-    silent = {name: torch.zeros_like(value) for name, value in fresh.items() if name.startswith("sign_heads.")}
-    return fresh | silent | source.state_dict()
 
 
 def can_widen(source: DecoderNetwork, target: DecoderNetwork) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 
 from syndistill.distill.baseline import Baseline
 from syndistill.distill.cache.source import StudentData, Unsure
@@ -14,11 +13,10 @@ from syndistill.distill.stage1 import Stage1
 from syndistill.distill.stage2 import Stage2
 from syndistill.distill.student import StudentRun
 from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
-from syndistill.files.families import LocalGruDials, dials_of
+from syndistill.files.families import FlatGruDials, LocalGruDials
 from syndistill.models.networks import preset
 from syndistill.training.config import (
     Curriculum,
-    Informative,
     OptimiserConfig,
     RoundsPhase,
     TrainingConfig,
@@ -80,43 +78,27 @@ def student_d3() -> Legs:
     return Legs(legs={"rounds-9": run, "rounds-25": longer, "rounds-25-again": again})
 
 
-def student_d3_late() -> Legs:
-    """The shipped student-d3 on experiments of up to 100 rounds in parts, from exact labels alone: first of 10 rounds,
-    then with four signs beside its state and of 25 rounds. An hour of one core."""
+def student_d3_frame() -> StudentRun:
+    """A flat GRU that keeps the logical frame, from exact labels alone: experiments of 50 rounds in two parts, the
+    second with the frame told. An hour of one core."""
     run = _labels_alone(baseline_d3())
-    rates = {"learning_rate": 1.5e-3, "matrix_rate": 0.01}
-    first = run.model_copy(
-        update={
-            "start_from": "student-d3",
-            "terms": Terms(labels=LabelTerm(where="every", lines="first"), final=FinalTerm(weight=0.0)),
-            "data": _in_parts(run.data, 10, (10, 20, 50, 100)),
-            "training": _trained(run.training, {"steps": 10_000, "batch_size": 256, "seed": 4}, rates, 9_600),
-        }
-    )
-    signed = first.model_copy(
-        update={
-            "start_from": "leg:parts-10",
-            "network": dials_of({**asdict(first.network), "sign_channels": 4}),
-            "data": _in_parts(run.data, 25, (25, 50, 100)),
-            "training": _trained(run.training, {"steps": 8_000, "batch_size": 128, "seed": 5}, rates, 7_700),
-        }
-    )
-    return Legs(legs={"parts-10": first, "parts-25": signed})
-
-
-def _in_parts(data: StudentData, part_rounds: int, rounds: tuple[int, ...]) -> StudentData:
-    """Exact labels, and p as large as a label of so many rounds can bear."""
     curriculum = Curriculum(
         p_min=0.001,
         p_max=0.006,
         tilt=0.0,
-        rounds=(RoundsPhase(from_shots=0, rounds=rounds),),
+        rounds=(RoundsPhase(from_shots=0, rounds=(50,)),),
         rates_per_chunk=2,
         n_rates=17,
-        informative=Informative(error_per_round=0.025, most_ler=0.4),
     )
-    parts = {"curriculum": curriculum, "labels": "exact", "part_rounds": part_rounds}
-    return data.model_copy(update={"simulated": data.simulated.model_copy(update=parts)})
+    parts = {"curriculum": curriculum, "labels": "exact", "part_rounds": 25, "tell_frame": True}
+    return run.model_copy(
+        update={
+            "network": FlatGruDials(distance=3, width=96, readout_width=32, readout_layers=1, turn_x=True,
+                                    frame_memory=True),
+            "data": run.data.model_copy(update={"simulated": run.data.simulated.model_copy(update=parts)}),
+            "training": _trained(run.training, {"steps": 30_000, "batch_size": 256, "seed": 1}, {}, 29_000),
+        }
+    )  # fmt: skip
 
 
 def _trained(

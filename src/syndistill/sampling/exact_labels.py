@@ -3,7 +3,8 @@
 A sampled label is a coin thrown with this posterior's odds; learning from the odds has the same minimum and less
 noise (Rao-Blackwell). Nothing beyond the error model is used that a sampled label does not use too.
 
-Axes: B shots, R rounds, K ends, S stabilisers, L lines, O observables, P joint observable patterns (2^O).
+Axes: B shots, R rounds, K ends, S stabilisers, L lines, O observables, P joint observable patterns (2^O), C products of
+observables (2^O), M patterns of one slice (2^S), U of them.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ import torch
 from numpy.typing import NDArray
 
 from syndistill.errors import SyndistillError
-from syndistill.sampling.exact_posterior import Block, SliceChain, slice_chain
+from syndistill.sampling.exact_posterior import Block, SliceChain, hadamard, slice_chain
 from syndistill.sampling.own_noise import Memory, placed_model
 from syndistill.sampling.shots import Shots, with_posterior
 
-_AT_A_TIME = 512
+_AT_A_TIME = 256
+"""Shots, so that a message and a block's matrices stay in cache."""
+_LIKELY = 1e-7
+"""Of the likeliest pattern: what is below is rounding."""
 _SHORT = 6
 
 
@@ -38,6 +42,7 @@ class ExactEnds:
             )
         known: dict[Block, NDArray[np.float32]] = {}
         self.experiment, self.known = experiment, known
+        self._transformed: dict[int, torch.Tensor] = {}  # by id: `known` keeps the tables
         self.chains = {t: self._chain(t) for t in range(1, min(experiment.rounds, _SHORT) + 1)}
         blocks = self.chains[_SHORT].tables if _SHORT in self.chains else ()
         self.alike = bool(blocks) and blocks[2] is blocks[3] and blocks[2] is blocks[4]
@@ -56,33 +61,93 @@ class ExactEnds:
         dem, placed = placed_model(replace(self.experiment, rounds=rounds))
         return slice_chain(dem, placed.slice_N, placed.stabiliser_N, placed.layout.n_stabilisers, self.known)
 
-    def posterior(self, events_BRS: torch.Tensor, last_BKS: torch.Tensor) -> NDArray[np.float32]:
-        """P(pattern of the experiment's observables), float32 (B, K, P), for ends 1..R."""
+    def posterior(self, events_BRS: torch.Tensor, last_BKS: torch.Tensor, told_every: int = 0) -> torch.Tensor:
+        """P(pattern of the experiment's observables), float32 (B, K, P), for ends 1..R, to 1e-5.
+
+        told_every: if not 0, what it is for somebody who is told the logical frame after so many rounds, again and
+        again (see `_tell`); for one observable.
+        """
         seen_BR, last_BK = _patterns(events_BRS), _patterns(last_BKS)
         parts = [slice(i, i + _AT_A_TIME) for i in range(0, len(seen_BR), _AT_A_TIME)]
-        return np.concatenate([self._some(seen_BR[part], last_BK[part]) for part in parts])
+        means_BKC = torch.cat([self._means(seen_BR[part], last_BK[part], told_every) for part in parts])
+        hadamard_CC = torch.from_numpy(hadamard(means_BKC.shape[-1])).float()
+        return (means_BKC @ hadamard_CC / len(hadamard_CC)).clamp(0, 1)
 
-    def _some(self, seen_BR: NDArray[np.int64], last_BK: NDArray[np.int64]) -> NDArray[np.float32]:
-        chain, longest = self.chains[1], self.tables(seen_BR.shape[1])
-        messages, ends = {0: chain.start(len(seen_BR))}, []
+    def _means(self, seen_BR: torch.Tensor, last_BK: torch.Tensor, told_every: int) -> torch.Tensor:
+        """The mean of every product of signs of observables, (B, K, C).
+
+        The messages of `exact_posterior`, transformed over the observables: errors that flip one turn its sign, so that
+        each product has a message of its own, moved on by a matrix of its own.
+        """
+        longest, ends = self.tables(seen_BR.shape[1]), []
+        n_products = longest[0].shape[1] // longest[0].shape[0]
+        start_CBM = torch.zeros(n_products, len(seen_BR), longest[0].shape[0])
+        start_CBM[:, :, 0] = 1.0
+        messages = {0: start_CBM}
         for t in range(seen_BR.shape[1]):
+            if told_every and t and t % told_every == 0:
+                _tell(messages, t)
             tables = self.tables(t + 1)
             common = next((n for n, table in enumerate(tables) if table is not longest[n]), t)
-            message = messages[common]
-            for n in range(common, t):
-                message = chain.step(message, seen_BR[:, n], tables[n])
-            ends.append(chain.last_step(message, seen_BR[:, t], tables[t], last_BK[:, t]))
-            messages[t + 1] = chain.step(messages[t], seen_BR[:, t], longest[t])
+            missing_CBM = ended_CBM = _missing(messages[t], seen_BR[:, t])
+            if common < t:
+                message_CBM = messages[common]
+                for n in range(common, t):
+                    message_CBM = _missing(message_CBM, seen_BR[:, n]) @ self._matrices(tables[n])
+                ended_CBM = _missing(message_CBM, seen_BR[:, t])
+            ends.append(_closed(ended_CBM, self._matrices(tables[t]), last_BK[:, t]))
+            next_CBM = missing_CBM @ self._matrices(longest[t])
+            messages[t + 1] = next_CBM / next_CBM[0].sum(-1)[None, :, None]
             messages.pop(t - _SHORT, None)  # no end goes back so far
-        return np.stack(ends, axis=1).astype(np.float32)
+        return torch.stack(ends, dim=1)
+
+    def _matrices(self, table: NDArray[np.float32]) -> torch.Tensor:
+        """(C, M, M) of a block's table (M, P M)."""
+        found = self._transformed.get(id(table))
+        if found is None:
+            m = len(table)
+            table_MPM = torch.from_numpy(table).view(m, -1, m)
+            signs_CP = torch.from_numpy(hadamard(table_MPM.shape[1])).float()
+            found = torch.einsum("cp,mpn->cmn", signs_CP, table_MPM).contiguous()
+            self._transformed[id(table)] = found
+        return found
 
 
-def with_exact_labels(shots: Shots, experiment: Memory) -> Shots:
-    """The same shots, simulated from this experiment with all ends, with `posterior_BKLP`."""
+def _tell(messages: dict[int, torch.Tensor], t: int) -> None:
+    """Makes the frame known in all messages, as far as the errors before slice t have settled it.
+
+    A message holds P(pattern) and, of one observable, the mean of its sign over P, E(pattern). |E| / P of the pattern
+    where it is largest is how surely the frame is known. Multiplying E by a number is what knowing more of the frame
+    does, and that one makes it 1 there and at most 1 elsewhere.
+    """
+    chance_BM, mean_BM = messages[t]
+    likely_BM = chance_BM > _LIKELY * chance_BM.max(-1, keepdim=True).values
+    known_B = torch.where(likely_BM, mean_BM.abs() / chance_BM.clamp_min(1e-30), 0.0).max(-1).values
+    for message_CBM in messages.values():
+        message_CBM[1] /= known_B.clamp_min(1e-20)[:, None]
+
+
+def _missing(message_CBM: torch.Tensor, seen_B: torch.Tensor) -> torch.Tensor:
+    """The message by what the next block has to flip in this slice, for what was seen there."""
+    missing_BM = torch.arange(message_CBM.shape[-1]) ^ seen_B[:, None]
+    return message_CBM.gather(2, missing_BM.expand(message_CBM.shape))
+
+
+def _closed(missing_CBM: torch.Tensor, matrices_CMM: torch.Tensor, last_B: torch.Tensor) -> torch.Tensor:
+    """The means (B, C) from the columns of the last block that were seen."""
+    seen_U, which_B = last_B.unique(return_inverse=True)
+    ended_CBU = missing_CBM @ matrices_CMM[:, :, seen_U]
+    ended_CB = ended_CBU.gather(2, which_B[None, :, None].expand(len(ended_CBU), -1, 1))[..., 0]
+    return (ended_CB / ended_CB[0]).T
+
+
+def with_exact_labels(shots: Shots, experiment: Memory, told_every: int = 0) -> Shots:
+    """The same shots, simulated from this experiment with all ends, with `posterior_BKLP`; told_every: as of
+    `ExactEnds.posterior`."""
     if shots.labels_BKLO is None or shots.ends != tuple(range(1, experiment.rounds + 1)):
         raise SyndistillError("exact labels need simulated shots with the labels of every end")
     exact = _exact_ends(replace(experiment, rounds=min(experiment.rounds, _SHORT)))
-    posterior_BKP = torch.from_numpy(exact.posterior(shots.events_BRS, shots.last_BKS))
+    posterior_BKP = exact.posterior(shots.events_BRS, shots.last_BKS, told_every)
     return with_posterior(shots, posterior_BKP, exact.lines)
 
 
@@ -91,6 +156,5 @@ def _exact_ends(experiment: Memory) -> ExactEnds:
     return ExactEnds(experiment)
 
 
-def _patterns(bits: torch.Tensor) -> NDArray[np.int64]:
-    weights = 1 << torch.arange(bits.shape[-1])
-    return np.asarray((bits.long() * weights).sum(-1).numpy())
+def _patterns(bits: torch.Tensor) -> torch.Tensor:
+    return (bits.long() << torch.arange(bits.shape[-1])).sum(-1)

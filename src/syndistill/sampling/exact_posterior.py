@@ -37,7 +37,7 @@ def walsh_hadamard(values: NDArray[np.float64]) -> None:
     for low in range(0, n, _LEVELS):
         side = 1 << min(_LEVELS, n - low)
         blocks = values.reshape(-1, side, 1 << low)
-        kernel = _hadamard(side)
+        kernel = hadamard(side)
         outer, _, inner = blocks.shape
         columns = min(inner, max(1, _CHUNK // side))
         rows = max(1, _CHUNK // (side * columns))
@@ -50,7 +50,8 @@ def walsh_hadamard(values: NDArray[np.float64]) -> None:
                     tile[...] = kernel @ tile
 
 
-def _hadamard(side: int) -> NDArray[np.float64]:
+def hadamard(side: int) -> NDArray[np.float64]:
+    """H (side, side) of `walsh_hadamard`, side a power of two."""
     matrix: NDArray[np.float64] = np.ones((1, 1))
     while len(matrix) < side:
         matrix = np.block([[matrix, matrix], [matrix, -matrix]])
@@ -124,23 +125,6 @@ class SliceChain:
                 following[:, before ^ flipped] += product[:, before, flipped]
         following /= following.sum(axis=(1, 2), keepdims=True)
         return following
-
-    def last_step(
-        self,
-        message_BKM: NDArray[np.float32],
-        seen_B: NDArray[np.int64],
-        table: NDArray[np.float32],
-        last_B: NDArray[np.int64],
-    ) -> NDArray[np.float64]:
-        """`step`, then `close`, from the one column of the last block that is seen: (B, K)."""
-        b, k, m = message_BKM.shape
-        column_MBK = table.reshape(m, k, m)[:, np.arange(k), last_B[:, None]]
-        both_BKK = np.einsum("bim,mbj->bij", _missing(message_BKM, seen_B), column_MBK).astype(np.float64)
-        weight_BK = np.zeros((b, k))
-        for before in range(k):
-            for flipped in range(k):
-                weight_BK[:, before ^ flipped] += both_BKK[:, before, flipped]
-        return weight_BK / weight_BK.sum(axis=1, keepdims=True)
 
     def close(self, message_BKM: NDArray[np.float32], seen_B: NDArray[np.int64]) -> NDArray[np.float64]:
         """P(observable pattern | everything seen), (B, K), from the last slice's message and pattern."""

@@ -25,17 +25,22 @@ class PartedSource(SimulatedSource):
     after the other. Each number of rounds that the schedule draws must be a whole number of parts and divide `longest`.
 
     ends, end_spacing: at which rounds of each part it is taught, as `SimulatedSource` says of an experiment's.
+    tell_frame: whether the exact posterior of each part but the first is that of a known logical frame
+    (`sampling.shots.Part`): its ends then teach as much as those of the first, however late they are.
     """
 
-    def __init__(self, *, part_rounds: int, longest: int, **source: Any) -> None:
+    def __init__(self, *, part_rounds: int, longest: int, tell_frame: bool = False, **source: Any) -> None:
         """source: of `SimulatedSource`, which says what they are."""
         if source.get("labels") == "revealed":
             raise SyndistillError("parts of a long experiment: revealed labels begin at round 0; take sampled or exact")
         if source.get("share", (0, 1))[1] > 1:
             raise SyndistillError("parts of a long experiment are learned by one process; start without torchrun")
-        self.part_rounds, self.longest = part_rounds, longest
+        if tell_frame and source.get("labels") != "exact":
+            raise SyndistillError("parts of a long experiment: a frame is told with exact labels alone")
+        self.part_rounds, self.longest, self.tell_frame = part_rounds, longest, tell_frame
         self.n_lanes = LANES_PER_BASIS * len(source["bases"])
-        super().__init__(batches_per_chunk=self.n_lanes * (longest // part_rounds), **source)
+        told = {"told_every": part_rounds} if tell_frame else {}
+        super().__init__(batches_per_chunk=self.n_lanes * (longest // part_rounds), **told, **source)
 
     def chunk(self, index: int) -> list[Shots]:
         lanes = [self._lane(index, lane) for lane in range(self.n_lanes)]
@@ -49,18 +54,20 @@ class PartedSource(SimulatedSource):
         for number in range(self.longest // rounds):
             rates = self.schedule.draw_rates(shots_seen, rounds, rng)
             shots = self._mixed((index, lane, number), self.batch_size, basis, rounds, rates, rng, ())
-            parts += parts_of(shots, self.part_rounds, lane)
+            parts += parts_of(shots, self.part_rounds, lane, self.tell_frame)
         taught = self._ends(self.part_rounds, rng)
         return [part.at_ends([end - 1 for end in taught]) for part in parts]
 
 
-def parts_of(shots: Shots, part_rounds: int, lane: int) -> list[Shots]:
-    """Shots with all their ends, cut after every `part_rounds` rounds."""
-    return [_part(shots, lane, first, part_rounds) for first in range(0, shots.rounds, part_rounds)]
+def parts_of(shots: Shots, part_rounds: int, lane: int, told: bool = False) -> list[Shots]:
+    """Shots with all their ends, cut after every `part_rounds` rounds. told: whether their posterior is of a frame that
+    is told where a part begins."""
+    starts = range(0, shots.rounds, part_rounds)
+    return [_part(shots, Part(lane, first, told and first > 0), part_rounds) for first in starts]
 
 
-def _part(shots: Shots, lane: int, first: int, rounds: int) -> Shots:
-    own = slice(first, first + rounds)
+def _part(shots: Shots, part: Part, rounds: int) -> Shots:
+    own = slice(part.first_round, part.first_round + rounds)
     labels, posterior = shots.labels_BKLO, shots.posterior_BKLP
     return replace(
         shots,
@@ -69,5 +76,5 @@ def _part(shots: Shots, lane: int, first: int, rounds: int) -> Shots:
         labels_BKLO=None if labels is None else labels[:, own],
         posterior_BKLP=None if posterior is None else posterior[:, own],
         ends=tuple(range(1, rounds + 1)),
-        part=Part(lane, first),
+        part=part,
     )

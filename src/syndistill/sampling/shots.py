@@ -24,10 +24,15 @@ Change = Callable[[torch.Tensor], torch.Tensor]
 
 class Part(NamedTuple):
     """Which rounds of a longer experiment a batch holds: those from `first_round` on, counted from 0. The batches of
-    one lane follow each other, each the same shots some rounds later, until one begins at round 0 again."""
+    one lane follow each other, each the same shots some rounds later, until one begins at round 0 again.
+
+    told: the posterior is that of somebody who was told the logical frame before `first_round`, as far as it was
+    settled by then; up to a sign of each shot, since nobody's frame is the right one.
+    """
 
     lane: int
     first_round: int
+    told: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -46,7 +46,7 @@ class SimulatedSource:
 
     ends: at how many ends a chunk is taught, see DataConfig; end_spacing: at its last one and at every so many rounds
     before it, `ends` of them at most. share: (i, n), to make of every batch the i-th of n parts alone, since labels
-    can cost much.
+    can cost much. told_every: of exact labels, see `sampling.exact_labels`.
     """
 
     def __init__(
@@ -63,11 +63,12 @@ class SimulatedSource:
         ends: int = 0,
         end_spacing: int = 0,
         share: tuple[int, int] = (0, 1),
+        told_every: int = 0,
     ) -> None:
         self.distance, self.noise, self.bases, self.schedule = distance, noise, bases, schedule
         self.batch_size, self.seed, self.role = batch_size, seed, role
         self.batches_per_chunk, self.labels = batches_per_chunk, labels
-        self.ends, self.end_spacing = ends, end_spacing
+        self.ends, self.end_spacing, self.told_every = ends, end_spacing, told_every
         self._mine = share_of(batch_size, share)
 
     def chunk(self, index: int) -> list[Shots]:
@@ -137,7 +138,7 @@ class SimulatedSource:
             simulate_own(memory, n_shots, seed) if isinstance(memory, OwnMemory) else simulate(memory, n_shots, seed)
         )
         shots = every.take(torch.from_numpy(kept_N))
-        return with_exact_labels(shots, memory) if self.labels == "exact" else shots
+        return with_exact_labels(shots, memory, self.told_every) if self.labels == "exact" else shots
 
 
 class ShotStream(Generic[BatchT]):

@@ -9,6 +9,7 @@ Axes: B shots, S stabilisers, X a state (any shape).
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 import torch
 
@@ -32,7 +33,12 @@ class CarriedStates:
         if shots.part is None:
             whole: Outputs = model(shots, want) if want else model(shots)
             return whole
-        outputs: Outputs = model(shots, want, self._states.get(shots.part.lane) if shots.first_round else None)
+        begin = self._states.get(shots.part.lane) if shots.first_round else None
+        if shots.part.told and begin is not None:
+            begin = model.with_known_frame(begin)
+        outputs: Outputs = model(shots, want, begin)
+        if shots.part.told:
+            outputs = _in_its_own_frame(outputs, shots)
         if outputs.state is None:
             raise SyndistillError(f"a {model.config.family} network carries no state; leave data.part_rounds out")
         state = outputs.state
@@ -59,3 +65,14 @@ class CarriedStates:
             basis, rounds_done = about.tolist()
             memory_BX, parity_BS, previous_BS = (part.to(device) for part in parts)
             self._states[lane] = State(BASES[basis], rounds_done, memory_BX, parity_BS, previous_BS)
+
+
+def _in_its_own_frame(outputs: Outputs, shots: Shots) -> Outputs:
+    """Each shot's logits with the sign that the told posterior agrees with best, over all its ends and lines."""
+    if shots.posterior_BKLP is None:
+        raise SyndistillError("a part whose frame is told needs the exact posterior")
+    said_BKL = torch.tanh(outputs.logits_BKLC.detach()[..., 0] / 2)
+    told_BKL = 2 * shots.posterior_BKLP[..., 1] - 1
+    agrees_B = (said_BKL * told_BKL).sum((1, 2)) >= 0
+    sign_B = torch.where(agrees_B, 1.0, -1.0)
+    return replace(outputs, logits_BKLC=outputs.logits_BKLC * sign_B[:, None, None, None])

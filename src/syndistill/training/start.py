@@ -11,7 +11,7 @@ from syndistill.errors import SyndistillError
 from syndistill.files.families import Dials, dials_of
 from syndistill.models.contract import DecoderNetwork
 from syndistill.models.networks import build, load_network, weights_hash
-from syndistill.models.warm_start import can_begin, can_gain_signs, can_widen, carried_over, widened, with_signs
+from syndistill.models.warm_start import can_begin, can_widen, carried_over, widened
 from syndistill.training.config import DataConfig
 
 
@@ -34,16 +34,13 @@ def fresh_network(config: Dials, seed: int) -> DecoderNetwork:
 
 def start_weights(network: DecoderNetwork, path: str, any_distance: bool = False) -> str:
     """Copy a saved network's weights in; returns their hash. Refuses another architecture, but for a local GRU of
-    narrower states and a flat one without sign memory, which go on answering as they did.
+    narrower states, which goes on answering as it did.
 
     any_distance: also take the same architecture of another distance or not turned, as far as its weights carry over.
     """
     found, _ = load_network(path)
     if any_distance and can_begin(found, network):
         network.load_state_dict(carried_over(found, network))
-        return weights_hash(found)
-    if can_gain_signs(found, network):
-        network.load_state_dict(with_signs(found, network))
         return weights_hash(found)
     if can_widen(found, network):
         network.load_state_dict(widened(found, network))
@@ -60,4 +57,9 @@ def check_carries(network: DecoderNetwork, data: DataConfig) -> None:
         raise SyndistillError(
             f"data.part_rounds: a {network.config.family} network does not carry its state from part to part; leave "
             "part_rounds out, or take a flat_gru or local_gru"
+        )
+    if data.tell_frame and not network.keeps_frame:
+        raise SyndistillError(
+            f"data.tell_frame: a {network.config.family} network of these dials keeps no frame of its own; leave "
+            "tell_frame out, or take a flat_gru with network.frame_memory=true"
         )
