@@ -16,7 +16,7 @@ from syndistill.recipes.students import (
     road_tiny,
     student_d3,
     student_d3_joint,
-    student_d3_late,
+    student_d3_frame,
     student_d5,
     student_d5_82k,
 )
@@ -31,7 +31,7 @@ RECIPES: dict[str, Callable[[], AnyRun]] = {
     "teacher-tiny": teacher_tiny,
     "student-d3": student_d3,
     "student-d3-joint": student_d3_joint,
-    "student-d3-late": student_d3_late,
+    "student-d3-frame": student_d3_frame,
     "student-d5": student_d5,
     "student-d5-82k": student_d5_82k,
     "baseline-d3": baseline_d3,
