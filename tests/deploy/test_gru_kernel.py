@@ -40,7 +40,7 @@ SIZES = [
     {"width": 16, "readout_width": 16, "readout_layers": 0},
     {"width": 33, "readout_width": 21, "readout_layers": 2},
     {"width": 60, "readout_width": 32},
-    {"width": 30, "readout_width": 12, "sign_channels": 5},
+    {"width": 30, "readout_width": 12, "frame_memory": True},
 ]
 
 
@@ -54,12 +54,13 @@ def test_logits_are_those_of_pytorch(network_file, experiment_shots, dials, lane
     np.testing.assert_allclose(kernel_logits(kernel, circuit, shots), expected, atol=2e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("output", "basis", "distance", "signs"), [
-    ("two_channel", "x", 3, 0), ("two_channel", "both", 3, 2), ("joint4", "both", 3, 0), ("two_channel", "z", 5, 1),
-    ("two_channel", "x", 7, 0), ("joint4", "both", 3, 3), ("two_channel", "x", 3, 16),
+@pytest.mark.parametrize(("output", "basis", "distance", "frame"), [
+    ("two_channel", "x", 3, False), ("two_channel", "both", 3, True), ("joint4", "both", 3, False),
+    ("two_channel", "z", 5, True), ("two_channel", "x", 7, False), ("two_channel", "x", 3, True),
+    ("two_channel", "both", 3, False),
 ])  # fmt: skip
-def test_every_basis_output_and_distance(network_file, experiment_shots, output, basis, distance, signs):
-    path = network_file(output=output, distance=distance, width=24, sign_channels=signs)
+def test_every_basis_output_and_distance(network_file, experiment_shots, output, basis, distance, frame):
+    path = network_file(output=output, distance=distance, width=24, frame_memory=frame)
     circuit, shots = experiment_shots(basis, rounds=3, n_shots=20, distance=distance)
     kernel = Kernel(load_compilable(path), basis)
     expected = torch_logits(path, circuit, shots)
@@ -68,7 +69,7 @@ def test_every_basis_output_and_distance(network_file, experiment_shots, output,
 
 def test_each_shot_on_its_own_in_any_group(network_file, experiment_shots):
     circuit, shots = experiment_shots(n_shots=29)
-    kernel = Kernel(load_compilable(network_file(sign_channels=2)), "z")
+    kernel = Kernel(load_compilable(network_file(frame_memory=True)), "z")
     together = kernel_logits(kernel, circuit, shots)
     for start, stop in ((0, 1), (5, 5 + MANY - 1), (3, 3 + MANY), (11, 29), (7, 7)):
         found = kernel_logits(kernel, circuit, shots.take(start, stop))
@@ -77,7 +78,7 @@ def test_each_shot_on_its_own_in_any_group(network_file, experiment_shots):
 
 def test_rounds_of_a_stream_are_those_of_whole_shots(network_file, experiment_shots):
     circuit, shots = experiment_shots(n_shots=13)
-    kernel = Kernel(load_compilable(network_file(sign_channels=2)), "z")
+    kernel = Kernel(load_compilable(network_file(frame_memory=True)), "z")
     states, parities = kernel.packed.new_states(13)
     slices = np.ascontiguousarray(slices_of(shots.detectors_packed, place(circuit)))
     places_of = [a.ctypes.data for a in (states, parities)]
@@ -89,9 +90,9 @@ def test_rounds_of_a_stream_are_those_of_whole_shots(network_file, experiment_sh
 
 
 @NEEDS_VNNI
-def test_signs_stay_floats_in_int8(network_file, experiment_shots):
+def test_frames_stay_floats_in_int8(network_file, experiment_shots):
     circuit, shots = experiment_shots(n_shots=19, rounds=12)
-    weights = load_compilable(network_file(width=22, sign_channels=3))
+    weights = load_compilable(network_file(width=22, frame_memory=True))
     found, exact = (kernel_logits(Kernel(weights, "z", precision), circuit, shots) for precision in PRECISIONS)
     assert np.abs(found - exact).max() < 0.2 * exact.std()
     assert np.median(np.abs(found - exact)) > 1e-4
@@ -147,7 +148,7 @@ def emulated_int8(weights, bytes_GDK, scale_GD1, circuit, shots):
         inner = torch.nn.functional.layer_norm(hidden, hidden.shape[1:], *part["norms"])
         inner = torch.nn.functional.gelu(torch.nn.functional.linear(inner, *part["ins"]))
         hidden = hidden + torch.nn.functional.linear(inner, *part["outs"])
-    head, bias = (each[0] for each in weights.heads("z"))
+    head, bias = weights.heads("z")
     return (hidden.numpy() @ head.T + bias).astype(np.float32)
 
 

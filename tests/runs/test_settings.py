@@ -37,7 +37,7 @@ RUNS = {
     "own files": (TeacherRun, own_teacher()),
     "student": (StudentRun, unsure_student()),
     "joint student": (StudentRun, recipe("student-d3-joint")),
-    "student of long experiments": (StudentRun, recipe("student-d3-late").legs["parts-25"]),
+    "student of long experiments": (StudentRun, recipe("student-d3-frame").legs["first"]),
     "fuse": (FuseRun, recipe("road-d3").fuse_run()),
     "road": (RoadRun, recipe("road-d3")),
     "ablation": (Plan, chosen_plan("ablation-d3", [])),
@@ -49,7 +49,7 @@ ZERO_IS_FINE = NEGATIVE_IS_FINE | {
     "from_shots", "noise_weight", "weight_decay", "start_decay", "warmup_steps", "decay_steps", "betas", "ema_decay",
     "seed", "seeds", "threads", "checkpoint_minutes", "ends", "end_spacing", "gradient_rounds", "next_event_weight",
     "weight", "smoothing", "components", "fade_steps", "fade", "layer", "student_layer", "cached_shots", "cache_seed",
-    "others", "seed_shift", "embedder_layers", "bias_layers", "readout_layers", "sign_channels",
+    "others", "seed_shift", "embedder_layers", "bias_layers", "readout_layers",
 }  # fmt: skip
 BELOW_ONE = {"betas", "ema_decay", "smoothing", "margin"}
 """Shares: 1 is too much."""

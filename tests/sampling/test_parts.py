@@ -28,7 +28,7 @@ def test_parts_are_the_experiment_and_its_exact_labels():
     experiment = Experiment(3, 12, "x", "si1000", 0.006)
     whole = with_exact_labels(simulate(experiment, 40, 7), experiment)
     parts = parts_of(whole, 4, lane=2)
-    assert [part.part for part in parts] == [(2, 0), (2, 4), (2, 8)]
+    assert [part.part for part in parts] == [(2, 0, False), (2, 4, False), (2, 8, False)]
     assert all(part.ends == (1, 2, 3, 4) for part in parts)
     for name in ("events_BRS", "last_BKS", "labels_BKLO", "posterior_BKLP"):
         assert torch.equal(torch.cat([getattr(part, name) for part in parts], 1), getattr(whole, name)), name
@@ -81,6 +81,25 @@ def test_what_cannot_be_carried_is_refused():
         source(12, labels="revealed")
     with pytest.raises(SyndistillError, match="learned by one process"):
         source(12, share=(0, 2))
+    with pytest.raises(SyndistillError, match="told with exact labels alone"):
+        source(12, labels="sampled", tell_frame=True)
+
+
+def test_a_told_part_begins_from_a_known_frame():
+    """Told or not, the labels of a shot differ by one factor a part, the same at all its ends and lines; the first part
+    is as it was, and a later one says more than it did."""
+    gained = 0.0
+    for told, plain in zip(source(12, tell_frame=True).chunk(0), source(12).chunk(0), strict=True):
+        assert told.part.told == (told.first_round > 0)
+        mean, before = (2 * shots.posterior_BKLP[..., 1] - 1 for shots in (told, plain))
+        if not told.part.told:
+            assert torch.equal(mean, before)
+            continue
+        factor_B11 = mean[:, -1:, :1] / before[:, -1:, :1]
+        torch.testing.assert_close(mean, before * factor_B11, rtol=1e-3, atol=1e-5)
+        assert (factor_B11.abs() > 1 - 1e-4).all()
+        gained += float(mean.abs().mean() - before.abs().mean())
+    assert gained > 0.01
 
 
 def test_labels_of_long_experiments_stay_informative():

@@ -80,7 +80,9 @@ def test_the_shares_of_a_batch_are_the_batch(labels, distance):
             assert (tensor is None) == (name == "posterior_BKLP" and labels == "sampled")
             if tensor is not None:
                 assert len(tensor) == 8
-                assert torch.equal(tensor, torch.cat([getattr(part, name) for part in parts])), name
+                both = torch.cat([getattr(part, name) for part in parts])
+                atol = 1e-5 if name == "posterior_BKLP" else 0  # a matrix product's rounding knows its rows
+                torch.testing.assert_close(tensor, both, atol=atol, rtol=0, msg=name)
 
 
 @pytest.mark.parametrize("labels", ["sampled", "revealed"])

@@ -1,6 +1,6 @@
 """States carried from part to part: the same answers as in one go, the same run after a stop."""
 
-from functools import partial
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,9 +11,10 @@ from syndistill.distill.student import StudentRun
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.files.families import dials_of
-from syndistill.models.networks import build, load_network, save_network
+from syndistill.models.networks import build, load_network
 from syndistill.models.tensors_file import load_tensors
 from syndistill.recipes import recipe
+from syndistill.sampling.exact_labels import with_exact_labels
 from syndistill.sampling.parts import PartedSource, parts_of
 from syndistill.sampling.shots import simulate
 from syndistill.training.carried import CarriedStates
@@ -21,6 +22,7 @@ from syndistill.training.config import Curriculum, DataConfig, OptimiserConfig, 
 from syndistill.training.loop import STATE, Trainer
 from syndistill.training.objective import GroundTruth
 from syndistill.training.run import TeacherRun, train_teacher
+from syndistill.training.start import fresh_network
 
 DIALS = {
     "flat_gru": {"width": 12, "readout_width": 8, "turn_x": True, "frame_memory": True},
@@ -134,7 +136,7 @@ def test_data_that_cannot_come_in_parts(change, said):
     ({"data": {"cached_shots": 4096}}, "fresh and whole"),
 ])  # fmt: skip
 def test_a_student_of_parts_asks_no_teacher_and_no_cache(change, said):
-    run = recipe("student-d3-late").legs["parts-10"].model_dump(mode="json")
+    run = recipe("student-d3-frame").legs["first"].model_dump(mode="json")
     changed = run | change | {"data": run["data"] | change.get("data", {})}
     with pytest.raises(ValueError, match=said):
         StudentRun.model_validate(changed)
@@ -146,19 +148,59 @@ def test_probes_look_at_whole_experiments():
         FuseRun.model_validate(fuse | {"data": data().model_dump(mode="json")})
 
 
-def test_a_run_of_parts_from_a_network_without_signs(tmp_path):
-    """Its file says how it was made and is read as any other; a Teacher's family is refused in one line."""
-    plain = build(dials_of({"family": "flat_gru", "distance": 3, **DIALS["flat_gru"], "sign_channels": 0}))
-    save_network(tmp_path / "plain.safetensors", plain, {})
+def test_a_run_of_parts_is_made_and_its_file_says_how(tmp_path):
+    """A Teacher's family is refused in one line, and so is a told frame where none is kept."""
     training = TrainingConfig(steps=10, batch_size=8, threads=1, optimiser=OptimiserConfig(warmup_steps=0))
-    run = TeacherRun(network=network().config, data=data(), training=training, next_event_weight=0.0,
-                     start_from=str(tmp_path / "plain.safetensors"))  # fmt: skip
+    told = data(tell_frame=True)
+    run = TeacherRun(network=network().config, data=told, training=training, next_event_weight=0.0)
     made, said = load_network(train_teacher(run, tmp_path / "run"))
-    assert made.config.sign_channels == 2
-    assert said["run"]["data"]["part_rounds"] == 3
-    assert made.sign_heads["z"].weight.abs().max() > 0
-    assert (made.gru.weight_hh_l0 - plain.gru.weight_hh_l0).abs().max() > 0
-    refused = partial(TeacherRun, network=build("teacher-tiny", 3).config, data=data(), training=training)
-    with pytest.raises(SyndistillError, match="a transformer network does not carry its state from part to part"):
-        train_teacher(refused(), tmp_path / "refused")
-    assert not (tmp_path / "refused").exists()
+    assert made.config.frame_memory
+    assert said["run"]["data"]["tell_frame"]
+    fresh = fresh_network(made.config, training.seed)
+    assert all((a - b).abs().max() > 0 for a, b in zip(made.frames.parameters(), fresh.frames.parameters(), strict=True))
+    for other, its, why in (
+        (build("teacher-tiny", 3), data(), "a transformer network does not carry its state from part to part"),
+        (network("local_gru"), told, "a local_gru network of these dials keeps no frame of its own"),
+        (build(replace(network().config, frame_memory=False)), told, "network.frame_memory=true"),
+    ):
+        with pytest.raises(SyndistillError, match=why):
+            train_teacher(TeacherRun(network=other.config, data=its, training=training), tmp_path / "refused")
+        assert not (tmp_path / "refused").exists()
+
+
+def told_parts(n_shots=24):
+    experiment = Experiment(3, 9, "x", "si1000", 0.006)
+    return parts_of(with_exact_labels(simulate(experiment, n_shots, 7), experiment, 3), 3, 0, told=True)
+
+
+def test_a_told_part_is_judged_in_its_own_frame():
+    """Its answers begin from a known frame, and a shot's sign is the one that the posterior agrees with: turning all
+    labels of a shot changes nothing."""
+    model, parts = network(), told_parts()
+    turned = [replace(part, posterior_BKLP=part.posterior_BKLP.flip(-1)) if part.part.told else part for part in parts]
+    one, other = CarriedStates(), CarriedStates()
+    begin = None
+    for part, flipped in zip(parts, turned, strict=True):
+        a, b = one.outputs(model, part), other.outputs(model, flipped)
+        expected = -a.logits_BKLC if part.part.told else a.logits_BKLC
+        torch.testing.assert_close(b.logits_BKLC, expected)
+        if part.part.told:
+            means = torch.tanh(a.logits_BKLC[..., 0] / 2) * (2 * part.posterior_BKLP[..., 1] - 1)
+            assert (means.sum((1, 2)) >= 0).all()
+            state = model.with_known_frame(begin)
+            assert (state.memory_BX[:, -1] == 1).all()
+            torch.testing.assert_close(a.logits_BKLC.abs(), model(part, (), state).logits_BKLC.abs())
+        begin = a.state
+
+
+def test_gradients_of_a_told_part_are_numbers():
+    """Where the frame is known for sure and the readout is sure too."""
+    model = network()
+    with torch.no_grad():
+        model.heads["x"].bias.fill_(80.0)
+        model.frames["x"].bias.fill_(30.0)
+    truth = GroundTruth(0.0)
+    for part in told_parts():
+        loss, _ = truth(model, part)
+        loss.backward()
+        assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)

@@ -32,7 +32,7 @@ from syndistill.decoders.onnx_engine import (
     with_hash,
 )
 from syndistill.errors import SyndistillError
-from syndistill.files.families import n_channels
+from syndistill.files.families import MOST_LOGIT, n_channels
 from syndistill.files.network_file import trained_rounds
 from syndistill.safe_files import replacing, write_json
 
@@ -128,19 +128,24 @@ def decide(g: Graph, weights: Compilable, state_BD: str, bits_BI: str, basis: st
     if isinstance(weights, LocalWeights):
         return _decide_locally(g, weights, state_BD, bits_BI, basis, output)
     weights = weights.reading(basis)
-    signs_BK = ""
-    if weights.sign_channels:
-        signs_BK, state_BD = _columns(g, state_BD, weights.width, None), _columns(g, state_BD, 0, weights.width)
+    frames_BF = ""
+    if weights.keeps_frame:
+        frames_BF, state_BD = _columns(g, state_BD, weights.width, None), _columns(g, state_BD, 0, weights.width)
     x = g.gelu(g.layer(g.op("Concat", state_BD, bits_BI, axis=1), weights, "decide.0"))
     x = g.residual(x, weights.tensors, "decide.2", weights.readout_layers)
-    head_KOW, bias_KO = weights.heads(basis)
-    if not signs_BK:
-        return g.dense(x, head_KOW[0], bias_KO[0], output=output)
-    plain = g.dense(x, head_KOW[0], bias_KO[0])
-    shape = g.constant([0, *head_KOW[1:].shape[:2]])
-    by_sign = g.op("Reshape", g.dense(x, np.concatenate(head_KOW[1:]), bias_KO[1:].ravel()), shape)
-    turned = g.op("Mul", by_sign, g.op("Unsqueeze", signs_BK, g.constant([2])))
-    return g.op("Add", plain, g.op("ReduceSum", turned, g.constant([1]), keepdims=0), output=output)
+    if not frames_BF:
+        return g.dense(x, *weights.heads(basis), output=output)
+    return _in_frame(g, g.dense(x, *weights.heads(basis)), frames_BF, output)
+
+
+def _in_frame(g: Graph, logits_BO: str, frames_BO: str, output: str) -> str:
+    """As `models.gru.in_frame`."""
+    one, most = g.constant(1.0), g.constant(MOST_LOGIT)
+    against = g.op("Exp", g.op("Neg", g.op("Clip", logits_BO, g.constant(-MOST_LOGIT), most)))
+    more, less = g.op("Add", one, frames_BO), g.op("Sub", one, frames_BO)
+    above = g.op("Add", more, g.op("Mul", less, against))
+    below = g.op("Add", less, g.op("Mul", more, against))
+    return g.op("Log", g.op("Div", above, below), output=output)
 
 
 def _columns(g: Graph, x: str, first: int, behind: int | None) -> str:
@@ -152,16 +157,16 @@ def _columns(g: Graph, x: str, first: int, behind: int | None) -> str:
 def _moved(g: Graph, weights: Compilable, basis: str, bits_RBI: str, state_BD: str, output: str = "") -> str:
     """(B, D): the state after these rounds."""
     cell = weights.written_out("cell", basis)
-    if isinstance(weights, LocalWeights) or not weights.sign_channels:
+    if isinstance(weights, LocalWeights) or not weights.keeps_frame:
         return g.op("Squeeze", g.gru(cell, bits_RBI, _unsqueezed(g, state_BD)), g.constant([0]), output=output)
-    signs_BK, state_BD = _columns(g, state_BD, weights.width, None), _columns(g, state_BD, 0, weights.width)
+    frames_BF, state_BD = _columns(g, state_BD, weights.width, None), _columns(g, state_BD, 0, weights.width)
     states_R1BD = g.gru(cell, bits_RBI, _unsqueezed(g, state_BD), every=True)
-    weight_DK, bias_K = weights.sign_weights.T, weights.tensors["signs.bias"]
-    sums = g.op("Add", g.op("MatMul", states_R1BD, g.constant(weight_DK)), g.constant(bias_K))
-    turns_1BK = g.op("ReduceProd", g.op("Tanh", sums), axes=[0], keepdims=0)
-    signs_BK = g.op("Mul", signs_BK, g.op("Squeeze", turns_1BK, g.constant([0])))
+    weight_FD, bias_F = weights.frames(basis)
+    sums = g.op("Add", g.op("MatMul", states_R1BD, g.constant(weight_FD.T)), g.constant(bias_F))
+    factors_1BF = g.op("ReduceProd", g.op("Tanh", sums), axes=[0], keepdims=0)
+    frames_BF = g.op("Mul", frames_BF, g.op("Squeeze", factors_1BF, g.constant([0])))
     last_1BD = g.op("Gather", states_R1BD, g.constant(-1), axis=0)
-    return g.op("Concat", g.op("Squeeze", last_1BD, g.constant([0])), signs_BK, axis=1, output=output)
+    return g.op("Concat", g.op("Squeeze", last_1BD, g.constant([0])), frames_BF, axis=1, output=output)
 
 
 def _decide_locally(g: Graph, weights: LocalWeights, state_BD: str, bits_BI: str, basis: str, output: str) -> str:

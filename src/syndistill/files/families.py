@@ -19,6 +19,8 @@ from syndistill.errors import SyndistillError
 Shapes = dict[str, tuple[int, ...]]
 BITS, PLACES = 2, 9
 """Of a local GRU: input bits of a stabiliser, and places of a 3 x 3 neighbourhood."""
+MOST_LOGIT = 30.0
+"""In a frame: exp of it and of its negative are float32 numbers with room to spare."""
 OutputForm = Literal["two_channel", "joint4"]
 OUTPUTS: tuple[OutputForm, ...] = get_args(OutputForm)
 
@@ -228,6 +230,11 @@ def dials_of(config: Mapping[str, Any]) -> Dials:
     if "distance" not in config:
         raise SyndistillError(f"the distance is missing; keys of {family} are {', '.join(known)}")
     return FAMILIES[family](**config)
+
+
+def answered(basis: str) -> tuple[str, ...]:
+    """The bases whose observables shots of `basis` have."""
+    return ("x", "z") if basis == "both" else (basis,)
 
 
 def n_channels(output: str, basis: str) -> int:

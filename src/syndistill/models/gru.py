@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from syndistill.circuits.layout import BASES, Layout
-from syndistill.files.families import BITS, PLACES, FlatGruDials, LocalGruDials
+from syndistill.files.families import BITS, MOST_LOGIT, PLACES, FlatGruDials, LocalGruDials, answered
 from syndistill.models.blocks import ResidualDense, agreed
 from syndistill.models.contract import (
     Outputs,
@@ -37,8 +37,6 @@ from syndistill.sampling.shots import Shots
 
 KEEPS_FRAME = 2.5
 """The first bias of a frame's factor: tanh(2.5) = .987 a round, near that of a trained network at p=.004."""
-SUREST = 1 - 1e-6
-"""Of a flip or of none: the logarithm of what is left must be finite."""
 
 
 class GruNetwork(TurnableNetwork):
@@ -161,7 +159,7 @@ class FlatGru(GruNetwork):
 
     def with_known_frame(self, state: State) -> State:
         memory_BD = state.memory_BX[..., : self.config.width]
-        unturned_BF = memory_BD.new_ones(len(memory_BD), len(_answered(state.basis)))
+        unturned_BF = memory_BD.new_ones(len(memory_BD), len(answered(state.basis)))
         return replace(state, memory_BX=torch.cat([memory_BD, unturned_BF], -1))
 
     def _rounds(self, bits_BRI: torch.Tensor, memory_BX: torch.Tensor, basis: str) -> torch.Tensor:
@@ -169,7 +167,7 @@ class FlatGru(GruNetwork):
         states_BRD: torch.Tensor = self.gru(bits_BRI, memory_BD[None].contiguous())[0]
         if not self.keeps_frame:
             return states_BRD
-        sums_BRF = torch.cat([self.frames[b](states_BRD) for b in _answered(basis)], -1)
+        sums_BRF = torch.cat([self.frames[b](states_BRD) for b in answered(basis)], -1)
         frames_BRF = memory_BX[:, None, self.config.width :] * torch.tanh(sums_BRF).cumprod(1)
         return torch.cat([states_BRD, frames_BRF.to(states_BRD.dtype)], -1)
 
@@ -191,20 +189,18 @@ class FlatGru(GruNetwork):
         if self.config.output == "joint4":
             joint: torch.Tensor = self.heads["both"](hidden_NW)
             return joint.unflatten(-1, (-1, 4))
-        logits_NLC = torch.stack([self.heads[b](hidden_NW) for b in _answered(basis)], -1)
+        logits_NLC = torch.stack([self.heads[b](hidden_NW) for b in answered(basis)], -1)
         return in_frame(logits_NLC, frames_NF[:, None]) if self.keeps_frame else logits_NLC
 
 
-def _answered(basis: str) -> tuple[str, ...]:
-    """The bases whose observables shots of `basis` have."""
-    return ("x", "z") if basis == "both" else (basis,)
-
-
 def in_frame(logits: torch.Tensor, frame: torch.Tensor) -> torch.Tensor:
-    """Log odds of a flip, from those in a logical frame that is +1 or -1 with mean `frame`: of two independent signs the
-    mean of the product is the product of the means."""
-    mean = (frame.float() * torch.tanh(logits.float() / 2)).clamp(-SUREST, SUREST)
-    return torch.log1p(mean) - torch.log1p(-mean)
+    """Log odds of a flip, from those in a logical frame that is +1 or -1 with mean `frame`.
+
+    Of two independent signs the mean of the product is the product of the means, m = frame * tanh(logits / 2). This is
+    log((1 + m) / (1 - m)), multiplied by 1 + exp(-logits) above and below, which costs no digits near m = +-1.
+    """
+    frame, against = frame.float(), torch.exp(-logits.float().clamp(-MOST_LOGIT, MOST_LOGIT))
+    return torch.log(1 + frame + (1 - frame) * against) - torch.log(1 - frame + (1 + frame) * against)
 
 
 class LocalCell(nn.Module):

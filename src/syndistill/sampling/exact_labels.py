@@ -42,7 +42,7 @@ class ExactEnds:
             )
         known: dict[Block, NDArray[np.float32]] = {}
         self.experiment, self.known = experiment, known
-        self._transformed: dict[int, torch.Tensor] = {}  # by id: `known` keeps the tables
+        self._transformed: dict[tuple[int, torch.dtype], torch.Tensor] = {}  # by id: `known` keeps the tables
         self.chains = {t: self._chain(t) for t in range(1, min(experiment.rounds, _SHORT) + 1)}
         blocks = self.chains[_SHORT].tables if _SHORT in self.chains else ()
         self.alike = bool(blocks) and blocks[2] is blocks[3] and blocks[2] is blocks[4]
@@ -61,19 +61,28 @@ class ExactEnds:
         dem, placed = placed_model(replace(self.experiment, rounds=rounds))
         return slice_chain(dem, placed.slice_N, placed.stabiliser_N, placed.layout.n_stabilisers, self.known)
 
-    def posterior(self, events_BRS: torch.Tensor, last_BKS: torch.Tensor, told_every: int = 0) -> torch.Tensor:
-        """P(pattern of the experiment's observables), float32 (B, K, P), for ends 1..R, to 1e-5.
+    def posterior(
+        self,
+        events_BRS: torch.Tensor,
+        last_BKS: torch.Tensor,
+        told_every: int = 0,
+        dtype: torch.dtype = torch.float32,
+    ) -> torch.Tensor:
+        """P(pattern of the experiment's observables), float32 (B, K, P), for ends 1..R.
 
         told_every: if not 0, what it is for somebody who is told the logical frame after so many rounds, again and
-        again (see `_tell`); for one observable.
+        again (see `_tell`); for one observable. dtype: that it is computed in. A probability is a difference: float32
+        leaves an error of 1e-6, enough to learn from, but not for the logit of a shot that is sure.
         """
         seen_BR, last_BK = _patterns(events_BRS), _patterns(last_BKS)
         parts = [slice(i, i + _AT_A_TIME) for i in range(0, len(seen_BR), _AT_A_TIME)]
-        means_BKC = torch.cat([self._means(seen_BR[part], last_BK[part], told_every) for part in parts])
-        hadamard_CC = torch.from_numpy(hadamard(means_BKC.shape[-1])).float()
-        return (means_BKC @ hadamard_CC / len(hadamard_CC)).clamp(0, 1)
+        means_BKC = torch.cat([self._means(seen_BR[part], last_BK[part], told_every, dtype) for part in parts])
+        hadamard_CC = torch.from_numpy(hadamard(means_BKC.shape[-1])).to(dtype)
+        return (means_BKC @ hadamard_CC / len(hadamard_CC)).clamp(0, 1).float()
 
-    def _means(self, seen_BR: torch.Tensor, last_BK: torch.Tensor, told_every: int) -> torch.Tensor:
+    def _means(
+        self, seen_BR: torch.Tensor, last_BK: torch.Tensor, told_every: int, dtype: torch.dtype
+    ) -> torch.Tensor:
         """The mean of every product of signs of observables, (B, K, C).
 
         The messages of `exact_posterior`, transformed over the observables: errors that flip one turn its sign, so that
@@ -81,7 +90,7 @@ class ExactEnds:
         """
         longest, ends = self.tables(seen_BR.shape[1]), []
         n_products = longest[0].shape[1] // longest[0].shape[0]
-        start_CBM = torch.zeros(n_products, len(seen_BR), longest[0].shape[0])
+        start_CBM = torch.zeros(n_products, len(seen_BR), longest[0].shape[0], dtype=dtype)
         start_CBM[:, :, 0] = 1.0
         messages = {0: start_CBM}
         for t in range(seen_BR.shape[1]):
@@ -93,23 +102,23 @@ class ExactEnds:
             if common < t:
                 message_CBM = messages[common]
                 for n in range(common, t):
-                    message_CBM = _missing(message_CBM, seen_BR[:, n]) @ self._matrices(tables[n])
+                    message_CBM = _missing(message_CBM, seen_BR[:, n]) @ self._matrices(tables[n], dtype)
                 ended_CBM = _missing(message_CBM, seen_BR[:, t])
-            ends.append(_closed(ended_CBM, self._matrices(tables[t]), last_BK[:, t]))
-            next_CBM = missing_CBM @ self._matrices(longest[t])
+            ends.append(_closed(ended_CBM, self._matrices(tables[t], dtype), last_BK[:, t]))
+            next_CBM = missing_CBM @ self._matrices(longest[t], dtype)
             messages[t + 1] = next_CBM / next_CBM[0].sum(-1)[None, :, None]
             messages.pop(t - _SHORT, None)  # no end goes back so far
         return torch.stack(ends, dim=1)
 
-    def _matrices(self, table: NDArray[np.float32]) -> torch.Tensor:
+    def _matrices(self, table: NDArray[np.float32], dtype: torch.dtype) -> torch.Tensor:
         """(C, M, M) of a block's table (M, P M)."""
-        found = self._transformed.get(id(table))
+        found = self._transformed.get((id(table), dtype))
         if found is None:
             m = len(table)
-            table_MPM = torch.from_numpy(table).view(m, -1, m)
-            signs_CP = torch.from_numpy(hadamard(table_MPM.shape[1])).float()
+            table_MPM = torch.from_numpy(table).to(dtype).view(m, -1, m)
+            signs_CP = torch.from_numpy(hadamard(table_MPM.shape[1])).to(dtype)
             found = torch.einsum("cp,mpn->cmn", signs_CP, table_MPM).contiguous()
-            self._transformed[id(table)] = found
+            self._transformed[id(table), dtype] = found
         return found
 
 
@@ -141,13 +150,15 @@ def _closed(missing_CBM: torch.Tensor, matrices_CMM: torch.Tensor, last_B: torch
     return (ended_CB / ended_CB[0]).T
 
 
-def with_exact_labels(shots: Shots, experiment: Memory, told_every: int = 0) -> Shots:
-    """The same shots, simulated from this experiment with all ends, with `posterior_BKLP`; told_every: as of
+def with_exact_labels(
+    shots: Shots, experiment: Memory, told_every: int = 0, dtype: torch.dtype = torch.float32
+) -> Shots:
+    """The same shots, simulated from this experiment with all ends, with `posterior_BKLP`; told_every, dtype: of
     `ExactEnds.posterior`."""
     if shots.labels_BKLO is None or shots.ends != tuple(range(1, experiment.rounds + 1)):
         raise SyndistillError("exact labels need simulated shots with the labels of every end")
     exact = _exact_ends(replace(experiment, rounds=min(experiment.rounds, _SHORT)))
-    posterior_BKP = exact.posterior(shots.events_BRS, shots.last_BKS, told_every)
+    posterior_BKP = exact.posterior(shots.events_BRS, shots.last_BKS, told_every, dtype)
     return with_posterior(shots, posterior_BKP, exact.lines)
 
 

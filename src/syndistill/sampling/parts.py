@@ -39,8 +39,8 @@ class PartedSource(SimulatedSource):
             raise SyndistillError("parts of a long experiment: a frame is told with exact labels alone")
         self.part_rounds, self.longest, self.tell_frame = part_rounds, longest, tell_frame
         self.n_lanes = LANES_PER_BASIS * len(source["bases"])
-        told = {"told_every": part_rounds} if tell_frame else {}
-        super().__init__(batches_per_chunk=self.n_lanes * (longest // part_rounds), **told, **source)
+        source["told_every"] = part_rounds if tell_frame else 0
+        super().__init__(batches_per_chunk=self.n_lanes * (longest // part_rounds), **source)
 
     def chunk(self, index: int) -> list[Shots]:
         lanes = [self._lane(index, lane) for lane in range(self.n_lanes)]

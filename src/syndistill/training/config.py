@@ -252,8 +252,8 @@ class DataConfig(Strict):
     to part (`sampling.parts`). None: an experiment is one batch. Each number of rounds is then a whole number of parts
     and divides the largest."""
     tell_frame: bool = False
-    """With exact labels and `part_rounds`: tell the logical frame where a part begins, so that late rounds teach as much
-    as early ones; for networks that keep it as a number of its own (`network.frame_memory`)."""
+    """With exact labels and `part_rounds`: tell the logical frame where a part begins, so that late rounds teach as
+    much as early ones; for networks that keep it as a number of its own (`network.frame_memory`)."""
     curriculum: Curriculum
 
     @model_validator(mode="after")

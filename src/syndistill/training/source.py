@@ -25,8 +25,8 @@ def simulated_source(data: DataConfig, batch_size: int, seed: int, **options: An
     noise = own_files(data) or data.noise
     said |= {"distance": data.distance, "noise": noise, "bases": data.bases, "batch_size": batch_size, "seed": seed}
     if data.part_rounds is not None:
-        parts = {"part_rounds": data.part_rounds, "longest": data.curriculum.longest, "tell_frame": data.tell_frame}
-        return PartedSource(**said, **parts)
+        said |= {"part_rounds": data.part_rounds, "longest": data.curriculum.longest, "tell_frame": data.tell_frame}
+        return PartedSource(**said)
     return SimulatedSource(**said)
 
 

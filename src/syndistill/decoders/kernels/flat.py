@@ -35,7 +35,7 @@ from syndistill.decoders.kernels.vector_code import (
     outer_function,
 )
 from syndistill.decoders.kernels.weights import FlatWeights
-from syndistill.files.families import n_channels
+from syndistill.files.families import MOST_LOGIT, n_channels
 
 Floats = NDArray[np.float32]
 MANY = 4
@@ -67,8 +67,9 @@ class PackedFlat:
     """Shots that go through their rounds together, where there are MANY."""
     accumulators: int
     """Vector registers for their sums."""
-    sign_channels: int = 0
-    """Numbers behind a state's entries, in lanes of their own, that each round multiplies by a tanh of the state."""
+    frames: int = 0
+    """Logical frames behind a state's entries, in lanes of their own, that each round multiplies by a tanh of the
+    state."""
     endings: ClassVar[tuple[str, ...]] = ("_one", "_many")
     """Of the functions' names."""
 
@@ -105,13 +106,9 @@ class PackedFlat:
         return self.columns * self.lanes
 
     @property
-    def sign_columns(self) -> int:
-        return -(-self.sign_channels // self.lanes)
-
-    @property
     def state_size(self) -> int:
-        """Of a shot: the GRU's state, then the signs, both padded."""
-        return self.padded_width + self.sign_columns * self.lanes
+        """Of a shot: the GRU's state, then the frames, both padded."""
+        return self.padded_width + (self.lanes if self.frames else 0)
 
     @property
     def inputs(self) -> int:
@@ -145,12 +142,13 @@ def pack(weights: FlatWeights, basis: str, machine: Machine, int8: bool) -> Pack
     recurrent_DDg = t["gru.weight_hh_l0"].reshape(3, width, width)
     scale = float(max(1.0, np.abs(t[f"start.{basis}"]).max()))
     hidden_bias = t["gru.bias_hh_l0"].astype(np.float32).copy()
-    signs = weights.sign_channels
+    frame_FD, frame_bias_F = weights.frames(basis)
     parts: dict[str, Floats] = {"start": _columns(t[f"start.{basis}"][None], lanes).ravel()}
-    if signs:
-        parts["start"] = np.concatenate([parts["start"], _columns(np.ones((1, signs), np.float32), lanes).ravel()])
-        parts["signs"] = np.concatenate([_columns(row[None], lanes).ravel() for row in weights.sign_weights])
-        parts["signs_bias"] = _repeated(t["signs.bias"], lanes)
+    if len(frame_FD):
+        known = np.ones((1, len(frame_FD)), np.float32)
+        parts["start"] = np.concatenate([parts["start"], _columns(known, lanes).ravel()])
+        parts["frames"] = np.concatenate([_columns(row[None], lanes).ravel() for row in frame_FD])
+        parts["frames_bias"] = np.tile(frame_bias_F, lanes // len(frame_FD))
     if int8:
         steps, parts["scales"], shift = _quantised(recurrent_DDg, scale, lanes)
         hidden_bias -= shift
@@ -172,13 +170,12 @@ def pack(weights: FlatWeights, basis: str, machine: Machine, int8: bool) -> Pack
             parts[f"{kind}_bias.{layer}"] = _columns(t[f"decide.2.{kind}.{layer}.bias"][None], lanes)
         parts[f"norm.{layer}"] = _columns(t[f"decide.2.norms.{layer}.weight"][None], lanes)
         parts[f"norm_bias.{layer}"] = _columns(t[f"decide.2.norms.{layer}.bias"][None], lanes)
-    head_KOW, head_bias_KO = weights.heads(basis)
-    parts["heads"] = np.concatenate([_columns(row[None], lanes).ravel() for head_OW in head_KOW for row in head_OW])
-    parts["heads_bias"] = head_bias_KO.ravel()
+    head_OW, parts["heads_bias"] = weights.heads(basis)
+    parts["heads"] = np.concatenate([_columns(row[None], lanes).ravel() for row in head_OW])
     blob, offsets = joined(parts)
     return PackedFlat(
-        blob, offsets, lanes, int8, width, out, weights.readout_layers, bits // 2, head_KOW.shape[1], scale, group,
-        accumulators, signs,
+        blob, offsets, lanes, int8, width, out, weights.readout_layers, bits // 2, len(head_OW), scale, group,
+        accumulators, len(frame_FD),
     )  # fmt: skip
 
 
@@ -188,21 +185,6 @@ def _columns(values_GD: Floats, lanes: int) -> Floats:
     padding = [(0, 0)] * (values_GD.ndim - 1) + [(0, columns * lanes - values_GD.shape[-1])]
     padded = np.pad(values_GD, padding).reshape(*values_GD.shape[:-1], columns, lanes)
     return np.ascontiguousarray(np.swapaxes(padded, -2, -3), dtype=np.float32)
-
-
-def _sign_columns(channels: int, lanes: int) -> list[tuple[range, int]]:
-    """The channels of each vector of signs, and the lanes that one shot takes in it: a power of two."""
-    found = [range(first, min(first + lanes, channels)) for first in range(0, channels, lanes)]
-    return [(some, 1 << (len(some) - 1).bit_length()) for some in found]
-
-
-def _repeated(values_K: Floats, lanes: int) -> Floats:
-    """A vector for each of `_sign_columns`: what one shot takes, for as many shots as there is room for."""
-    columns = [
-        np.tile(np.pad(values_K[some], (0, room - len(some))), lanes // room)
-        for some, room in _sign_columns(len(values_K), lanes)
-    ]
-    return np.concatenate(columns).astype(np.float32)
 
 
 def _inputs_padded(weights: NDArray[Any]) -> NDArray[Any]:
@@ -270,7 +252,8 @@ class FlatCode(VectorCode):
             return []
 
         self.loop(self.packed.columns // together, [], some_columns)
-        self._move_signs(old, new)
+        if self.packed.frames:
+            self._move_frames(old, new)
         b.ret_void()
 
     def emit_answer(self) -> None:
@@ -465,28 +448,22 @@ class FlatCode(VectorCode):
             total = self.builder.fadd(total, vector)
         return total
 
-    def _move_signs(self, old: list[Value], new: list[Value]) -> None:
-        """Each shot's signs times tanh(W h + b) of its new state, of as many shots at a time as a vector holds."""
+    def _move_frames(self, old: list[Value], new: list[Value]) -> None:
+        """Each shot's frames times tanh(W h + b) of its new state, of as many shots at a time as a vector holds."""
         p, b = self.packed, self.builder
         state = [[self.load_floats(of, start) for start in range(0, p.padded_width, self.lanes)] for of in new]
-        for column, (channels, room) in enumerate(_sign_columns(p.sign_channels, self.lanes)):
-            at, together = p.padded_width + column * self.lanes, self.lanes // room
-            bias = self.load_floats(self._part("signs_bias"), column * self.lanes)
-            for first in range(0, self.shots, together):
-                shots = range(first, min(first + together, self.shots))
-                products = [self._sign_products(state[m], channels, room) for m in shots]
-                sums = b.fadd(self.totals([vector for of_shot in products for vector in of_shot]), bias)
-                # tanh(x) = 2 / (1 + exp(-2 x)) - 1
-                half = self.reciprocal(b.fadd(self.number(1), self.exp_times(-2, sums)))
-                tanh = self.multiply_add(half, self.number(2), self.number(-1))
-                for i, m in enumerate(shots):
-                    own = self.lanes_from(tanh, i * room) if i else tanh
-                    self.store_floats(b.fmul(self.load_floats(old[m], at), own), new[m], at)
-
-    def _sign_products(self, state: list[Value], channels: range, room: int) -> list[Value]:
-        """For each channel, and for the room that is left, a vector whose sum is that channel's of W h."""
-        weights = [self._part("signs", k * self.packed.padded_width) for k in channels]
-        return [self._dot(state, row) for row in weights] + [self.number(0)] * (room - len(channels))
+        weights = [self._part("frames", f * p.padded_width) for f in range(p.frames)]
+        bias, together = self.load_floats(self._part("frames_bias")), self.lanes // p.frames
+        for first in range(0, self.shots, together):
+            shots = range(first, min(first + together, self.shots))
+            products = [self._dot(state[m], row) for m in shots for row in weights]
+            sums = b.fadd(self.totals(products), bias)
+            # tanh(x) = 2 / (1 + exp(-2 x)) - 1
+            half = self.reciprocal(b.fadd(self.number(1), self.exp_times(-2, sums)))
+            tanh = self.multiply_add(half, self.number(2), self.number(-1))
+            for i, m in enumerate(shots):
+                own = self.lanes_from(tanh, i * p.frames) if i else tanh
+                self.store_floats(b.fmul(self.load_floats(old[m], p.padded_width), own), new[m], p.padded_width)
 
     def _dot(self, vectors: list[Value], weights: Value) -> Value:
         """The sum of the products of a row with the weights there, still in lanes."""
@@ -496,21 +473,22 @@ class FlatCode(VectorCode):
         return products
 
     def _head(self, hidden: Value, state: Value, output: int) -> Value:
-        """head_0, and each sign's times the sign."""
+        """The logit of one output, in its frame."""
         p, b = self.packed, self.builder
         vectors = [self.load_floats(hidden, start) for start in range(0, p.padded_readout, self.lanes)]
-        logit = self._head_alone(vectors, output)
-        for k in range(p.sign_channels):
-            own = self._head_alone(vectors, (k + 1) * p.n_outputs + output)
-            logit = b.fadd(logit, b.fmul(own, self.load(F32, state, p.padded_width + k)))
-        return logit
+        products = self._dot(vectors, self._part("heads", output * p.padded_readout))
+        logit = b.fadd(self.total(products), self.load(F32, self._part("heads_bias"), output))
+        return self._in_frame(logit, self.load(F32, state, p.padded_width + output)) if p.frames else logit
 
-    def _head_alone(self, vectors: list[Value], row: int) -> Value:
-        heads = self._part("heads", row * self.packed.padded_readout)
-        products = [
-            self.builder.fmul(vector, self.load_floats(heads, i * self.lanes)) for i, vector in enumerate(vectors)
-        ]
-        return self.builder.fadd(self.total(self._added(products)), self.load(F32, self._part("heads_bias"), row))
+    def _in_frame(self, logit: Value, frame: Value) -> Value:
+        """As `models.gru.in_frame`."""
+        b, one, most = self.builder, ir.Constant(F32, 1.0), ir.Constant(F32, MOST_LOGIT)
+        bounded = self.intrinsic("llvm.minnum.f32", F32, logit, most)
+        bounded = self.intrinsic("llvm.maxnum.f32", F32, bounded, ir.Constant(F32, -MOST_LOGIT))
+        against = b.extract_element(self.exp_times(-1, self.splat(bounded)), ir.Constant(I32, 0))
+        more, less = b.fadd(one, frame), b.fsub(one, frame)
+        above, below = b.fadd(more, b.fmul(less, against)), b.fadd(less, b.fmul(more, against))
+        return self.intrinsic("llvm.log.f32", F32, b.fdiv(above, below))
 
 
 _GATHER = sum(1 << (56 - 7 * j) for j in range(8))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from syndistill.circuits.layout import Layout
 from syndistill.errors import SyndistillError
-from syndistill.files.families import BITS, PLACES, Dials, FlatGruDials, GruDials
+from syndistill.files.families import BITS, PLACES, Dials, FlatGruDials, GruDials, answered
 from syndistill.files.network_file import Arrays, NetworkFile, read_network
 
 COMPILED = ("flat_gru", "local_gru")
@@ -109,35 +109,30 @@ class FlatWeights(NetworkWeights):
         return replace(self, dials=replace(self.dials, turn_x=False), tensors={**self.tensors, **turned})
 
     @property
-    def sign_channels(self) -> int:
+    def keeps_frame(self) -> bool:
         assert isinstance(self.dials, FlatGruDials)
-        return self.dials.sign_channels
+        return self.dials.frame_memory
 
-    @property
-    def sign_weights(self) -> NDArray[np.float32]:
-        """(K, D): what the state is multiplied by before the tanh."""
-        return self.tensors["signs.weight"] * np.float32(self.width**-0.5)
+    def frames(self, basis: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Weights (F, D) and biases (F,) of the factors of the frames that shots of `basis` have; F is 0 without."""
+        bases = answered(basis) if self.keeps_frame else ()
+        weights = [self.tensors[f"frames.{b}.weight"] for b in bases]
+        biases = [self.tensors[f"frames.{b}.bias"] for b in bases]
+        return np.concatenate([np.zeros((0, self.width), np.float32), *weights]), np.concatenate(
+            [np.zeros(0, np.float32), *biases]
+        )
 
     def start(self, basis: str) -> NDArray[np.float32]:
-        return np.concatenate([super().start(basis), np.ones(self.sign_channels, np.float32)])
+        return np.concatenate([super().start(basis), np.ones(len(self.frames(basis)[1]), np.float32)])
 
     def heads(self, basis: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Weights (1 + K, O, W) and biases (1 + K, O) that answer for line 0, of the state alone and of each of the K
-        signs; O is one for x or z, two for both, four for joint4."""
+        """Weights (O, W) and biases (O,) that answer for line 0; O is one for x or z, two for both, four for joint4."""
         if self.output == "joint4":
-            return self._line_0("both", "weight", 4), self._line_0("both", "bias", 4)
-        bases = ("x", "z") if basis == "both" else (basis,)
-        weights, biases = (np.concatenate([self._line_0(b, of, 1) for b in bases], 1) for of in ("weight", "bias"))
+            return self.tensors["heads.both.weight"][:4], self.tensors["heads.both.bias"][:4]
+        weights, biases = (
+            np.concatenate([self.tensors[f"heads.{b}.{of}"][:1] for b in answered(basis)]) for of in ("weight", "bias")
+        )
         return weights, biases
-
-    def _line_0(self, basis: str, of: str, classes: int) -> NDArray[np.float32]:
-        """(1 + K, classes, ...) of one basis's heads: the first rows of the plain one and of each sign's."""
-        plain = self.tensors[f"heads.{basis}.{of}"]
-        parts = [plain[None, :classes]]
-        if self.sign_channels:
-            by_sign = self.tensors[f"sign_heads.{basis}.{of}"].reshape(self.sign_channels, *plain.shape)
-            parts.append(by_sign[:, :classes])
-        return np.concatenate(parts)
 
 
 def runs_compiled(dials: Dials) -> bool:
