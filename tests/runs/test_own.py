@@ -1,5 +1,6 @@
 """A Student for a circuit of one's own: one command, whatever the file, and one line for what can't be."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -13,9 +14,10 @@ from syndistill.circuits.experiment import Experiment
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.subject import Subject
 from syndistill.files.network_file import read_header
-from syndistill.models.networks import load_network, save_network
+from syndistill.models.networks import build, load_network, save_network
 from syndistill.runs import own
 from syndistill.runs.own import Asked, distil_own, recordings_of
+from syndistill.sampling.own_files import own_noise
 
 STEPS = (
     "student.training.steps=12", "student.training.batch_size=32", "student.data.simulated.curriculum.n_rates=2",
@@ -176,8 +178,20 @@ def test_a_recording_is_learned_from_its_circuit_and_judged_on_its_shots(tmp_pat
     assert {row.shots for row in comparison.rows} == {60}
 
 
-def test_recordings_of_several_patches_are_told_apart(tmp_path):
+def test_recordings_of_a_centre_are_found(tmp_path):
     recording = make_recording(tmp_path / "surface_code_bX_d3_r02_center_3_3")
     assert recordings_of([str(recording)]) == (str(recording),)
-    with pytest.raises(SyndistillError, match="none of that centre"):
+    with pytest.raises(SyndistillError, match="a --center that there is"):
         recordings_of([str(recording)], center=(99.0, 1.0))
+
+
+def test_a_student_that_keeps_a_frame_learns_long_experiments_in_told_parts(tmp_path):
+    shipped, header = load_network("student-d3")
+    frame = tmp_path / "frame.safetensors"
+    save_network(frame, build(replace(shipped.config, frame_memory=True)), header)
+    file = written(tmp_path / "mine.stim", generated("z", 25))
+    noise = own_noise([file])
+    data = own._run_of(asked(file, student=str(frame)), noise).student.data.simulated
+    assert (data.curriculum.longest, data.part_rounds, data.tell_frame) == (24, 12, True)
+    short = own._run_of(asked(file, student=str(frame), rounds=(9,)), noise).student.data.simulated
+    assert (short.curriculum.longest, short.part_rounds, short.tell_frame) == (9, None, False)

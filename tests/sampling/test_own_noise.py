@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import stim
 from tests.circuits.test_memory_model import generated
+from tests.sampling.recordings import make_recording
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.placement import place
@@ -100,6 +101,26 @@ def test_a_source_of_own_shots_repeats_itself_and_knows_its_files(tmp_path):
     assert fit.share > 0.999
     assert fit.p == pytest.approx(1.0, rel=0.05)  # its own rates, once
     assert fit.nats < 0.15  # no cause for a warning
+
+
+def test_patches_of_a_chip_take_turns(tmp_path):
+    """Two patches of unlike noise, told apart by how often detectors fire: each has half of every batch."""
+    files = [
+        str(make_recording(tmp_path / f"surface_code_bX_d3_r02_center_{3 + m}_{3 + m}", moved=m, flip=flip))
+        for m, flip in ((0, 0.01), (2, 0.2))
+    ]
+    own = own_noise(files)
+    assert len(own.patches) == 2
+    assert own.rounds == (2,)
+    assert own.sha256 != own_noise(files[:1]).sha256
+    own_curriculum = config(files).curriculum.model_copy(update={"rounds": (RoundsPhase(from_shots=0, rounds=(2,)),)})
+    data = config(files, curriculum=own_curriculum, bases=own.bases, labels="exact")
+    rates = [own.memory(own.bases[0], 2, patch=patch) for patch in range(2)]
+    calm, loud = (float(simulate_own(memory, 4_000, 1).events_BRS.float().mean()) for memory in rates)
+    assert loud > 5 * calm
+    for batch in simulated_source(data, 256, 4).chunk(0)[:4]:
+        assert float(batch.events_BRS.float().mean()) == pytest.approx((calm + loud) / 2, rel=0.25)
+    assert place(own.dems[1, own.bases[0], 2][0], signature(data)).fit.share > 0.999
 
 
 @pytest.mark.parametrize(("make", "said"), [

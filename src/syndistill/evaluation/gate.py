@@ -140,12 +140,13 @@ def _judge(teacher: Teacher, experiment: Experiment, shots: int, seed: int, bar:
 def judge_on_files(
     teacher: Teacher, own: OwnNoise, *, shots: int = SHOTS, seed: int = 0, reporter: Reporter = SILENT
 ) -> GateReport:
-    """Judge a Teacher on own noise, against correlated matching on that very noise: of each basis the longest file."""
-    longest = [(basis, max(lengths)) for basis, lengths in sorted(own.models.items())]
+    """Judge a Teacher on own noise, against correlated matching on that very noise: of each patch and basis the longest
+    file."""
+    longest = [(k, b, max(models[b])) for k, models in enumerate(own.patches) for b in sorted(models)]
     bar = reporter.bar("gate: shots", 2 * shots * len(longest))
     results = []
-    for k, (basis, rounds) in enumerate(longest):
-        dem, placement = own.dems[basis, rounds]
+    for k, (patch, basis, rounds) in enumerate(longest):
+        dem, placement = own.dems[patch, basis, rounds]
         stored = StoredShots.sample(dem, shots, derived_seed("select", seed, k, rounds))
         rival = MatchingDecoder(dem, correlated=True)
         label = f"{rounds} rounds of the files, read as basis {basis}"

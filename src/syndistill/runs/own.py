@@ -63,6 +63,8 @@ TEACHER_SHARE = 0.5
 """Of the minutes, where a Teacher is named: it is tuned, and asked, for half of them."""
 LONGEST = 25
 """Rounds that a Student learns from where none are named; up to here labels say something at usual rates."""
+PART = 13
+"""Most rounds of a part of a longer experiment, for a Student that keeps a frame: it is told at each part's beginning."""
 SEED = 2027  # of the judged shots
 REFERENCES = ("pymatching", "pymatching-correlated")
 BEST_KNOWN = {3: "optimal"}
@@ -173,7 +175,7 @@ def _run_of(asked: Asked, own: OwnNoise) -> OwnRun:
     key = None if asked.teacher is None else weights_hash(load_network(asked.teacher)[0])
     check_earlier_stage(start, asked.teacher or "", key)
     try:
-        data = _data(asked, own)
+        data = _data(asked, own, getattr(network, "frame_memory", False))
         student = StudentRun(
             network=network,
             teacher=TUNED if asked.teacher else _teacher_behind(start, own.distance),
@@ -219,8 +221,13 @@ def _training(steps: int, learning_rate: float, matrix_rate: float) -> TrainingC
     )  # fmt: skip
 
 
-def _data(asked: Asked, own: OwnNoise) -> DataConfig:
+def _data(asked: Asked, own: OwnNoise, keeps_frame: bool) -> DataConfig:
     rounds = asked.rounds or tuple(r for r in own.rounds if 1 < r <= LONGEST) or (min(max(own.rounds), LONGEST),)
+    told: dict[str, Any] = {}
+    if keeps_frame and own.distance == 3 and max(rounds) > PART:  # every end of shorter ones is one of the longest
+        n_parts = -(-max(rounds) // PART)
+        part = max(rounds) // n_parts
+        rounds, told = (n_parts * part,), {"part_rounds": part, "tell_frame": True}
     labels: dict[int, Literal["exact", "revealed"]] = {3: "exact", 5: "revealed"}
     low, high = asked.factors
     return DataConfig(
@@ -230,6 +237,7 @@ def _data(asked: Asked, own: OwnNoise) -> DataConfig:
         model=asked.model,
         bases=own.bases,  # type: ignore[arg-type]
         labels=labels.get(own.distance, "sampled"),
+        **told,
         curriculum=Curriculum(
             p_min=low, p_max=high, tilt=0.0, n_rates=9, rounds=(RoundsPhase(from_shots=0, rounds=rounds),)
         ),
@@ -403,9 +411,13 @@ def _same(one: str, other: str) -> bool:
 def _tables(judged: Mapping[str, Comparison], own: OwnNoise) -> list[Table]:
     """Of each file; of recordings of several lengths also the error per round."""
     tables = [rows_table(found, file) for file, found in judged.items()]
-    lengths = {int(model_rounds): found for (_, model_rounds), found in zip(own.dems, judged.values(), strict=True)}
-    if len(own.bases) == 1 and len([rounds for rounds in lengths if rounds > 1]) >= 3:
-        tables.append(per_round_table(lengths, "error per round, fitted over rounds"))
+    lengths: dict[int, dict[int, Comparison]] = {}
+    for (patch, _, rounds), found in zip(own.dems, judged.values(), strict=True):
+        lengths.setdefault(patch, {})[rounds] = found
+    for patch, of_patch in lengths.items():
+        if len(own.bases) == 1 and len([rounds for rounds in of_patch if rounds > 1]) >= 3:
+            where = f", patch {patch + 1}" if len(lengths) > 1 else ""
+            tables.append(per_round_table(of_patch, f"error per round, fitted over rounds{where}"))
     return tables
 
 
@@ -460,14 +472,13 @@ def _write_report(judged: Mapping[str, Comparison], tables: Sequence[Table], ver
 def recordings_of(
     folders: Sequence[str], distance: int | None = None, center: tuple[float, float] | None = None
 ) -> tuple[str, ...]:
-    """The folders of one patch of a chip, all of its numbers of rounds, in folders of recordings or among them.
-
-    SyndistillError where there are several patches: the message names them.
+    """The folders of a chip's patches of one distance, all of their numbers of rounds, in folders of recordings or among
+    them; of one patch where its centre is named. SyndistillError where there are several distances, or none.
     """
     found = [one for folder in folders for one in find_recordings(folder, distance)]
     kept = [one for one in found if center is None or tuple(one.center) == tuple(center)]
-    patches = sorted({(one.distance, tuple(one.center)) for one in kept})
-    if len(patches) != 1:
-        said = "; ".join(f"--distance {d} --center {c[0]:g},{c[1]:g}" for d, c in patches) or "none of that centre"
-        raise SyndistillError(f"these recordings are of {len(patches)} patches, and a Student is of one: {said}")
+    distances = sorted({one.distance for one in kept})
+    if len(distances) != 1:
+        said = " or ".join(f"--distance {d}" for d in distances) or "a --center that there is"
+        raise SyndistillError(f"these recordings are of {len(distances)} distances, a Student is of one: give {said}")
     return tuple(str(one.folder) for one in kept)

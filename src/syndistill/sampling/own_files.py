@@ -22,46 +22,52 @@ from syndistill.sampling.stored import dem_of_circuit
 def own_noise(files: Sequence[str], model: str = "pij") -> OwnNoise:
     """The memories of these files: Stim circuits (.stim), error models (.dem), folders of recordings.
 
-    model: of a recording, "pij" (fitted to data) or "circuit". SyndistillError, naming the file, for what is no memory
-    of a rotated surface code, for files of several distances, and for two of the same basis and rounds.
+    Recordings may be of several patches of a chip; all other files are of one. model: of a recording, "pij" (fitted to
+    data) or "circuit". SyndistillError, naming the file, for what is no memory of a rotated surface code, for files of
+    several distances, for patches of unlike bases, and for two of the same patch, basis and rounds.
     """
-    models: dict[str, dict[int, MemoryModel]] = {}
-    dems: dict[tuple[str, int], tuple[stim.DetectorErrorModel, Placement]] = {}
+    patches: dict[object, dict[str, dict[int, MemoryModel]]] = {}
+    dems: dict[tuple[int, str, int], tuple[stim.DetectorErrorModel, Placement]] = {}
     distances: dict[int, str] = {}
     for name in files:
-        dem, placement = _placed(name, model)
+        dem, placement, patch = _placed(name, model)
         found = _named(name, partial(MemoryModel.of, dem, placement))
         distances.setdefault(found.layout.distance, name)
-        lengths = models.setdefault(found.basis, {})
+        lengths = patches.setdefault(patch, {}).setdefault(found.basis, {})
         if found.rounds in lengths:
             raise SyndistillError(
                 f"{name} is a second memory of basis {found.basis} and {found.rounds} rounds; give one of each"
             )
         lengths[found.rounds] = found
-        dems[found.basis, found.rounds] = dem, placement
+        dems[[*patches].index(patch), found.basis, found.rounds] = dem, placement
     if len(distances) != 1:
         of_each = ", ".join(f"{d} ({name})" for d, name in distances.items())
         raise SyndistillError(f"the files are of distances {of_each}; give files of one" if of_each else "give a file")
-    said = [str(models[basis][r].dem()) for basis in sorted(models) for r in sorted(models[basis])]
+    each = tuple(patches.values())
+    if any(models.keys() != each[0].keys() for models in each):
+        raise SyndistillError("the patches have unlike bases; give the same ones of each")
+    said = [str(models[b][r].dem()) for models in each for b in sorted(models) for r in sorted(models[b])]
     digest = hashlib.sha256("\n".join(said).encode()).hexdigest()
     names = tuple(Path(name).name for name in files)
-    return OwnNoise(next(iter(distances)), models, dems, names, digest)
+    return OwnNoise(next(iter(distances)), each, dems, names, digest)
 
 
 Found = TypeVar("Found")
 
 
-def _placed(name: str, model: str) -> tuple[stim.DetectorErrorModel, Placement]:
-    def read() -> tuple[stim.DetectorErrorModel, Placement]:
+def _placed(name: str, model: str) -> tuple[stim.DetectorErrorModel, Placement, object]:
+    """The error model, its placement, and what its patch is known by."""
+
+    def read() -> tuple[stim.DetectorErrorModel, Placement, object]:
         path = Path(name)
         if path.is_dir():
             recording = Recording.load(path)
-            return recording.dem(model), recording.placement
+            return recording.dem(model), recording.placement, (recording.properties.distance, recording.properties.center)
         if path.suffix == ".dem":
             dem = load_dem(path)
-            return dem, place(dem)
+            return dem, place(dem), None
         circuit = load_circuit(path)
-        return dem_of_circuit(circuit), place(circuit)
+        return dem_of_circuit(circuit), place(circuit), None
 
     return _named(name, read)
 

@@ -26,52 +26,55 @@ from syndistill.sampling.shots import Shots
 
 @dataclass(frozen=True, eq=False)
 class OwnNoise:
-    """The memories of some files.
+    """The memories of some files, of one patch of qubits or of several.
 
-    models: by basis, then by rounds. dems: by basis and rounds, the error models as other decoders take them,
-    decomposed, with their placements. sha256: of all that the models say.
+    patches: the models of each by basis, then by rounds; all have the same bases. dems: by patch, basis and rounds, the
+    error models as other decoders take them, decomposed, with their placements. sha256: of all that the models say.
     """
 
     distance: int
-    models: dict[str, dict[int, MemoryModel]]
-    dems: dict[tuple[str, int], tuple[stim.DetectorErrorModel, Placement]]
+    patches: tuple[dict[str, dict[int, MemoryModel]], ...]
+    dems: dict[tuple[int, str, int], tuple[stim.DetectorErrorModel, Placement]]
     names: tuple[str, ...]
     sha256: str
-    _scaled: dict[tuple[str, int, float], MemoryModel] = field(default_factory=dict, repr=False)
+    _scaled: dict[tuple[int, str, int, float], MemoryModel] = field(default_factory=dict, repr=False)
 
     @property
     def bases(self) -> tuple[str, ...]:
-        return tuple(sorted(self.models))
+        return tuple(sorted(self.patches[0]))
 
     @property
     def rounds(self) -> tuple[int, ...]:
         """Numbers of rounds that a file is of."""
-        return tuple(sorted({rounds for lengths in self.models.values() for rounds in lengths}))
+        return tuple(sorted({rounds for models in self.patches for lengths in models.values() for rounds in lengths}))
 
-    def memory(self, basis: str, rounds: int, factor: float = 1.0) -> OwnMemory:
+    def memory(self, basis: str, rounds: int, factor: float = 1.0, patch: int = 0) -> OwnMemory:
         """Every error `factor` times as often as in the file of so many rounds, else in the next longer one, which is
         cut, else in the longest, which is repeated.
 
         SyndistillError for a basis that no file has, and where the longest one does not say how it would go on.
         """
-        if basis not in self.models:
+        models = self.patches[patch]
+        if basis not in models:
             raise SyndistillError(f"no file is a memory of basis {basis}; there are {', '.join(self.bases)}")
-        lengths = self.models[basis]
+        lengths = models[basis]
         nearest = min((r for r in lengths if r >= rounds), default=max(lengths))
-        if (basis, nearest, factor) not in self._scaled:
+        if (patch, basis, nearest, factor) not in self._scaled:
             model = lengths[nearest]
-            self._scaled[basis, nearest, factor] = model if factor == 1.0 else model.scaled(factor)
-        memory = OwnMemory(self._scaled[basis, nearest, factor], rounds)
+            self._scaled[patch, basis, nearest, factor] = model if factor == 1.0 else model.scaled(factor)
+        memory = OwnMemory(self._scaled[patch, basis, nearest, factor], rounds)
         memory.model()
         return memory
 
     def signature(self, rounds: int, factors: tuple[float, float]) -> TrainingNoise:
         """Of what a network learns from these shots; p counts in these models' own rates."""
         placed = {}
-        for basis, lengths in self.models.items():
-            longest = [lengths[r] for r in sorted(lengths, reverse=True)]  # these have every part
-            one_round = [] if 1 in lengths else [longest[0].of_rounds(1)]
-            placed[basis] = [model.placed() for model in [*longest, *one_round]]
+        for basis in self.bases:
+            shown = []
+            for lengths in (models[basis] for models in self.patches):
+                longest = [lengths[r] for r in sorted(lengths, reverse=True)]  # these have every part
+                shown += [*longest, *([] if 1 in lengths else [longest[0].of_rounds(1)])]
+            placed[basis] = [model.placed() for model in shown]
         return training_noise(placed, ", ".join(self.names), self.distance, 1.0, factors, rounds)
 
 

@@ -111,23 +111,26 @@ class SimulatedSource:
         ends: tuple[int, ...],
     ) -> Shots:
         """Shots of all the rates in a drawn order; keys: what is drawn by, beside the seed."""
+        patch = 0
         if isinstance(self.noise, OwnNoise):
             rates = [1.0, *rates[1:]]  # as the files are, among every batch
+            if len(self.noise.patches) > 1:  # each in its turn
+                patch = int(rng.integers(len(self.noise.patches)))
         n_each = -(-n_shots // len(rates))
         order_N = rng.permutation(n_each * len(rates))[:n_shots]
         mine_N = order_N.reshape(-1, self.batch_size)[:, self._mine].ravel()
         parts = []
         for r, p in enumerate(rates):
             seed = derived_seed(self.role, self.seed, *keys, r)
-            memory = self._memory(rounds, basis, p)
+            memory = self._memory(rounds, basis, p, patch + r)
             kept_N = np.sort(mine_N[mine_N // n_each == r]) - r * n_each
             if len(kept_N):
                 parts.append(self._drawn(memory, n_each, seed, ends, kept_N))
         return concatenate(parts).take(torch.from_numpy(np.argsort(np.argsort(mine_N))))
 
-    def _memory(self, rounds: int, basis: str, p: float) -> Memory:
+    def _memory(self, rounds: int, basis: str, p: float, turn: int) -> Memory:
         if isinstance(self.noise, OwnNoise):
-            return self.noise.memory(basis, rounds, p)
+            return self.noise.memory(basis, rounds, p, turn % len(self.noise.patches))
         return Experiment(self.distance, rounds, basis, self.noise, p)
 
     def _drawn(self, memory: Memory, n_shots: int, seed: int, ends: tuple[int, ...], kept_N: np.ndarray) -> Shots:

@@ -49,7 +49,8 @@ def own_files(data: DataConfig) -> OwnNoise | None:
         raise SyndistillError(f"the files are of distance {own.distance}, the configuration of {data.distance}")
     for basis in data.bases:
         for rounds in sorted({r for phase in data.curriculum.rounds for r in phase.rounds}):
-            own.memory(basis, rounds)
+            for patch in range(len(own.patches)):
+                own.memory(basis, rounds, patch=patch)
     return own
 
 
