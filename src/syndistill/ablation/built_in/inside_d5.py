@@ -1,8 +1,8 @@
 """inside-d5: what the Teacher's inside is worth at d=5, where a Teacher is needed, to a Student with a state at each
 stabiliser: features whose weight falls to 0 over the first half of the steps.
 
-Parts of a whole: seeds of the budget 1 beside the baseline's were stopped for the budget 3, and there the arms after
-"spatial + temporal" are a screen of two seeds (one of them of one).
+Parts of a whole: at budget 1 all arms but the baseline and revealed labels are a screen of one or two seeds, and time
+alone has one seed at budget 3. Pairs with the readout, z_fuse without labels and more seeds are the next to run.
 """
 
 from syndistill.ablation.plan import Arm, Judging, Plan, Probing, Question, Settings, Sweep
@@ -12,7 +12,11 @@ from syndistill.distill.terms import FeatureTerm, ReadoutTerm, SpatialTerm, Term
 from syndistill.training.config import OptimiserConfig, fixed_rounds
 
 STUDENT, BOTH, EVERY = "local-gru-29k", "spatial+temporal", "spatial+temporal+readout"
-SHARED = ("baseline", "labels-cached", "spatial", "readout", BOTH, EVERY, "shuffled")
+STAGED, FUSED, CALIBRATED = "stage1-nll", "scratch-nll", "scratch-calibrated"
+SHARED = (
+    "baseline", "labels-cached", "spatial", "temporal", "readout", BOTH, EVERY, "scratch-final", FUSED, CALIBRATED,
+    STAGED, "shuffled",
+)  # fmt: skip
 """Arms as every plan has them."""
 
 
@@ -71,7 +75,8 @@ def plan() -> Plan:
             Sweep(student=STUDENT, budget=1, arms=(BOTH, "rounds1", "wide", "share2"), seeds=(1, 2)),
             Sweep(student=STUDENT, budget=1, arms=("stays",), seeds=(1,)),
             Sweep(student=STUDENT, budget=3, arms=("shuffled", "readout")),
-            Sweep(student=STUDENT, budget=3, arms=(EVERY,), seeds=(1, 2)),
+            Sweep(student=STUDENT, budget=3, arms=(EVERY, FUSED, CALIBRATED, STAGED, "spatial")),
+            Sweep(student=STUDENT, budget=3, arms=("temporal",), seeds=(1,)),
         ),
         questions=(
             Question(
@@ -83,9 +88,27 @@ def plan() -> Plan:
                 primary=minus(BOTH, "shuffled"), others={"any target": minus("shuffled", "baseline")},
             ),
             Question(
+                name="space", text="Is space alone worth anything (3,600 steps)?", budget=3,
+                primary=minus("spatial", "baseline"), others={"time on top of it": minus(BOTH, "spatial"),
+                                                              "space against shuffled": minus("spatial", "shuffled")},
+            ),
+            Question(
                 name="readout", text="Is its readout at every round worth anything (3,600 steps)?", budget=3,
-                primary=minus("readout", "baseline"), others={"everything": minus(EVERY, "baseline"),
-                                                              "on top of both": minus(EVERY, BOTH)},
+                primary=minus("readout", "baseline"), others={"on top of both": minus(EVERY, BOTH)},
+            ),
+            Question(
+                name="everything", text="What are all three signals worth (3,600 steps)?", budget=3,
+                primary=minus(EVERY, "baseline"), others={"against shuffled": minus(EVERY, "shuffled")},
+            ),
+            Question(
+                name="fusion", text="Are fused logits worth anything by themselves (3,600 steps)?", budget=3,
+                primary=minus(FUSED, CALIBRATED),
+                others={"calibrated against the baseline": minus(CALIBRATED, "baseline")},
+            ),
+            Question(
+                name="stages", text="Are two stages better than one (3,600 steps)?", budget=3,
+                primary=minus(STAGED, EVERY), others={"against z_fuse alone": minus(STAGED, FUSED),
+                                                      "against the baseline": minus(STAGED, "baseline")},
             ),
             Question(
                 name="teacher", text="Do revealed labels without a Teacher do as well (1,200 steps)?",
