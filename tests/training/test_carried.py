@@ -157,7 +157,8 @@ def test_a_run_of_parts_is_made_and_its_file_says_how(tmp_path):
     assert made.config.frame_memory
     assert said["run"]["data"]["tell_frame"]
     fresh = fresh_network(made.config, training.seed)
-    assert all((a - b).abs().max() > 0 for a, b in zip(made.frames.parameters(), fresh.frames.parameters(), strict=True))
+    pairs = zip(made.frames.parameters(), fresh.frames.parameters(), strict=True)
+    assert all((a - b).abs().max() > 0 for a, b in pairs)
     for other, its, why in (
         (build("teacher-tiny", 3), data(), "a transformer network does not carry its state from part to part"),
         (network("local_gru"), told, "a local_gru network of these dials keeps no frame of its own"),

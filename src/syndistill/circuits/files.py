@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from pathlib import Path
+from typing import TypeVar
 
 import stim
 
 from syndistill.errors import SyndistillError
+
+T = TypeVar("T", stim.Circuit, stim.DetectorErrorModel)
 
 MAX_DETECTORS = 200_000
 """25,000 rounds at d=3, 900 at d=15. Everything here goes through detectors one by one."""
@@ -24,28 +27,24 @@ def load_circuit(path: str | Path) -> stim.Circuit:
     SyndistillError if it can't be read, is not Stim's text, has no detectors, or is larger than can be worked with
     (counted before any REPEAT is written out).
     """
-    text = _read(Path(path), "circuit")
-    try:
-        circuit = stim.Circuit(text)
-    except ValueError as error:
-        raise SyndistillError(f"{path} is no Stim circuit: {_first_line(error)}") from None
-    if circuit.num_detectors == 0:
-        raise SyndistillError(f"{path} has no detectors; annotate it with DETECTOR(x, y, t) instructions")
-    _require_workable(path, circuit)
-    return circuit
+    return _load(path, stim.Circuit, "circuit", "annotate it with DETECTOR(x, y, t) instructions")
 
 
 def load_dem(path: str | Path) -> stim.DetectorErrorModel:
     """A detector error model from a .dem file; SyndistillError as in `load_circuit`."""
-    text = _read(Path(path), "detector error model")
+    return _load(path, stim.DetectorErrorModel, "detector error model", "write it with circuit.detector_error_model()")
+
+
+def _load(path: str | Path, kind: type[T], what: str, remedy: str) -> T:
+    text = _read(Path(path), what)
     try:
-        dem = stim.DetectorErrorModel(text)
+        loaded = kind(text)
     except (ValueError, IndexError) as error:  # IndexError: an unknown instruction in a model
-        raise SyndistillError(f"{path} is no Stim detector error model: {_first_line(error)}") from None
-    if dem.num_detectors == 0:
-        raise SyndistillError(f"{path} has no detectors; write it with circuit.detector_error_model()")
-    _require_workable(path, dem)
-    return dem
+        raise SyndistillError(f"{path} is no Stim {what}: {_first_line(error)}") from None
+    if loaded.num_detectors == 0:
+        raise SyndistillError(f"{path} has no detectors; {remedy}")
+    _require_workable(path, loaded)
+    return loaded
 
 
 def _read(path: Path, what: str) -> str:

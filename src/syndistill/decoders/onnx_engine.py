@@ -131,9 +131,9 @@ def _check(path: Path, content: dict[str, Any]) -> None:
 
 
 class OnnxEngine(Engine):
-    """The step and readout graphs. `threads`: of one call; one is fastest for networks this small."""
+    """The step and readout graphs."""
 
-    def __init__(self, folder: str | Path, threads: int = 1) -> None:
+    def __init__(self, folder: str | Path) -> None:
         self.manifest = Manifest.load(folder)
         network = self.manifest.content["network"]
         self.name = str(folder)
@@ -144,8 +144,8 @@ class OnnxEngine(Engine):
         self.trained_rounds = network["trained_rounds"]
         self.home = self.manifest.home
         self.basis: str = self.manifest.content["experiment"]["basis"]
-        self.step = _session(self.manifest, STEP_FILE, threads)
-        self.readout = _session(self.manifest, READOUT_FILE, threads)
+        self.step = _session(self.manifest, STEP_FILE)
+        self.readout = _session(self.manifest, READOUT_FILE)
 
     def n_outputs(self, basis: str) -> int:
         if basis != self.basis:
@@ -193,7 +193,7 @@ class OnnxExperiment(Decoder):
 
     gives_probabilities = True
 
-    def __init__(self, folder: str | Path, threads: int = 1) -> None:
+    def __init__(self, folder: str | Path) -> None:
         manifest = Manifest.load(folder)
         network = manifest.content["network"]
         self.name = str(folder)
@@ -202,20 +202,20 @@ class OnnxExperiment(Decoder):
         self.n_detectors = len(self.placement.slice_N)
         self.n_observables = self.placement.n_observables
         self.content_id = f"{network['weights_sha256']}-onnx"
-        self._session = _session(manifest, EXPERIMENT_FILE, threads)
+        self._session = _session(manifest, EXPERIMENT_FILE)
 
     def _probabilities(self, shots: StoredShots) -> NDArray[np.float64]:
         inputs = {"detectors": shots.detectors().astype(np.float32)}
         return self._session.run(["flips"], inputs)[0].astype(np.float64)
 
 
-def _session(manifest: Manifest, file: str, threads: int) -> Any:
+def _session(manifest: Manifest, file: str) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
         raise SyndistillError("exported folders need onnxruntime: pip install 'syndistill[runtime]'") from error
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1  # fastest for networks this small
     options.log_severity_level = 3  # errors only; they come as exceptions
     try:
         return onnxruntime.InferenceSession(manifest.graphs[file], options, providers=["CPUExecutionProvider"])

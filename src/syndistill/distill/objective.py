@@ -20,6 +20,7 @@ from syndistill.distill.signals.teacher import Target, TaughtShots, Teacher
 from syndistill.distill.terms import LabelTerm, Terms, Where
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork, Outputs
+from syndistill.sampling.shots import Shots
 from syndistill.training.carried import CarriedStates
 from syndistill.training.distributed import mean_over_processes
 from syndistill.training.objective import Values, coin_loss, label_loss, posterior_loss, wrong_at_last_end
@@ -84,7 +85,7 @@ class Lessons:
         return Lesson(answer.logits_BKLC, {name: one.of(taught.shots, answer) for name, one in targets.items()})
 
 
-Loss = Callable[[Outputs, TaughtShots, Lesson], torch.Tensor]
+Loss = Callable[[Outputs, Shots, Lesson], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,7 @@ class StudentObjective:
         wanted = sorted({source for name, source in self.sources.items() if name in names})
         outputs = self.carried.outputs(model, taught.shots, wanted)
         lesson = self.lessons.of(taught, names) if self.needs_teacher else Lesson()
-        return outputs, {term.name: term.loss(outputs, taught, lesson) for term in terms}
+        return outputs, {term.name: term.loss(outputs, taught.shots, lesson) for term in terms}
 
     def _own_weight(self, term: Term) -> float:
         """Of a main term its weight; of a held one 1, without its scale."""
@@ -299,11 +300,11 @@ def _terms(
 
 
 def _labels(term: LabelTerm) -> Loss:
-    def loss(outputs: Outputs, taught: TaughtShots, _: Lesson) -> torch.Tensor:
-        labels = taught.shots.labels_BKLO
+    def loss(outputs: Outputs, shots: Shots, _: Lesson) -> torch.Tensor:
+        labels = shots.labels_BKLO
         if labels is None:
             raise SyndistillError("these shots carry no labels; set labels.weight=0 or use shots that do")
-        posterior = taught.shots.posterior_BKLP
+        posterior = shots.posterior_BKLP
         if posterior is None:
             loss_BKL = label_loss(outputs.logits_BKLC, labels)
         else:
@@ -320,7 +321,7 @@ def _labels(term: LabelTerm) -> Loss:
 def _final(where: Where, temperature: float) -> Loss:
     ends = slice(None) if where == "every" else slice(-1, None)
 
-    def loss(outputs: Outputs, _: TaughtShots, lesson: Lesson) -> torch.Tensor:
+    def loss(outputs: Outputs, _: Shots, lesson: Lesson) -> torch.Tensor:
         assert lesson.teacher_BKLC is not None
         own_BKC, teacher_BKC = outputs.logits_BKLC[:, ends, 0], lesson.teacher_BKLC[:, ends, 0]
         return posterior_divergence(own_BKC, teacher_BKC, temperature).mean()
@@ -329,34 +330,34 @@ def _final(where: Where, temperature: float) -> Loss:
 
 
 def _readout(temperature: float, gate: Mapping[int, float] | None) -> Loss:
-    def loss(outputs: Outputs, taught: TaughtShots, lesson: Lesson) -> torch.Tensor:
+    def loss(outputs: Outputs, shots: Shots, lesson: Lesson) -> torch.Tensor:
         assert lesson.teacher_BKLC is not None
         divergence_BKL = posterior_divergence(outputs.logits_BKLC, lesson.teacher_BKLC, temperature)
         if gate is None:
             return divergence_BKL.mean()
-        weights_K = torch.tensor([gate[end] for end in taught.shots.ends], device=divergence_BKL.device)
+        weights_K = torch.tensor([gate[end] for end in shots.ends], device=divergence_BKL.device)
         return (divergence_BKL.mean((0, 2)) * weights_K).mean()
 
     return loss
 
 
 def _fused(temperature: float) -> Loss:
-    def loss(outputs: Outputs, _: TaughtShots, lesson: Lesson) -> torch.Tensor:
+    def loss(outputs: Outputs, _: Shots, lesson: Lesson) -> torch.Tensor:
         return posterior_divergence(outputs.logits_BKLC, lesson.targets[FUSED], temperature).mean()
 
     return loss
 
 
 def _eyes(eyes_loss: EyesLoss) -> Loss:
-    def loss(outputs: Outputs, taught: TaughtShots, lesson: Lesson) -> torch.Tensor:
+    def loss(outputs: Outputs, shots: Shots, lesson: Lesson) -> torch.Tensor:
         assert lesson.teacher_BKLC is not None
-        return eyes_loss(outputs.signals[eyes_loss.source], taught, lesson.teacher_BKLC)
+        return eyes_loss(outputs.signals[eyes_loss.source], shots, lesson.teacher_BKLC)
 
     return loss
 
 
 def _feature(name: str, feature_loss: FeatureLoss) -> Loss:
-    def loss(outputs: Outputs, taught: TaughtShots, lesson: Lesson) -> torch.Tensor:
-        return feature_loss(outputs.signals[feature_loss.source], lesson.targets[name], taught.shots.basis)
+    def loss(outputs: Outputs, shots: Shots, lesson: Lesson) -> torch.Tensor:
+        return feature_loss(outputs.signals[feature_loss.source], lesson.targets[name], shots.basis)
 
     return loss

@@ -32,7 +32,7 @@ from syndistill.sampling.seeds import derived_seed
 from syndistill.sampling.stored import StoredShots
 from syndistill.statistics.rates import mcnemar
 
-SHOTS = 20_000
+SHOTS, SEED = 20_000, 0
 ROUNDS = (3, 9)
 P = 0.004
 SIGNIFICANCE = 0.05
@@ -111,7 +111,6 @@ def judge_teacher(
     rounds: tuple[int, ...] = ROUNDS,
     bases: tuple[str, ...] | None = None,
     shots: int = SHOTS,
-    seed: int = 0,
     reporter: Reporter = SILENT,
 ) -> GateReport:
     """Judge a Teacher on `shots` paired shots of each basis and number of rounds; 20 s of the default on two cores.
@@ -124,21 +123,21 @@ def judge_teacher(
         Experiment(teacher.layout.distance, r, basis, noise, p) for basis in chosen for r in sorted(set(rounds))
     ]
     bar = reporter.bar("gate: shots", 2 * shots * len(experiments))
-    results = tuple(_judge(teacher, experiment, shots, seed, bar) for experiment in experiments)
+    results = tuple(_judge(teacher, experiment, shots, bar) for experiment in experiments)
     return GateReport(teacher=teacher.key(), results=results)
 
 
-def _judge(teacher: Teacher, experiment: Experiment, shots: int, seed: int, bar: Bar) -> GateResult:
+def _judge(teacher: Teacher, experiment: Experiment, shots: int, bar: Bar) -> GateResult:
     bases = {"x": 0, "z": 1, "both": 2}
     circuit = experiment.circuit()
-    stim_seed = derived_seed("select", seed, experiment.distance, experiment.rounds, bases[experiment.basis])
+    stim_seed = derived_seed("select", SEED, experiment.distance, experiment.rounds, bases[experiment.basis])
     stored = StoredShots.sample(circuit, shots, stim_seed)
     judged = decoder_of(teacher, place_experiment(experiment), stored.dem)
     return _result(str(experiment), stored, judged, MatchingDecoder(stored.dem), "plain matching", bar)
 
 
 def judge_on_files(
-    teacher: Teacher, own: OwnNoise, *, shots: int = SHOTS, seed: int = 0, reporter: Reporter = SILENT
+    teacher: Teacher, own: OwnNoise, *, shots: int = SHOTS, reporter: Reporter = SILENT
 ) -> GateReport:
     """Judge a Teacher on own noise, against correlated matching on that very noise: of each patch and basis the longest
     file."""
@@ -147,7 +146,7 @@ def judge_on_files(
     results = []
     for k, (patch, basis, rounds) in enumerate(longest):
         dem, placement = own.dems[patch, basis, rounds]
-        stored = StoredShots.sample(dem, shots, derived_seed("select", seed, k, rounds))
+        stored = StoredShots.sample(dem, shots, derived_seed("select", SEED, k, rounds))
         rival = MatchingDecoder(dem, correlated=True)
         label = f"{rounds} rounds of the files, read as basis {basis}"
         results.append(_result(label, stored, decoder_of(teacher, placement, dem), rival, "correlated matching", bar))

@@ -15,8 +15,8 @@ from syndistill.recipes.students import (
     road_d3,
     road_tiny,
     student_d3,
-    student_d3_joint,
     student_d3_frame,
+    student_d3_joint,
     student_d5,
     student_d5_82k,
 )

@@ -102,7 +102,8 @@ def student_d3_frame() -> Legs:
     )
     rates = {"learning_rate": 1.5e-3, "matrix_rate": 0.01}
     training = _trained(fresh.training, {"steps": 22_000, "seed": 2}, rates, 21_500)
-    return Legs(legs={"first": fresh, "slower": fresh.model_copy(update={"start_from": "leg:first", "training": training})})
+    slower = fresh.model_copy(update={"start_from": "leg:first", "training": training})
+    return Legs(legs={"first": fresh, "slower": slower})
 
 
 def _trained(

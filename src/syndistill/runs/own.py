@@ -64,7 +64,7 @@ TEACHER_SHARE = 0.5
 LONGEST = 25
 """Rounds that a Student learns from where none are named; up to here labels say something at usual rates."""
 PART = 13
-"""Most rounds of a part of a longer experiment, for a Student that keeps a frame: it is told at each part's beginning."""
+"""Most rounds of a part of a longer experiment, for a Student that keeps a frame: it is told where a part begins."""
 SEED = 2027  # of the judged shots
 REFERENCES = ("pymatching", "pymatching-correlated")
 BEST_KNOWN = {3: "optimal"}
@@ -472,8 +472,8 @@ def _write_report(judged: Mapping[str, Comparison], tables: Sequence[Table], ver
 def recordings_of(
     folders: Sequence[str], distance: int | None = None, center: tuple[float, float] | None = None
 ) -> tuple[str, ...]:
-    """The folders of a chip's patches of one distance, all of their numbers of rounds, in folders of recordings or among
-    them; of one patch where its centre is named. SyndistillError where there are several distances, or none.
+    """The folders of a chip's patches of one distance, all of their numbers of rounds, in folders of recordings or
+    among them; of one patch where its centre is named. SyndistillError where there are several distances, or none.
     """
     found = [one for folder in folders for one in find_recordings(folder, distance)]
     kept = [one for one in found if center is None or tuple(one.center) == tuple(center)]

@@ -14,12 +14,10 @@ LABELS = {"pymatching": "PyMatching", "pymatching-correlated": "PyMatching, corr
 HIGHLIGHT, NETWORK, REFERENCE, OPTIMUM = "#c2410c", "#1d4ed8", "#475569", "#15803d"
 
 
-def draw_comparison(
-    found: Comparison, path: Path, title: str, labels: Mapping[str, str], highlight: str, optimum: str = "optimal"
-) -> None:
+def draw_comparison(found: Comparison, path: Path, title: str, labels: Mapping[str, str], highlight: str) -> None:
     """Horizontal points, best at the bottom; the optimum as a line. Written whole or not at all.
 
-    labels: what to call a decoder by its name. highlight, optimum: names of rows.
+    labels: what to call a decoder by its name. highlight: the name of a row.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -29,15 +27,15 @@ def draw_comparison(
     FigureCanvasAgg(figure)
     axes, columns = figure.subplots(1, 2, sharey=True, width_ratios=(2.6, 1))
     for y, row in enumerate(reversed(rows)):
-        _point(axes, y, row, highlight, optimum)
-        _numbers(columns, y, row, _colour(row, highlight, optimum))
-    best = [row for row in rows if row.decoder == optimum]
+        _point(axes, y, row, highlight)
+        _numbers(columns, y, row, _colour(row, highlight))
+    best = [row for row in rows if row.decoder == "optimal"]
     for row in best:
         axes.axvspan(100 * row.low, 100 * row.high, color=OPTIMUM, alpha=0.08, linewidth=0)
         axes.axvline(100 * row.ler, color=OPTIMUM, linewidth=1.2, linestyle=(0, (5, 3)), zorder=1)
     axes.set_yticks(range(len(rows)), [labels.get(row.decoder, row.decoder) for row in reversed(rows)])
     for tick, row in zip(axes.get_yticklabels(), reversed(rows), strict=True):
-        tick.set_color(_colour(row, highlight, optimum))
+        tick.set_color(_colour(row, highlight))
         tick.set_fontweight("bold" if row.decoder == highlight else "normal")
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_xlabel(f"logical error rate, %   (95 % intervals, the same {rows[0].shots:,} shots for every decoder)")
@@ -56,8 +54,8 @@ def draw_comparison(
 _COLUMNS = ((0.22, "LER, %"), (0.62, "parameters"), (1.0, "µs per shot"))
 
 
-def _point(axes, y: int, row: Row, highlight: str, optimum: str) -> None:  # type: ignore[no-untyped-def]
-    colour = _colour(row, highlight, optimum)
+def _point(axes, y: int, row: Row, highlight: str) -> None:  # type: ignore[no-untyped-def]
+    colour = _colour(row, highlight)
     size = 8 if row.decoder == highlight else 6
     error = [[100 * (row.ler - row.low)], [100 * (row.high - row.ler)]]
     axes.errorbar(
@@ -73,10 +71,10 @@ def _numbers(columns, y: int, row: Row, colour: str) -> None:  # type: ignore[no
         columns.text(x, y, text, transform=across, ha="right", va="center", fontsize=9, color=colour)
 
 
-def _colour(row: Row, highlight: str, optimum: str) -> str:
+def _colour(row: Row, highlight: str) -> str:
     if row.decoder == highlight:
         return HIGHLIGHT
-    if row.decoder == optimum:
+    if row.decoder == "optimal":
         return OPTIMUM
     return REFERENCE if row.parameters is None else NETWORK
 

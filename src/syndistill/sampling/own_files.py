@@ -62,7 +62,8 @@ def _placed(name: str, model: str) -> tuple[stim.DetectorErrorModel, Placement, 
         path = Path(name)
         if path.is_dir():
             recording = Recording.load(path)
-            return recording.dem(model), recording.placement, (recording.properties.distance, recording.properties.center)
+            said = recording.properties
+            return recording.dem(model), recording.placement, (said.distance, said.center)
         if path.suffix == ".dem":
             dem = load_dem(path)
             return dem, place(dem), None

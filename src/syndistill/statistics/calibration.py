@@ -27,6 +27,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 CLIP = 1e-15
+BINS = 15
 TEMPERATURE_RANGE = (0.05, 20.0)
 """Where the best temperature is looked for; an answer at an end means that the labels do not bound it."""
 
@@ -73,8 +74,8 @@ def nll(probabilities: ArrayLike, labels: ArrayLike) -> float:
     return float(_nll_terms(log_odds(p), flipped).mean())
 
 
-def _totals(index: NDArray[np.int64], weights: Floats | Bools, bins: int = 0) -> Floats:
-    return np.bincount(index, weights=weights, minlength=bins).astype(np.float64)
+def _totals(index: NDArray[np.int64], weights: Floats | Bools, at_least: int = 0) -> Floats:
+    return np.bincount(index, weights=weights, minlength=at_least).astype(np.float64)
 
 
 def _distinct(p: Floats, flipped: Bools) -> tuple[Floats, Floats, Floats]:
@@ -83,23 +84,21 @@ def _distinct(p: Floats, flipped: Bools) -> tuple[Floats, Floats, Floats]:
     return values_V, _totals(inverse, np.ones_like(p)), _totals(inverse, flipped)
 
 
-def _bin_of(values_V: Floats, counts_V: Floats, bins: int, equal_mass: bool) -> NDArray[np.int64]:
+def _bin_of(values_V: Floats, counts_V: Floats, equal_mass: bool) -> NDArray[np.int64]:
     if equal_mass:
         # by the rank of its middle shot; equal predictions stay together, so the order of the shots does not matter
         position_V = (np.cumsum(counts_V) - counts_V / 2) / counts_V.sum()
     else:
         position_V = values_V
-    return np.minimum((position_V * bins).astype(np.int64), bins - 1)
+    return np.minimum((position_V * BINS).astype(np.int64), BINS - 1)
 
 
-def _reliability(values_V: Floats, counts_V: Floats, flips_V: Floats, bins: int, equal_mass: bool) -> ReliabilityBins:
-    if bins < 1:
-        raise SyndistillError(f"{bins} bins: take at least 1")
-    index_V = _bin_of(values_V, counts_V, bins, equal_mass)
-    counts_G = _totals(index_V, counts_V, bins)
+def _reliability(values_V: Floats, counts_V: Floats, flips_V: Floats, equal_mass: bool) -> ReliabilityBins:
+    index_V = _bin_of(values_V, counts_V, equal_mass)
+    counts_G = _totals(index_V, counts_V, BINS)
     safe_G = np.maximum(counts_G, 1)
-    predicted_G = _totals(index_V, values_V * counts_V, bins) / safe_G
-    observed_G = _totals(index_V, flips_V, bins) / safe_G
+    predicted_G = _totals(index_V, values_V * counts_V, BINS) / safe_G
+    observed_G = _totals(index_V, flips_V, BINS) / safe_G
     return ReliabilityBins(counts_G.round().astype(np.int64), predicted_G, observed_G)
 
 
@@ -107,23 +106,18 @@ def _ece_of(found: ReliabilityBins) -> float:
     return float((found.counts_G * np.abs(found.predicted_G - found.observed_G)).sum() / found.counts_G.sum())
 
 
-def reliability(
-    probabilities: ArrayLike, labels: ArrayLike, *, bins: int = 15, equal_mass: bool = True
-) -> ReliabilityBins:
+def reliability(probabilities: ArrayLike, labels: ArrayLike, *, equal_mass: bool = True) -> ReliabilityBins:
     """Predicted against observed flips.
 
-    Bins are over the probability of a flip (not over the confidence of the decision, whose two sides could cancel):
+    BINS bins over the probability of a flip (not over the confidence of the decision, whose two sides could cancel):
     of equal mass (default; equal predictions are never split), or of equal width in [0, 1].
     """
-    return _reliability(*_distinct(*_flat_probabilities(probabilities, labels)), bins, equal_mass)
+    return _reliability(*_distinct(*_flat_probabilities(probabilities, labels)), equal_mass)
 
 
-def ece(probabilities: ArrayLike, labels: ArrayLike, *, bins: int = 15, equal_mass: bool = True) -> float:
-    """Expected calibration error: mean over shots of |predicted - observed| of the shot's bin.
-
-    Default: 15 bins of equal mass over the probability of a flip, see `reliability`.
-    """
-    return _ece_of(reliability(probabilities, labels, bins=bins, equal_mass=equal_mass))
+def ece(probabilities: ArrayLike, labels: ArrayLike) -> float:
+    """Expected calibration error: mean over shots of |predicted - observed| of the shot's bin, by equal mass."""
+    return _ece_of(reliability(probabilities, labels))
 
 
 def fitted_temperature(nll_at: Callable[[float], float]) -> float:
@@ -186,10 +180,10 @@ class CalibrationSums(NamedTuple):
         """As the function `nll`."""
         return self.nll_sum / sum(self.counts)
 
-    def ece(self, *, bins: int = 15, equal_mass: bool = True) -> float:
+    def ece(self) -> float:
         """As the function `ece`, from cells."""
         counts, flips, sums = (np.array(values) for values in (self.counts, self.flips, self.probability_sums))
-        return _ece_of(_reliability(sums / counts, counts, flips, bins, equal_mass))
+        return _ece_of(_reliability(sums / counts, counts, flips, equal_mass=True))
 
     def best_temperature(self) -> float:
         """As the function `best_temperature`, from cells."""

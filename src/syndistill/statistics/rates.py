@@ -18,6 +18,9 @@ from scipy.stats import binomtest, norm
 
 from syndistill.errors import SyndistillError
 
+CONFIDENCE = 0.95
+"""Of every interval."""
+
 
 class Interval(NamedTuple):
     """A two-sided interval."""
@@ -31,10 +34,10 @@ def _check_counts(errors: int, shots: int) -> None:
         raise SyndistillError(f"{errors} errors in {shots} shots: an interval needs shots > 0 and 0 <= errors <= shots")
 
 
-def wilson(errors: int, shots: int, confidence: float = 0.95) -> Interval:
-    """Wilson's score interval of a logical error rate: the default for one rate."""
+def wilson(errors: int, shots: int) -> Interval:
+    """Wilson's 95 % score interval of a logical error rate: the default for one rate."""
     _check_counts(errors, shots)
-    found = binomtest(errors, shots).proportion_ci(confidence, method="wilson")
+    found = binomtest(errors, shots).proportion_ci(CONFIDENCE, method="wilson")
     return Interval(float(found.low), float(found.high))
 
 
@@ -59,8 +62,8 @@ class Ratio(NamedTuple):
     high: float
 
 
-def ler_ratio(only_a_wrong: int, only_b_wrong: int, both_wrong: int, confidence: float = 0.95) -> Ratio:
-    """LER(a) / LER(b) on the same shots, with an interval that uses the pairing.
+def ler_ratio(only_a_wrong: int, only_b_wrong: int, both_wrong: int) -> Ratio:
+    """LER(a) / LER(b) on the same shots, with a 95 % interval that uses the pairing.
 
     Delta method on the log for matched pairs: with e_a and e_b the errors of each, Var log(e_a / e_b) =
     (only_a_wrong + only_b_wrong) / (e_a e_b).  Good from some ten errors on each side.  Raises SyndistillError when
@@ -71,7 +74,7 @@ def ler_ratio(only_a_wrong: int, only_b_wrong: int, both_wrong: int, confidence:
     errors_a, errors_b = both_wrong + only_a_wrong, both_wrong + only_b_wrong
     if errors_a == 0 or errors_b == 0:
         raise SyndistillError(f"{errors_a} and {errors_b} errors: a ratio needs errors on both sides, take more shots")
-    half = norm.ppf(0.5 + confidence / 2) * math.sqrt((only_a_wrong + only_b_wrong) / (errors_a * errors_b))
+    half = norm.ppf(0.5 + CONFIDENCE / 2) * math.sqrt((only_a_wrong + only_b_wrong) / (errors_a * errors_b))
     ratio = errors_a / errors_b
     return Ratio(ratio, ratio * math.exp(-half), ratio * math.exp(half))
 
@@ -80,7 +83,7 @@ def ler_ratio(only_a_wrong: int, only_b_wrong: int, both_wrong: int, confidence:
 class PerRoundFit:
     """A fit of the logical error per round.
 
-    `low`, `high`: interval of eps.  `fidelity_at_zero`: F0.  `rounds`: the numbers of rounds that were fitted.
+    `low`, `high`: 95 % interval of eps.  `fidelity_at_zero`: F0.  `rounds`: the numbers of rounds that were fitted.
     """
 
     epsilon: float
@@ -100,9 +103,7 @@ def _epsilon_of_slope(slope: float) -> float:
     return -math.expm1(slope) / 2
 
 
-def fit_per_round(
-    rounds: Sequence[int], errors: Sequence[int], shots: Sequence[int], confidence: float = 0.95
-) -> PerRoundFit:
+def fit_per_round(rounds: Sequence[int], errors: Sequence[int], shots: Sequence[int]) -> PerRoundFit:
     """Fits eps and F0 to counts of errors after different numbers of rounds.
 
     Weighted least squares on log F, each point weighted by its binomial variance 4 E (1-E) / (shots F^2); the interval
@@ -134,7 +135,7 @@ def fit_per_round(
     slope = float((weight_Q * (n_Q - n_mean) * (log_fidelity_Q - y_mean)).sum()) / spread
     residual_Q = log_fidelity_Q - y_mean - slope * (n_Q - n_mean)
     total = float((weight_Q * (log_fidelity_Q - y_mean) ** 2).sum())
-    half = float(norm.ppf(0.5 + confidence / 2)) / math.sqrt(spread)
+    half = float(norm.ppf(0.5 + CONFIDENCE / 2)) / math.sqrt(spread)
     return PerRoundFit(
         epsilon=_epsilon_of_slope(slope),
         low=_epsilon_of_slope(slope + half),

@@ -20,7 +20,7 @@ from torch import nn
 
 from syndistill.circuits.layout import Layout
 from syndistill.distill.losses import posterior_divergence
-from syndistill.distill.signals.teacher import Answer, Target, TaughtShots, Teacher
+from syndistill.distill.signals.teacher import Answer, Target, Teacher
 from syndistill.distill.terms import EyesTerm, FeatureTerm, Projector, Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork, TurnableNetwork
@@ -471,8 +471,8 @@ class EyesLoss:
         self.term, self.teacher, self.statistics, self.adapter = term, teacher, statistics, adapter
         self.orders = orders or {}
 
-    def __call__(self, student_BRx: torch.Tensor, taught: TaughtShots, teacher_BKLC: torch.Tensor) -> torch.Tensor:
-        shots = taught.shots if self.term.where == "every" else taught.shots.only_last_end()
+    def __call__(self, student_BRx: torch.Tensor, shots: Shots, teacher_BKLC: torch.Tensor) -> torch.Tensor:
+        shots = shots if self.term.where == "every" else shots.only_last_end()
         x = centred(self.adapter(student_BRx, shots.basis).float())
         if shots.basis in self.orders:
             x = x[:, :, self.orders[shots.basis].argsort()]
