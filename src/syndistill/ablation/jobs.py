@@ -180,7 +180,7 @@ def _fusion_content(run: FuseRun) -> dict[str, Any]:
     optimiser = run.training.optimiser
     same = {name for name in LATER_OPTIONS if getattr(optimiser, name) == type(optimiser).model_fields[name].default}
     left_out: dict[str, Any] = {"teacher": True, "training": {"optimiser": same, "doubling_steps": True}}
-    of_data: dict[str, Any] = {"part_rounds": True}  # which the fuse stage refuses
+    of_data: dict[str, Any] = {"part_rounds": True, "tell_frame": True}  # which the fuse stage refuses
     of_data |= {"files": True, "model": True} if run.data.noise != FILES else {}
     of_data |= {"curriculum": {"informative"}} if run.data.curriculum.informative is None else {}
     left_out["data"] = of_data

@@ -67,6 +67,8 @@ PART = 13
 """Most rounds of a part of a longer experiment, for a Student that keeps a frame: it is told where a part begins."""
 SEED = 2027  # of the judged shots
 REFERENCES = ("pymatching", "pymatching-correlated")
+STARTS = {3: "student-d3-frame"}
+"""Where the Student that goes on best is not the one that is named like its distance."""
 BEST_KNOWN = {3: "optimal"}
 KNOWN = (*REFERENCES, "optimal")
 """Those that are given a recording's model with @."""
@@ -167,7 +169,7 @@ def _with_changes(run: OwnRun, changes: Sequence[str]) -> OwnRun:
 
 
 def _run_of(asked: Asked, own: OwnNoise) -> OwnRun:
-    start = asked.student or _shipped("student", own.distance)
+    start = asked.student or STARTS.get(own.distance) or _shipped("student", own.distance)
     network = load_network(start)[0].config
     if network.distance != own.distance:
         raise SyndistillError(f"{start} is of distance {network.distance}, the files are of {own.distance}")
@@ -224,7 +226,8 @@ def _training(steps: int, learning_rate: float, matrix_rate: float) -> TrainingC
 def _data(asked: Asked, own: OwnNoise, keeps_frame: bool) -> DataConfig:
     rounds = asked.rounds or tuple(r for r in own.rounds if 1 < r <= LONGEST) or (min(max(own.rounds), LONGEST),)
     told: dict[str, Any] = {}
-    if keeps_frame and own.distance == 3 and max(rounds) > PART:  # every end of shorter ones is one of the longest
+    # Every end of shorter ones is one of the longest; a Teacher answers whole experiments.
+    if keeps_frame and asked.teacher is None and own.distance == 3 and max(rounds) > PART:
         n_parts = -(-max(rounds) // PART)
         part = max(rounds) // n_parts
         rounds, told = (n_parts * part,), {"part_rounds": part, "tell_frame": True}
