@@ -1,7 +1,7 @@
 """Long experiments: decoders on the same shots of 3 to 100 rounds, their LER beside correlated matching's, and their
 error per round over short and over long experiments.
 
-    python scripts/long.py student-d3 results/networks/student-d3-late.safetensors --rows results/long-d3.jsonl
+    python scripts/long.py student-d3 student-d3-frame --rows results/long-d3.jsonl
 
 Prints Markdown, from rows that add up: batches that the rows file holds already are not decoded again.
 """
