@@ -171,9 +171,9 @@ def _moved(g: Graph, weights: Compilable, basis: str, bits_RBI: str, state_BD: s
 
 def _decide_locally(g: Graph, weights: LocalWeights, state_BD: str, bits_BI: str, basis: str, output: str) -> str:
     """One more cell over the last slice, the data qubits from their corners, lines, one answer of all lines."""
-    n, lines, frame = weights.layout.n_stabilisers, weights.layout.n_lines, weights.frame(basis)
+    n, lines, read_as = weights.layout.n_stabilisers, weights.layout.n_lines, weights.read_as(basis)
     state = g.gru(weights.written_out("last_cell", basis), _unsqueezed(g, bits_BI), _unsqueezed(g, state_BD))
-    turned_S = weights.layout.turned_S if frame != basis else np.arange(n)
+    turned_S = weights.layout.turned_S if read_as != basis else np.arange(n)
     bits = g.op("Gather", bits_BI, g.constant(np.concatenate([turned_S, n + turned_S])), axis=1)
     by_kind = g.op("Transpose", g.op("Reshape", bits, g.constant([0, 2, n])), perm=[0, 2, 1])
     states = g.op("Reshape", g.op("Squeeze", state, g.constant([0])), g.constant([0, n, weights.width]))
@@ -188,20 +188,20 @@ def _decide_locally(g: Graph, weights: LocalWeights, state_BD: str, bits_BI: str
     data = g.op("Gather", g.op("Concat", *parts, axis=1), g.constant(kinds.place_Q), axis=1)
     grid = g.op("Reshape", data, g.constant([0, lines, lines, weights.readout_width]))
     parity = g.op("Slice", bits, g.constant([n]), g.constant([2 * n]), g.constant([1]))
-    pairs = (("x", "x"), ("z", "z")) if basis == "both" else ((basis, frame),)
+    pairs = (("x", "x"), ("z", "z")) if basis == "both" else ((basis, read_as),)
     answers = [_line_0(g, weights, grid, parity, b, f, output if len(pairs) == 1 else "") for b, f in pairs]
     return answers[0] if len(answers) == 1 else g.op("Concat", *answers, axis=1, output=output)
 
 
-def _line_0(g: Graph, weights: LocalWeights, grid: str, parity: str, basis: str, frame: str, output: str) -> str:
+def _line_0(g: Graph, weights: LocalWeights, grid: str, parity: str, basis: str, read_as: str, output: str) -> str:
     """(B, 1) of one basis: all lines, each turned to the first one's label by the final parities."""
-    pooled = g.op("ReduceMean", grid, axes=[2 if frame == "x" else 1], keepdims=0)
+    pooled = g.op("ReduceMean", grid, axes=[2 if read_as == "x" else 1], keepdims=0)
     t = weights.tensors
     lines = g.residual(g.op("Add", pooled, g.constant(t[f"line.{basis}"])), t, "network", weights.readout_layers)
     products = g.op("Mul", lines, g.constant(t[f"heads.{basis}.weight"]))
     logits = g.op("ReduceSum", products, g.constant([2]), keepdims=0)
     logits = g.op("Add", logits, g.constant(t[f"heads.{basis}.bias"]))
-    flipped = g.modulo_2(g.op("MatMul", parity, g.constant(weights.layout.line_matrix(frame).astype(np.float32))))
+    flipped = g.modulo_2(g.op("MatMul", parity, g.constant(weights.layout.line_matrix(read_as).astype(np.float32))))
     sign = g.op("Sub", g.constant(1.0), g.op("Mul", flipped, g.constant(2.0)))
     return g.op("ReduceMean", g.op("Mul", logits, sign), axes=[1], keepdims=1, output=output)
 

@@ -342,16 +342,16 @@ class LineReadout(nn.Module):
         return d**2 * (4 * width**2 + width * out) + d * a_line
 
     def forward(
-        self, x_BSD: torch.Tensor, rounds_done_B: torch.Tensor, basis: str, frame: str | None = None
+        self, x_BSD: torch.Tensor, rounds_done_B: torch.Tensor, basis: str, read_as: str | None = None
     ) -> torch.Tensor:
-        """logits_BLC. rounds_done_B: int64 (B,), how many rounds were measured. frame: the basis whose lines
+        """logits_BLC. rounds_done_B: int64 (B,), how many rounds were measured. read_as: the basis whose lines
         are to be read, where it is another (turned shots)."""
         data_BDHW = torch.nn.functional.gelu(self.convolution(self.grid.scatter(self.norm(x_BSD))))
         data_BWHW = self.project(data_BDHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         round_B1W = self.rounds((rounds_done_B - 1).clamp(max=self.max_rounds - 1))[:, None]
         pooled = [
             pool_lines(data_BWHW, lines) + round_B1W + self.basis.weight[BASIS_INDEX[b]]
-            for b, lines in zip(_bases(basis), _bases(frame or basis), strict=True)
+            for b, lines in zip(_bases(basis), _bases(read_as or basis), strict=True)
         ]
         if self.merge is not None:
             pooled = [self.merge(torch.cat(pooled, -1))]

@@ -150,26 +150,26 @@ class DecoderNetwork(nn.Module, ABC):
 class TurnableNetwork(DecoderNetwork):
     """Turns slices where they come in, and what it says of stabilisers where it goes out."""
 
-    def frame(self, basis: str) -> str:
+    def read_as(self, basis: str) -> str:
         """The basis whose experiments these shots look like inside."""
         return "z" if self.config.turn_x and basis == "x" else basis
 
-    def framed(self, events: torch.Tensor, basis: str) -> torch.Tensor:
+    def turned(self, events: torch.Tensor, basis: str) -> torch.Tensor:
         """Slices (*, S) as the network sees them."""
-        if self.frame(basis) == basis:
+        if self.read_as(basis) == basis:
             return events
         return events[..., torch.from_numpy(self.layout.turned_S).to(events.device)]
 
-    def framed_shots(self, shots: Shots) -> Shots:
+    def turned_shots(self, shots: Shots) -> Shots:
         """The same for whole shots; their basis stays."""
-        if self.frame(shots.basis) == shots.basis:
+        if self.read_as(shots.basis) == shots.basis:
             return shots
-        events_BRS, last_BKS = (self.framed(x, shots.basis) for x in (shots.events_BRS, shots.last_BKS))
+        events_BRS, last_BKS = (self.turned(x, shots.basis) for x in (shots.events_BRS, shots.last_BKS))
         return replace(shots, events_BRS=events_BRS, last_BKS=last_BKS)
 
-    def unframed(self, values: torch.Tensor, basis: str, axis: int = -1) -> torch.Tensor:
+    def turned_back(self, values: torch.Tensor, basis: str, axis: int = -1) -> torch.Tensor:
         """What it says of the stabilisers along `axis`, in the layout's order."""
-        if self.frame(basis) == basis:
+        if self.read_as(basis) == basis:
             return values
         return values.index_select(axis, torch.from_numpy(self.layout.turned_back_S).to(values.device))
 

@@ -74,7 +74,7 @@ class GruNetwork(TurnableNetwork):
     def step(self, state: State, events_BS: torch.Tensor) -> State:
         if state.rounds_done == 0:
             events_BS = events_BS * self.defined_S(state.basis)
-        events_BS = self.framed(events_BS, state.basis)
+        events_BS = self.turned(events_BS, state.basis)
         parity_BS = state.parity_BS ^ events_BS
         return replace(
             state,
@@ -85,20 +85,20 @@ class GruNetwork(TurnableNetwork):
         )
 
     def readout(self, state: State, last_BS: torch.Tensor) -> torch.Tensor:
-        last_BS = self.framed(last_BS * self.defined_S(state.basis), state.basis)
+        last_BS = self.turned(last_BS * self.defined_S(state.basis), state.basis)
         return self._decide(state.memory_BX, last_BS, state.parity_BS ^ last_BS, state.basis)
 
     def forward(self, shots: Shots, want_signals: Collection[str] = (), begin: State | None = None) -> Outputs:
         self.check_signals(want_signals)
         first = self.first_state(shots, begin)
-        shots = self.framed_shots(defined_only(shots))
+        shots = self.turned_shots(defined_only(shots))
         parity_BRS, _, last_parity_BKS, _ = event_history(shots, begin)
         states_BRX = self._rounds(bits_of(shots.events_BRS, parity_BRS), first.memory_BX, shots.basis)
         ended_NX = states_BRX[:, [end - 1 for end in shots.ends]].flatten(0, 1)
         last_NS, parity_NS = shots.last_BKS.flatten(0, 1), last_parity_BKS.flatten(0, 1)
         logits_NLC = self._decide(ended_NX, last_NS, parity_NS, shots.basis)
         predicted_BRS = self._predicted(states_BRX)
-        next_BRS = None if predicted_BRS is None else self.unframed(predicted_BRS, shots.basis)
+        next_BRS = None if predicted_BRS is None else self.turned_back(predicted_BRS, shots.basis)
         signals = {"temporal": self._temporal(states_BRX, shots.basis)} if "temporal" in want_signals else {}
         done = first.rounds_done + shots.rounds
         state = State(shots.basis, done, states_BRX[:, -1], parity_BRS[:, -1], shots.events_BRS[:, -1])
@@ -307,7 +307,7 @@ class LocalGru(GruNetwork):
         return None if self.next_events is None else self.next_events(states_BRX).squeeze(-1)
 
     def _temporal(self, states_BRX: torch.Tensor, basis: str) -> torch.Tensor:
-        return self.unframed(states_BRX, basis, axis=2)
+        return self.turned_back(states_BRX, basis, axis=2)
 
     def multiply_adds(self, rounds: int) -> float:
         """Of neighbours alone, as the compiled code does it; PyTorch multiplies the written out matrix."""
@@ -324,7 +324,7 @@ class LocalGru(GruNetwork):
     ) -> torch.Tensor:
         state_NSD = self.last_cell(bits_of(last_NS, parity_NS)[:, None], state_NX, self.cell.recurrent)[:, 0]
         data_NQW = self._qubits(state_NSD, last_NS, parity_NS)
-        frame = self.frame(basis)
+        read_as = self.read_as(basis)
 
         def lines_NLW(b: str) -> torch.Tensor:
             return (self.x_LQ if b == "x" else self.z_LQ).to(data_NQW.dtype) @ data_NQW
@@ -333,9 +333,9 @@ class LocalGru(GruNetwork):
             merged_NLW = self.merge(torch.cat([lines_NLW("x"), lines_NLW("z")], -1))
             logits_NLC = self._answers(merged_NLW, "both")
         else:
-            pairs = (("x", "x"), ("z", "z")) if basis == "both" else ((basis, frame),)
+            pairs = (("x", "x"), ("z", "z")) if basis == "both" else ((basis, read_as),)
             logits_NLC = torch.cat([self._answers(lines_NLW(f), b) for b, f in pairs], -1)
-        return agreed(logits_NLC, parity_NS, self.layout, frame)
+        return agreed(logits_NLC, parity_NS, self.layout, read_as)
 
     def _qubits(self, state_NSD: torch.Tensor, last_NS: torch.Tensor, parity_NS: torch.Tensor) -> torch.Tensor:
         """(N, Q, W): the data qubits whose row and column have an even sum, then the others."""

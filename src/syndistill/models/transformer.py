@@ -149,8 +149,8 @@ class SyndromeTransformer(TurnableNetwork):
         return State(basis, 0, memory, empty, empty)
 
     def step(self, state: State, events_BS: torch.Tensor) -> State:
-        events_BS = self.framed(events_BS, state.basis)
-        defined_S = self.defined_S(self.frame(state.basis) if state.rounds_done == 0 else "both")
+        events_BS = self.turned(events_BS, state.basis)
+        defined_S = self.defined_S(self.read_as(state.basis) if state.rounds_done == 0 else "both")
         events_BS = events_BS * defined_S
         parity_BS = state.parity_BS ^ events_BS
         slice_BSD = look_up(self._table(self.embedder, state.basis), events_BS, parity_BS, defined_S)
@@ -166,8 +166,8 @@ class SyndromeTransformer(TurnableNetwork):
         )
 
     def readout(self, state: State, last_BS: torch.Tensor) -> torch.Tensor:
-        defined_S = self.defined_S(self.frame(state.basis))
-        last_BS = self.framed(last_BS, state.basis) * defined_S
+        defined_S = self.defined_S(self.read_as(state.basis))
+        last_BS = self.turned(last_BS, state.basis) * defined_S
         parity_BS = state.parity_BS ^ last_BS
         last_BSD = look_up(self._table(self.last_embedder, state.basis), last_BS, parity_BS, defined_S)
         constants = self._constants()
@@ -180,7 +180,7 @@ class SyndromeTransformer(TurnableNetwork):
         b, rounds, _ = shots.events_BRS.shape
         self.check_signals(want_signals)
         wanted = {kind: self._layers_of(kind, want_signals) for kind in ("spatial", "ends")}
-        shots = self.framed_shots(defined_only(shots))
+        shots = self.turned_shots(defined_only(shots))
         parity_BRS, previous_BRS, last_parity_BKS, last_previous_BKS = event_history(shots)
         slices_BRSD = self._embed_rounds(shots, parity_BRS)
         constants = self._constants()
@@ -197,7 +197,7 @@ class SyndromeTransformer(TurnableNetwork):
         states_BRSD = torch.stack(states, 1)
         # All ends at once, as a batch of B * K.
         ended = states_BRSD[:, [end - 1 for end in shots.ends]].flatten(0, 1)
-        table, defined_S = self._table(self.last_embedder, shots.basis), self.defined_S(self.frame(shots.basis))
+        table, defined_S = self._table(self.last_embedder, shots.basis), self.defined_S(self.read_as(shots.basis))
         last = look_up(table, shots.last_BKS, last_parity_BKS, defined_S).flatten(0, 1)
         biases = self._biases(shots.last_BKS.flatten(0, 1), last_previous_BKS.flatten(0, 1), constants)
         mixed, inner = self._mix(ended, last, biases, constants, wanted["ends"].values())
@@ -208,29 +208,29 @@ class SyndromeTransformer(TurnableNetwork):
         signals |= {name: inner[m].unflatten(0, (b, len(shots.ends))) for name, m in wanted["ends"].items()}
         if "temporal" in want_signals:
             signals["temporal"] = states_BRSD
-        next_BRS = self.unframed(self.next_events(states_BRSD).squeeze(-1), shots.basis)
-        signals = {name: self.unframed(signal, shots.basis, axis=-2) for name, signal in signals.items()}
+        next_BRS = self.turned_back(self.next_events(states_BRSD).squeeze(-1), shots.basis)
+        signals = {name: self.turned_back(signal, shots.basis, axis=-2) for name, signal in signals.items()}
         on_the_way = {"temporal": states} | {name: [i[m] for i in inside] for name, m in wanted["spatial"].items()}
         return Outputs(logits_BKLC, next_BRS, signals, {n: x for n, x in on_the_way.items() if n in want_signals})
 
     def _decide(
         self, mixed_NSD: torch.Tensor, rounds_N: torch.Tensor, parity_NS: torch.Tensor, basis: str
     ) -> torch.Tensor:
-        frame = self.frame(basis)
-        logits_NLC: torch.Tensor = self.line_readout(mixed_NSD, rounds_N, basis, frame)
-        return agreed(logits_NLC, parity_NS, self.layout, frame) if self.config.agree_lines else logits_NLC
+        read_as = self.read_as(basis)
+        logits_NLC: torch.Tensor = self.line_readout(mixed_NSD, rounds_N, basis, read_as)
+        return agreed(logits_NLC, parity_NS, self.layout, read_as) if self.config.agree_lines else logits_NLC
 
     def _table(self, embedder: StabiliserEmbedder, basis: str) -> torch.Tensor:
         table_SVD = embedder.table_SVD()
         if self.turned_D is not None:  # also 0 times: data parallel training wants a gradient of every weight
-            table_SVD = table_SVD + self.turned_D * float(self.frame(basis) != basis)
+            table_SVD = table_SVD + self.turned_D * float(self.read_as(basis) != basis)
         return table_SVD.to(self._dtype())
 
     def _embed_rounds(self, shots: Shots, parity_BRS: torch.Tensor) -> torch.Tensor:
         table = self._table(self.embedder, shots.basis)
         first, rest = (
             look_up(table, shots.events_BRS[:, part], parity_BRS[:, part], self.defined_S(basis))
-            for part, basis in ((slice(0, 1), self.frame(shots.basis)), (slice(1, None), "both"))
+            for part, basis in ((slice(0, 1), self.read_as(shots.basis)), (slice(1, None), "both"))
         )
         return torch.cat([first, rest], 1)
 

@@ -192,7 +192,7 @@ def pack(weights: LocalWeights, basis: str, machine: Machine, int8: bool) -> Pac
     start_SD = t[f"start.{basis}"]
     top = float(max(1.0, np.abs(start_SD).max()))
     chunks = split(width, chunk)
-    place_S = layout.turned_back_S if weights.frame(basis) != basis else np.arange(n)
+    place_S = layout.turned_back_S if weights.read_as(basis) != basis else np.arange(n)
     near_SS, factor = layout.blocks_SS, _gate_factors(tables(lanes, int8))
     parts: dict[str, Floats] = {
         "start": np.repeat(start_SD[..., None], lanes, -1),
@@ -279,7 +279,7 @@ def _terms(
 
 def _readout(weights: LocalWeights, basis: str, top: float, chunks: list[range]) -> dict[str, Floats]:
     layout, t, out = weights.layout, weights.tensors, weights.readout_width
-    d, frame = layout.n_lines, weights.frame(basis)
+    d, read_as = layout.n_lines, weights.read_as(basis)
     products, units, shifts = [], [], []
     for kind in range(2):
         # A line's mean over its d qubits is taken here: ReLU lets a positive factor through.
@@ -293,12 +293,12 @@ def _readout(weights: LocalWeights, basis: str, top: float, chunks: list[range])
     bias_QW = np.stack([t[f"project.{kind}.bias"] / d for kind in range(2)])[odd_Q]
     shift_NW = np.concatenate([*shifts, np.zeros((1, out))])
     parts: dict[str, Floats] = {
-        "corners": _gathering(near_QS, 8, [odd_Q, rows_Q if frame == "x" else columns_Q]),
+        "corners": _gathering(near_QS, 8, [odd_Q, rows_Q if read_as == "x" else columns_Q]),
         "project.weights": _by_chunk(np.concatenate(products)[..., None], chunks),
         "project.scales": np.stack(units),
         "project.bias": (bias_QW - shift_NW[near_QS].sum(1)).astype(np.float32),
         "line": t[f"line.{basis}"],
-        "flips": _numbers(-layout.line_matrix(frame).T.astype(np.int64)),
+        "flips": _numbers(-layout.line_matrix(read_as).T.astype(np.int64)),
         "heads": (t[f"heads.{basis}.weight"] / d).astype(np.float32),
         "heads_bias": (t[f"heads.{basis}.bias"] / d).astype(np.float32),
     }

@@ -150,7 +150,7 @@ class QubitKinds(NamedTuple):
 class LocalWeights(NetworkWeights):
     """One local GRU."""
 
-    def frame(self, basis: str) -> str:
+    def read_as(self, basis: str) -> str:
         """The basis whose experiments the shots look like inside."""
         return "z" if self.turn_x and basis == "x" else basis
 
@@ -165,7 +165,7 @@ class LocalWeights(NetworkWeights):
 
         recurrent = blocks("cell.recurrent", d).transpose(2, 0, 3, 1, 4).reshape(3 * n * d, n * d)
         inputs = blocks(f"{cell}.inputs", BITS).transpose(2, 0, 3, 4, 1).reshape(3 * n * d, BITS * n)
-        if self.frame(basis) != basis:
+        if self.read_as(basis) != basis:
             inputs = inputs[:, np.concatenate([layout.turned_back_S, n + layout.turned_back_S])]
         hidden_bias = np.concatenate([np.zeros(2 * n * d, np.float32), t[f"{cell}.hidden_bias_SD"].ravel()])
         return WrittenOut(inputs, recurrent, t[f"{cell}.bias_GSD"].ravel(), hidden_bias)

@@ -492,7 +492,7 @@ def state_orders(network: DecoderNetwork, bases: Sequence[str]) -> dict[str, tor
     if not isinstance(network, TurnableNetwork):
         return {}
     turned_S = torch.from_numpy(network.layout.turned_S)
-    return {basis: turned_S for basis in bases if network.frame(basis) != basis}
+    return {basis: turned_S for basis in bases if network.read_as(basis) != basis}
 
 
 def needs_adapter(loss: str, student_shape: tuple[int, ...], target_shape: tuple[int, ...]) -> bool:

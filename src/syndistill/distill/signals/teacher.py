@@ -179,9 +179,9 @@ class FrozenTeacher(Teacher):
         network = self.network.to(shots.events_BRS.device)
         framed = defined_only(shots)
         if isinstance(network, TurnableNetwork):
-            framed = network.framed_shots(framed)
+            framed = network.turned_shots(framed)
             if states_BKSD.ndim == 4:  # a flat state has no order of stabilisers
-                states_BKSD = network.framed(states_BKSD.transpose(-1, -2), shots.basis).transpose(-1, -2)
+                states_BKSD = network.turned(states_BKSD.transpose(-1, -2), shots.basis).transpose(-1, -2)
         parity_BRS, _, _, _ = event_history(framed)
         logits = []
         with self._autocast(shots):
@@ -215,7 +215,7 @@ def _gradients(
         network.requires_grad_(False)
     gradients = {name: torch.stack([next(found) for _ in outputs.on_the_way[name]], 1).float() for name in want}
     if isinstance(network, TurnableNetwork):
-        return {name: network.unframed(x, shots.basis, axis=-2) for name, x in gradients.items()}
+        return {name: network.turned_back(x, shots.basis, axis=-2) for name, x in gradients.items()}
     return gradients
 
 
