@@ -15,6 +15,11 @@ from syndistill.errors import SyndistillError
 BASES = ("x", "z", "both")
 
 
+def answered(basis: str) -> tuple[str, ...]:
+    """The bases whose observables shots of `basis` have."""
+    return ("x", "z") if basis == "both" else (basis,)
+
+
 @dataclass(frozen=True)
 class Layout:
     """Canonical order and place of the stabilisers of the distance-`distance` rotated surface code.

@@ -29,7 +29,7 @@ from syndistill.circuits.lattice import (
     places_by_coordinates,
     places_by_measurements,
 )
-from syndistill.circuits.layout import BASES, Layout
+from syndistill.circuits.layout import BASES, Layout, answered
 from syndistill.circuits.mechanisms import MOST_DISTANCE, Mechanisms, Shapes, mechanisms_of, shapes_of
 from syndistill.circuits.observables import observables_of
 from syndistill.circuits.rearrange import (
@@ -118,7 +118,7 @@ class Placement:
         one of x, one of z)."""
         if basis not in BASES:
             raise SyndistillError(f"basis {basis!r} is unknown; pick one of {', '.join(BASES)}")
-        bases = ("x", "z") if basis == "both" else (basis,)
+        bases = answered(basis)
         lines = (0,) * len(bases) if lines is None else lines
         fits = isinstance(lines, Sequence | np.ndarray) and len(lines) == len(bases)
         if not fits or not all(isinstance(n, int | np.integer) and 0 <= n < layout.n_lines for n in lines):

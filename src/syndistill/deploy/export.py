@@ -133,9 +133,8 @@ def decide(g: Graph, weights: Compilable, state_BD: str, bits_BI: str, basis: st
         frames_BF, state_BD = _columns(g, state_BD, weights.width, None), _columns(g, state_BD, 0, weights.width)
     x = g.gelu(g.layer(g.op("Concat", state_BD, bits_BI, axis=1), weights, "decide.0"))
     x = g.residual(x, weights.tensors, "decide.2", weights.readout_layers)
-    if not frames_BF:
-        return g.dense(x, *weights.heads(basis), output=output)
-    return _in_frame(g, g.dense(x, *weights.heads(basis)), frames_BF, output)
+    logits_BO = g.dense(x, *weights.heads(basis), output="" if frames_BF else output)
+    return _in_frame(g, logits_BO, frames_BF, output) if frames_BF else logits_BO
 
 
 def _in_frame(g: Graph, logits_BO: str, frames_BO: str, output: str) -> str:

@@ -232,11 +232,6 @@ def dials_of(config: Mapping[str, Any]) -> Dials:
     return FAMILIES[family](**config)
 
 
-def answered(basis: str) -> tuple[str, ...]:
-    """The bases whose observables shots of `basis` have."""
-    return ("x", "z") if basis == "both" else (basis,)
-
-
 def n_channels(output: str, basis: str) -> int:
     """C of a network of this output form on shots of a basis; SyndistillError where it has no answer for them."""
     if basis not in BASES:

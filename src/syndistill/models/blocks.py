@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from syndistill.circuits.layout import Layout
+from syndistill.circuits.layout import Layout, answered
 
 
 class StabiliserGrid(nn.Module):
@@ -351,7 +351,7 @@ class LineReadout(nn.Module):
         round_B1W = self.rounds((rounds_done_B - 1).clamp(max=self.max_rounds - 1))[:, None]
         pooled = [
             pool_lines(data_BWHW, lines) + round_B1W + self.basis.weight[BASIS_INDEX[b]]
-            for b, lines in zip(_bases(basis), _bases(read_as or basis), strict=True)
+            for b, lines in zip(answered(basis), answered(read_as or basis), strict=True)
         ]
         if self.merge is not None:
             pooled = [self.merge(torch.cat(pooled, -1))]
@@ -378,8 +378,4 @@ def agreed(logits_NLC: torch.Tensor, parity_NS: torch.Tensor, layout: Layout, ba
 @lru_cache(maxsize=64)
 def _line_matrices(layout: Layout, basis: str) -> torch.Tensor:
     """float32 (S, L, O): `Layout.line_matrix` of each basis; kept, since every streamed readout asks for it."""
-    return torch.from_numpy(np.stack([layout.line_matrix(b) for b in _bases(basis)], -1)).float()
-
-
-def _bases(basis: str) -> tuple[str, ...]:
-    return ("x", "z") if basis == "both" else (basis,)
+    return torch.from_numpy(np.stack([layout.line_matrix(b) for b in answered(basis)], -1)).float()

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from syndistill.circuits.layout import BASES, Layout
-from syndistill.files.families import BITS, MOST_LOGIT, PLACES, FlatGruDials, LocalGruDials, answered
+from syndistill.circuits.layout import BASES, Layout, answered
+from syndistill.files.families import BITS, MOST_LOGIT, PLACES, FlatGruDials, LocalGruDials
 from syndistill.models.blocks import ResidualDense, agreed
 from syndistill.models.contract import (
     Outputs,

@@ -170,16 +170,16 @@ def _with_changes(run: OwnRun, changes: Sequence[str]) -> OwnRun:
 
 def _run_of(asked: Asked, own: OwnNoise) -> OwnRun:
     start = asked.student or STARTS.get(own.distance) or _shipped("student", own.distance)
-    network = load_network(start)[0].config
-    if network.distance != own.distance:
-        raise SyndistillError(f"{start} is of distance {network.distance}, the files are of {own.distance}")
+    network, _ = load_network(start)
+    if network.config.distance != own.distance:
+        raise SyndistillError(f"{start} is of distance {network.config.distance}, the files are of {own.distance}")
     # Before minutes are spent: a Student goes on with its own Teacher, tuned or not.
     key = None if asked.teacher is None else weights_hash(load_network(asked.teacher)[0])
     check_earlier_stage(start, asked.teacher or "", key)
     try:
-        data = _data(asked, own, getattr(network, "frame_memory", False))
+        data = _data(asked, own, network.keeps_frame)
         student = StudentRun(
-            network=network,
+            network=network.config,
             teacher=TUNED if asked.teacher else _teacher_behind(start, own.distance),
             teacher_precision="bf16",
             data=StudentData(simulated=data),

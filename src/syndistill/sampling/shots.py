@@ -15,7 +15,7 @@ import stim
 import torch
 
 from syndistill.circuits.experiment import Experiment, every_end
-from syndistill.circuits.layout import Layout
+from syndistill.circuits.layout import Layout, answered
 from syndistill.circuits.placement import Placement
 from syndistill.errors import SyndistillError
 
@@ -228,7 +228,7 @@ def shots_from_flips(experiment: Experiment, flips_RMB: np.ndarray) -> Shots:
     events_RSB[0, ~layout.on_basis_S(experiment.basis)] = 0
     last_RSB = np.zeros_like(measured_RSB)
     labels: list[np.ndarray] = []
-    bases = ("x", "z") if experiment.basis == "both" else (experiment.basis,)
+    bases = answered(experiment.basis)
     for basis, data_RQB in zip(bases, np.split(data_RMB, len(bases), axis=1), strict=True):
         values_RSB = _stabiliser_values(data_RQB, layout) ^ measured_RSB
         last_RSB |= values_RSB * layout.on_basis_S(basis)[:, None]

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from syndistill.circuits.layout import Layout
+from syndistill.circuits.layout import Layout, answered
 from syndistill.errors import SyndistillError
-from syndistill.files.families import BITS, PLACES, Dials, FlatGruDials, GruDials, answered
+from syndistill.files.families import BITS, PLACES, Dials, FlatGruDials, GruDials
 from syndistill.files.network_file import Arrays, NetworkFile, read_network
 
 COMPILED = ("flat_gru", "local_gru")

@@ -177,16 +177,16 @@ class FrozenTeacher(Teacher):
 
     def answer_from(self, shots: Shots, states_BKSD: torch.Tensor) -> torch.Tensor:
         network = self.network.to(shots.events_BRS.device)
-        framed = defined_only(shots)
+        seen = defined_only(shots)
         if isinstance(network, TurnableNetwork):
-            framed = network.turned_shots(framed)
+            seen = network.turned_shots(seen)
             if states_BKSD.ndim == 4:  # a flat state has no order of stabilisers
                 states_BKSD = network.turned(states_BKSD.transpose(-1, -2), shots.basis).transpose(-1, -2)
-        parity_BRS, _, _, _ = event_history(framed)
+        parity_BRS, _, _, _ = event_history(seen)
         logits = []
         with self._autocast(shots):
             for k, end in enumerate(shots.ends):
-                parity_BS, events_BS = parity_BRS[:, end - 1], framed.events_BRS[:, end - 1]
+                parity_BS, events_BS = parity_BRS[:, end - 1], seen.events_BRS[:, end - 1]
                 state = State(shots.basis, end, states_BKSD[:, k], parity_BS, events_BS)
                 logits.append(network.readout(state, shots.last_BKS[:, k]))
         return torch.stack(logits, 1).float()
