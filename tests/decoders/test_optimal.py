@@ -93,6 +93,34 @@ def test_the_posterior_over_many_rounds_is_the_table_where_both_exist(monkeypatc
     np.testing.assert_allclose(OptimalDecoder(shots.dem).decode(shots), table.decode(shots), atol=1e-6)
 
 
+def test_two_observables_over_slices_are_the_table(monkeypatch):
+    """Four times of two detectors, random errors of neighbouring times."""
+    rng = np.random.default_rng(5)
+    errors = []
+    for first in rng.integers(0, 6, 30):  # detectors 2t and 2t + 1 are of time t
+        among = np.arange(first // 2 * 2, first // 2 * 2 + 4)
+        chosen = [f"D{d}" for d in among[rng.random(4) < 0.5]] + [f"L{o}" for o in range(2) if rng.random() < 0.4]
+        errors.append(f"error({rng.uniform(0.01, 0.2)}) {' '.join(chosen)}")
+    times = [f"detector(0, 0, {d // 2}) D{d}" for d in range(8)]
+    dem = stim.DetectorErrorModel("\n".join([*errors, *times, "logical_observable L1"]))
+    events_BN = np.array(list(itertools.product((0, 1), repeat=8)), bool)
+    shots = StoredShots.from_bits(events_BN, np.zeros((256, 2), bool), dem)
+    table = OptimalDecoder(dem)
+    monkeypatch.setattr(optimal, "MAX_BITS", 9)
+    np.testing.assert_allclose(OptimalDecoder(dem).decode(shots), table.decode(shots), rtol=1e-5)
+
+
+def test_a_sure_shot_keeps_its_digits(monkeypatch):
+    """No events: nothing happened, or all four errors of a chain through three times; odds of 1e-8."""
+    dem = stim.DetectorErrorModel(
+        "error(0.01) D0 L0\nerror(0.01) D0 D1\nerror(0.01) D1 D2\nerror(0.01) D2\n"
+        + "\n".join(f"detector(0, 0, {t}) D{t}" for t in range(3))
+    )
+    monkeypatch.setattr(optimal, "MAX_BITS", 3)
+    shots = StoredShots.from_bits(np.zeros((1, 3), bool), np.zeros((1, 1), bool), dem)
+    assert OptimalDecoder(dem).decode(shots)[0, 0] == pytest.approx((0.01 / 0.99) ** 4, rel=1e-6, abs=0)
+
+
 def test_many_rounds_are_below_correlated_matching():
     """d=3, 9 rounds: no table could hold its 2^72 patterns. 4,000 shots: false alarm below 1e-6 at the true gap."""
     circuit = Experiment(3, 9, "z", "si1000", 0.004).circuit()
@@ -113,6 +141,9 @@ def test_many_rounds_need_times_and_narrow_slices():
     d5 = Experiment(5, 2, "z", "si1000", 0.004).circuit().detector_error_model()
     with pytest.raises(SyndistillError, match="smaller code"):
         OptimalDecoder(d5)
+    wide = "error(0.1) D0 L5\n" + "\n".join(f"detector(0, 0, {d // 8}) D{d}" for d in range(32))
+    with pytest.raises(SyndistillError, match="13 bits with the observables"):
+        OptimalDecoder(stim.DetectorErrorModel(wide))
     far = stim.DetectorErrorModel(
         "error(0.1) D0 D20 L0\n" + "\n".join(f"detector(0, 0, {t}) D{t}" for t in range(30))
     )

@@ -81,4 +81,4 @@ class ExactEveryEnd(Teacher):
                 "two_channel answers x and z, joint4 both"
             )
         experiment = Experiment(3, shots.rounds, shots.basis, self.noise, self.p)
-        return Answer(posterior_logits(with_exact_labels(shots, experiment, dtype=torch.float64), self.output))
+        return Answer(posterior_logits(with_exact_labels(shots, experiment, dtype="float64"), self.output))

@@ -25,8 +25,8 @@ from syndistill.sampling.stored import StoredShots
 MAX_BITS = 26
 """Detectors plus observables of a table: it holds 2^26 float64, 0.5 GiB."""
 
-MAX_BLOCK_BITS = 2 * MAX_SLICE_BITS + 6
-"""Detectors of two slices plus observables: a block's table holds 2^26 float32, 0.25 GiB."""
+MAX_MESSAGE_BITS = 13
+"""Detectors of one slice plus observables: a block's matrix holds 2^26 float32, 0.25 GiB."""
 
 _CHUNK = 1 << 16  # patterns added up at a time
 
@@ -121,10 +121,10 @@ def _by_table(posterior: ExactPosterior) -> Classes:
 
 def _by_slices(dem: stim.DetectorErrorModel) -> Classes:
     """Slices are the detectors of equal time, the third coordinate."""
-    if dem.num_observables > MAX_BLOCK_BITS:
+    if dem.num_observables > MAX_MESSAGE_BITS:
         raise SyndistillError(
             f"optimal: the model has {dem.num_observables} observables; their joint patterns can be weighed up to "
-            f"{MAX_BLOCK_BITS}: leave this decoder out"
+            f"{MAX_MESSAGE_BITS}: leave this decoder out"
         )
     coords = dem.get_detector_coordinates()
     if any(len(coords.get(n, [])) < 3 for n in range(dem.num_detectors)):
@@ -139,11 +139,11 @@ def _by_slices(dem: stim.DetectorErrorModel) -> Classes:
     for n, t in enumerate(slice_N.tolist()):
         bit_N[n] = seen[t]
         seen[t] += 1
-    if max(seen.values()) > MAX_SLICE_BITS or 2 * max(seen.values()) + dem.num_observables > MAX_BLOCK_BITS:
+    if max(seen.values()) > MAX_SLICE_BITS or max(seen.values()) + dem.num_observables > MAX_MESSAGE_BITS:
         raise SyndistillError(
             f"optimal: the model has {dem.num_detectors} detectors and {dem.num_observables} observables, and up to "
             f"{max(seen.values())} detectors at one time; the exact posterior takes {MAX_BITS} bits in all, or "
-            f"{MAX_SLICE_BITS} detectors at a time and {MAX_BLOCK_BITS} bits of two times: take a smaller code"
+            f"{MAX_SLICE_BITS} detectors at a time, {MAX_MESSAGE_BITS} bits with the observables: take a smaller code"
         )
     chain = slice_chain(dem, slice_N, bit_N, max(seen.values()))
 
