@@ -48,11 +48,11 @@ class Suite(NamedTuple):
         return tuple(sorted({self.short, *self.long}))
 
 
-# d=3: the shipped Student, and two that had 25,000 steps on 9 rounds each: its own first leg, and from labels alone.
+# d=3: the shipped Students, and two that had 25,000 steps on 9 rounds each: the first leg of one, and labels alone.
 SUITES = {
     3: Suite(
         3, "teacher-d3",
-        ("student-d3", "results/networks/baseline-25k.safetensors", "results/networks/labels-25k.safetensors"),
+        ("student-d3", "student-d3-frame", "results/networks/baseline-25k.safetensors", "results/networks/labels-25k.safetensors"),
         short=3, long=(5, 9, 15, 25), rates=(0.002, LONG_P), optimum=True,
     ),
     5: Suite(
