@@ -42,8 +42,8 @@ def session(path):
 @pytest.mark.parametrize(("family", "output", "basis", "distance", "frame"), [
     *((family, "two_channel", basis, d, {}) for family in ("flat_gru", "local_gru") for basis, d in CASES),
     ("flat_gru", "joint4", "both", 3, {}),
-    ("flat_gru", "two_channel", "x", 3, {"frame_memory": True}),
-    ("flat_gru", "two_channel", "both", 3, {"frame_memory": True}),
+    *((f, "two_channel", b, 3, {"frame_memory": True}) for f in ("flat_gru", "local_gru") for b in ("x", "both")),
+    ("local_gru", "two_channel", "x", 5, {"frame_memory": True, "turn_x": True}),
 ])  # fmt: skip
 def test_the_experiment_graph_is_the_network(
     network_file, experiment_shots, tmp_path, family, output, basis, distance, frame
@@ -93,8 +93,9 @@ def test_the_step_and_readout_graphs_are_the_network(folder, network_file, exper
     np.testing.assert_allclose(stream.logits(slices[-1]), log_odds(decoder.decode(shots)), atol=1e-4, rtol=0)
 
 
-def test_the_step_graph_moves_frames(network_file, experiment_shots, tmp_path):
-    path, (circuit, shots) = network_file(frame_memory=True), experiment_shots("z", rounds=6, n_shots=50)
+@pytest.mark.parametrize("family", ["flat_gru", "local_gru"])
+def test_the_step_graph_moves_frames(network_file, experiment_shots, tmp_path, family):
+    path, (circuit, shots) = network_file(family, frame_memory=True), experiment_shots("z", rounds=6, n_shots=50)
     slices = slices_of(shots.detectors_packed, place(circuit))
     stream = OnnxEngine(export_onnx(path, circuit, "t", tmp_path / "out")).stream("z", 50)
     expected = log_odds(network_decoder(load_network(path)[0], circuit, "n", {}).decode(shots))

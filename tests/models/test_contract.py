@@ -177,7 +177,8 @@ def test_temporal_is_the_state_that_crosses_the_boundary(make_network, make_shot
         state = network.init_state(len(shots), shots.basis)
         for t in range(3):
             state = network.step(state, shots.events_BRS[:, t])
-            torch.testing.assert_close(state.memory_BX, temporal[:, t], rtol=1e-5, atol=1e-5)
+            expected = temporal[:, t].reshape(state.memory_BX.shape)
+            torch.testing.assert_close(state.memory_BX, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "local_gru"])  # test_local_gru has it

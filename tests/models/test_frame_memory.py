@@ -1,4 +1,4 @@
-"""The logical frame beside the state of a flat GRU: it streams as it answers, and it is the product of its factors."""
+"""The logical frame beside the states of a GRU: it streams as it answers, and it is the product of its factors."""
 
 from dataclasses import replace
 
@@ -11,10 +11,13 @@ from syndistill.models.gru import in_frame
 
 from .test_contract import CASES, stream
 
+FAMILIES = pytest.mark.parametrize("family", ["flat_gru", "local_gru"])
 
+
+@FAMILIES
 @pytest.mark.parametrize(("output", "basis", "channels"), [case for case in CASES if case[0] == "two_channel"])
-def test_streaming_is_whole_history(make_network, make_shots, output, basis, channels):
-    network, shots = make_network("flat_gru", output, frame_memory=True), make_shots(basis, 7)
+def test_streaming_is_whole_history(make_network, make_shots, family, output, basis, channels):
+    network, shots = make_network(family, output, frame_memory=True), make_shots(basis, 7)
     with torch.no_grad():
         logits = network(shots).logits_BKLC
         assert logits.shape == (12, 7, 3, channels)
@@ -26,18 +29,52 @@ def test_the_frame_is_the_product_of_its_factors_and_turns_the_answer(make_netwo
     network, shots = make_network("flat_gru", frame_memory=True), make_shots(rounds=6)
     factor = network.frames[shots.basis]
     with torch.no_grad():
-        states_BRD, frame_BR1 = network(shots, ["temporal"]).signals["temporal"].split([12, 1], -1)
-        expected_B1 = torch.ones(len(shots), 1)
-        for t in range(6):
-            expected_B1 = expected_B1 * torch.tanh(states_BRD[:, t] @ factor.weight.T + factor.bias)
-            torch.testing.assert_close(frame_BR1[:, t], expected_B1, rtol=1e-5, atol=1e-6)
+        outputs = network(shots, ["temporal"])
+        expected_BR1 = torch.tanh(outputs.signals["temporal"] @ factor.weight.T + factor.bias)
+        torch.testing.assert_close(outputs.turns_BRFC[..., 0], expected_BR1, rtol=1e-5, atol=1e-6)
+        frame_B = outputs.state.memory_BX[:, -1]
+        torch.testing.assert_close(frame_B, expected_BR1.prod(1)[:, 0], rtol=1e-5, atol=1e-6)
+    assert frame_B.std() > 0.01
+
+
+def test_the_frame_of_a_line_is_the_product_of_its_qubits(make_network, make_shots):
+    """Factors written out by hand: the corners of a data qubit by its place in the grid, weights by its colour."""
+    network, shots = make_network("local_gru", frame_memory=True, turn_x=False), make_shots("x", rounds=3)
+    d, n = network.layout.n_lines, network.layout.n_stabilisers
+    with torch.no_grad():
+        for parameter in (*network.frame_weight.values(), *network.frame_bias.values()):
+            parameter.normal_()
+        outputs = network(shots, ["temporal"])
+        states_BRSD = outputs.signals["temporal"]
+        expected_BRL = torch.ones(len(shots), 3, d)
+        places = {(i + j) % 2: [(a, b) for a in range(d) for b in range(d) if (a + b) % 2 == (i + j) % 2]
+                  for i, j in ((0, 0), (0, 1))}  # fmt: skip
+        for i in range(d):
+            for j in range(d):
+                kind = (i + j) % 2
+                number = places[kind].index((i, j)) + (len(places[0]) if kind else 0)
+                total_BR = network.frame_bias["x"][number].expand(len(shots), 3).clone()
+                for corner, s in enumerate(network.layout.corners_Q4[i * d + j]):
+                    if s < n:
+                        total_BR += states_BRSD[:, :, s] @ network.frame_weight["x"][kind, corner]
+                expected_BRL[..., i] *= torch.tanh(total_BR)  # an x line is a row
+        torch.testing.assert_close(outputs.turns_BRFC[..., 0], expected_BRL, rtol=1e-4, atol=1e-5)
+        frames_BL = outputs.state.memory_BX[:, network.n_states :]
+        torch.testing.assert_close(frames_BL, expected_BRL.prod(1), rtol=1e-4, atol=1e-5)
+    assert expected_BRL.std() > 0.1
+
+
+@FAMILIES
+def test_a_frame_of_minus_one_answers_the_opposite(make_network, make_shots, family):
+    network, shots = make_network(family, frame_memory=True), make_shots(rounds=6)
+    with torch.no_grad():
         state = network.init_state(len(shots), shots.basis)
-        opposite = replace(state, memory_BX=torch.cat([state.memory_BX[:, :-1], -state.memory_BX[:, -1:]], -1))
+        frames_BX = state.memory_BX[:, network.n_states :]
+        opposite = replace(state, memory_BX=torch.cat([state.memory_BX[:, : network.n_states], -frames_BX], -1))
         for end in range(6):
             state, opposite = (network.step(s, shots.events_BRS[:, end]) for s in (state, opposite))
             answers = [network.readout(s, shots.last_BKS[:, end]) for s in (state, opposite)]
             torch.testing.assert_close(answers[0], -answers[1])
-    assert frame_BR1.std() > 0.01
 
 
 def test_answers_in_a_frame_are_those_of_two_signs():
@@ -50,7 +87,8 @@ def test_answers_in_a_frame_are_those_of_two_signs():
     assert in_frame(torch.tensor(1e6), torch.tensor(1.0)) == pytest.approx(MOST_LOGIT)
 
 
-def test_no_frame_adds_nothing_and_a_joint_answer_has_none(make_network):
-    assert not [name for name in make_network("flat_gru").state_dict() if "frame" in name]
+@FAMILIES
+def test_no_frame_adds_nothing_and_a_joint_answer_has_none(make_network, family):
+    assert not [name for name in make_network(family).state_dict() if "frame" in name]
     with pytest.raises(SyndistillError, match="take two_channel"):
-        dials_of({"family": "flat_gru", "distance": 3, "frame_memory": True, "output": "joint4"})
+        dials_of({"family": family, "distance": 3, "frame_memory": True, "output": "joint4"})

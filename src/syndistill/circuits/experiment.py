@@ -180,6 +180,7 @@ def si1000_every_end(distance: int, rounds: int, basis: str, p: float) -> stim.C
         cycle.gates(last_round=False)
         cycle.measure_ancillas()
         cycle.measure_data(basis, 5 * p)
+        cycle.measure_data(basis, 0.0)
         cycle.after_measurement(cycle.ancillas)
         cycle.reset(cycle.ancillas)
     return cycle.circuit
@@ -252,6 +253,7 @@ def uniform_every_end(distance: int, rounds: int, basis: str, p: float) -> stim.
     for part in parts:
         circuit += part
         circuit.append("MX" if basis == "x" else "M", data, p)
+        circuit.append("MX" if basis == "x" else "M", data, 0.0)
     return circuit
 
 

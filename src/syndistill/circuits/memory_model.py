@@ -42,12 +42,13 @@ begin in slice 1 feel too."""
 
 class JointErrors(NamedTuple):
     """Independent errors and what each shows of every end: chance_J float64; events_JRS, last_JKS, label_JK uint8, the
-    label being the line's."""
+    label being the line's; frame_JKL uint8, each line's label from a readout without errors of its own."""
 
     chance_J: NDArray[np.float64]
     events_JRS: NDArray[np.uint8]
     last_JKS: NDArray[np.uint8]
     label_JK: NDArray[np.uint8]
+    frame_JKL: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,7 +217,12 @@ class MemoryModel:
                 label_JK[j, end - 1] = flipped
                 for code in shown:
                     last_JKS[j, end - 1, code % n] = 1
-        return JointErrors(np.array([p for p, _, _ in rows]), events_JRS, last_JKS, label_JK)
+        values_JKS = (np.bitwise_xor.accumulate(events_JRS, axis=1) ^ last_JKS).astype(np.float32)
+        told_SL = self.layout.line_matrix(self.basis)
+        turned_JKL = values_JKS @ (told_SL ^ told_SL[:, [self.line]]).astype(np.float32)
+        frame_JKL = (turned_JKL.astype(np.uint8) % 2) ^ label_JK[..., None]
+        frame_JKL[events_JRS.max((1, 2)) == 0] = 0  # what no round sees is an error of one readout
+        return JointErrors(np.array([p for p, _, _ in rows]), events_JRS, last_JKS, label_JK, frame_JKL)
 
 
 def _joined(errors: Iterable[tuple[Shown, float]]) -> dict[Shown, float]:

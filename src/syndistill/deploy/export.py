@@ -128,9 +128,7 @@ def decide(g: Graph, weights: Compilable, state_BD: str, bits_BI: str, basis: st
     if isinstance(weights, LocalWeights):
         return _decide_locally(g, weights, state_BD, bits_BI, basis, output)
     weights = weights.reading(basis)
-    frames_BF = ""
-    if weights.keeps_frame:
-        frames_BF, state_BD = _columns(g, state_BD, weights.width, None), _columns(g, state_BD, 0, weights.width)
+    state_BD, frames_BF = _frames_apart(g, weights, state_BD)
     x = g.gelu(g.layer(g.op("Concat", state_BD, bits_BI, axis=1), weights, "decide.0"))
     x = g.residual(x, weights.tensors, "decide.2", weights.readout_layers)
     logits_BO = g.dense(x, *weights.heads(basis), output="" if frames_BF else output)
@@ -156,21 +154,49 @@ def _columns(g: Graph, x: str, first: int, behind: int | None) -> str:
 def _moved(g: Graph, weights: Compilable, basis: str, bits_RBI: str, state_BD: str, output: str = "") -> str:
     """(B, D): the state after these rounds."""
     cell = weights.written_out("cell", basis)
-    if isinstance(weights, LocalWeights) or not weights.keeps_frame:
+    state_BD, frames_BF = _frames_apart(g, weights, state_BD)
+    if not frames_BF:
         return g.op("Squeeze", g.gru(cell, bits_RBI, _unsqueezed(g, state_BD)), g.constant([0]), output=output)
-    frames_BF, state_BD = _columns(g, state_BD, weights.width, None), _columns(g, state_BD, 0, weights.width)
     states_R1BD = g.gru(cell, bits_RBI, _unsqueezed(g, state_BD), every=True)
-    weight_FD, bias_F = weights.frames(basis)
-    sums = g.op("Add", g.op("MatMul", states_R1BD, g.constant(weight_FD.T)), g.constant(bias_F))
-    factors_1BF = g.op("ReduceProd", g.op("Tanh", sums), axes=[0], keepdims=0)
-    frames_BF = g.op("Mul", frames_BF, g.op("Squeeze", factors_1BF, g.constant([0])))
+    factors = [_turns(g, weights, states_R1BD, b, f) for b, f in _read(weights, basis)]
+    turns_R1BF = factors[0] if len(factors) == 1 else g.op("Concat", *factors, axis=3)
+    turn_BF = g.op("Squeeze", g.op("ReduceProd", turns_R1BF, axes=[0], keepdims=0), g.constant([0]))
+    frames_BF = g.op("Mul", frames_BF, turn_BF)
     last_1BD = g.op("Gather", states_R1BD, g.constant(-1), axis=0)
     return g.op("Concat", g.op("Squeeze", last_1BD, g.constant([0])), frames_BF, axis=1, output=output)
+
+
+def _frames_apart(g: Graph, weights: Compilable, state_BD: str) -> tuple[str, str]:
+    """The GRU's states, and the frames behind them, "" where there are none."""
+    if not weights.keeps_frame:
+        return state_BD, ""
+    n = weights.n_states
+    return _columns(g, state_BD, 0, n), _columns(g, state_BD, n, None)
+
+
+def _read(weights: Compilable, basis: str) -> tuple[tuple[str, str], ...]:
+    """The bases answered for, each with the one whose lines it has inside."""
+    if basis == "both":
+        return ("x", "x"), ("z", "z")
+    return ((basis, weights.read_as(basis) if isinstance(weights, LocalWeights) else basis),)
+
+
+def _turns(g: Graph, weights: Compilable, states_R1BD: str, basis: str, read_as: str) -> str:
+    """(R, 1, B, F): what each round multiplies the frames of one basis by."""
+    weight, bias = weights.factors(basis)
+    sums = g.op("Add", g.op("MatMul", states_R1BD, g.constant(weight.T)), g.constant(bias))
+    factors = g.op("Tanh", sums)
+    if isinstance(weights, FlatWeights):
+        return factors
+    d = weights.layout.n_lines  # a line has the product of its qubits: rows and columns of the grid
+    grid = g.op("Reshape", factors, g.constant([0, 0, 0, d, d]))
+    return g.op("ReduceProd", grid, axes=[4 if read_as == "x" else 3], keepdims=0)
 
 
 def _decide_locally(g: Graph, weights: LocalWeights, state_BD: str, bits_BI: str, basis: str, output: str) -> str:
     """One more cell over the last slice, the data qubits from their corners, lines, one answer of all lines."""
     n, lines, read_as = weights.layout.n_stabilisers, weights.layout.n_lines, weights.read_as(basis)
+    state_BD, frames_BF = _frames_apart(g, weights, state_BD)
     state = g.gru(weights.written_out("last_cell", basis), _unsqueezed(g, bits_BI), _unsqueezed(g, state_BD))
     turned_S = weights.layout.turned_S if read_as != basis else np.arange(n)
     bits = g.op("Gather", bits_BI, g.constant(np.concatenate([turned_S, n + turned_S])), axis=1)
@@ -187,19 +213,28 @@ def _decide_locally(g: Graph, weights: LocalWeights, state_BD: str, bits_BI: str
     data = g.op("Gather", g.op("Concat", *parts, axis=1), g.constant(kinds.place_Q), axis=1)
     grid = g.op("Reshape", data, g.constant([0, lines, lines, weights.readout_width]))
     parity = g.op("Slice", bits, g.constant([n]), g.constant([2 * n]), g.constant([1]))
-    pairs = (("x", "x"), ("z", "z")) if basis == "both" else ((basis, read_as),)
-    answers = [_line_0(g, weights, grid, parity, b, f, output if len(pairs) == 1 else "") for b, f in pairs]
+    pairs = _read(weights, basis)
+    frames = [_columns(g, frames_BF, i * lines, (i + 1) * lines) if frames_BF else "" for i in range(len(pairs))]
+    answers = [
+        _line_0(g, weights, grid, parity, own, b, f, output if len(pairs) == 1 else "")
+        for own, (b, f) in zip(frames, pairs, strict=True)
+    ]
     return answers[0] if len(answers) == 1 else g.op("Concat", *answers, axis=1, output=output)
 
 
-def _line_0(g: Graph, weights: LocalWeights, grid: str, parity: str, basis: str, read_as: str, output: str) -> str:
-    """(B, 1) of one basis: all lines, each turned to the first one's label by the final parities."""
+def _line_0(
+    g: Graph, weights: LocalWeights, grid: str, parity: str, frames_BL: str, basis: str, read_as: str, output: str
+) -> str:
+    """(B, 1) of one basis: all lines in their frames, where they have some, each turned to the first one's label by the
+    final parities."""
     pooled = g.op("ReduceMean", grid, axes=[2 if read_as == "x" else 1], keepdims=0)
     t = weights.tensors
     lines = g.residual(g.op("Add", pooled, g.constant(t[f"line.{basis}"])), t, "network", weights.readout_layers)
     products = g.op("Mul", lines, g.constant(t[f"heads.{basis}.weight"]))
     logits = g.op("ReduceSum", products, g.constant([2]), keepdims=0)
     logits = g.op("Add", logits, g.constant(t[f"heads.{basis}.bias"]))
+    if frames_BL:
+        logits = _in_frame(g, logits, frames_BL, "")
     flipped = g.modulo_2(g.op("MatMul", parity, g.constant(weights.layout.line_matrix(read_as).astype(np.float32))))
     sign = g.op("Sub", g.constant(1.0), g.op("Mul", flipped, g.constant(2.0)))
     return g.op("ReduceMean", g.op("Mul", logits, sign), axes=[1], keepdims=1, output=output)

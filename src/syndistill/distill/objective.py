@@ -30,6 +30,8 @@ MAIN = ("labels", "final", "fused")
 """The terms that say what the decision should be; feature terms are weighed against them."""
 SHARES_EVERY = 500  # steps between two measurements of the gradient shares that are logged
 HELD_EVERY = 50  # and between those that held shares and gates follow
+CERTAIN = 0.999
+"""Nobody's knowledge of a frame is surer: a factor of 1 that is wrong would cost without end."""
 PULL = 0.25
 """How far a held scale (in log) or a gate goes towards each measurement: half of a change is followed in 120 steps."""
 
@@ -296,7 +298,32 @@ def _terms(
         found.append(Term("eyes", terms.eyes.weight, _eyes(eyes)))
     if terms.fused.weight:
         found.append(Term("fused", terms.fused.weight, _fused(terms.fused.temperature)))
+    if terms.frame.weight:
+        fade_steps = max(1, round(terms.frame.fade * steps)) if terms.frame.fade else 0
+        found.append(Term("frame", terms.frame.weight, _frame(terms.frame.delay), fade_steps))
     return found
+
+
+def _frame(delay: int) -> Loss:
+    def loss(outputs: Outputs, shots: Shots, _: Lesson) -> torch.Tensor:
+        """Of the rounds between two ends; before an experiment's first round no frame is turned."""
+        turns_BRFC, frames_BKLO = outputs.turns_BRFC, shots.frames_BKLO
+        if turns_BRFC is None or frames_BKLO is None:
+            raise SyndistillError("the frame term needs a network of frame_memory and simulated shots; leave it out")
+        signs_BKFC = 1 - 2 * frames_BKLO[:, :, : turns_BRFC.shape[2]].float()
+        known_BFC = None if shots.first_round else torch.ones_like(signs_BKFC[:, 0])
+        losses, begin = [turns_BRFC.sum() * 0.0], 0
+        for k, end in enumerate(shots.ends):
+            behind = end + delay
+            if behind > shots.rounds:
+                break
+            if known_BFC is not None:
+                agrees_BFC = turns_BRFC[:, begin:behind].prod(1) * signs_BKFC[:, k] * known_BFC
+                losses.append(math.log(2) - torch.log1p(CERTAIN * agrees_BFC).mean())
+            known_BFC, begin = signs_BKFC[:, k], behind
+        return torch.stack(losses).sum() / max(1, len(losses) - 1)
+
+    return loss
 
 
 def _labels(term: LabelTerm) -> Loss:

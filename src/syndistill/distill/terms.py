@@ -126,6 +126,18 @@ class EyesTerm(Strict):
     where: Where = "last"
 
 
+class FrameTerm(Strict):
+    """Cross-entropy of a frame memory with what it should hold: whether the frame of each line turned between two ends,
+    compared with its factors `delay` rounds later. Simulated shots know it (`Shots.frames_BKLO`). A network that has no
+    frame to look at learns to remember flips in its states instead, and a local GRU stays there."""
+
+    weight: Weight = 0.0
+    delay: Number = 2
+    """Rounds that an error may be seen for before the frame must say so."""
+    fade: float = Field(default=0.0, ge=0, le=1)
+    """The weight falls linearly to 0 over this share of the stage's steps; 0: it stays."""
+
+
 class Terms(Strict):
     """Everything that a Student can learn from; the defaults are the baseline's."""
 
@@ -136,6 +148,7 @@ class Terms(Strict):
     temporal: FeatureTerm = FeatureTerm()
     fused: FusedTerm = FusedTerm()
     eyes: EyesTerm = EyesTerm()
+    frame: FrameTerm = FrameTerm()
 
     @property
     def terms(self) -> Terms:
@@ -180,7 +193,7 @@ class Terms(Strict):
         """Whether the ends before the last one are looked at."""
         looked_at = (self.labels, self.final, self.eyes)
         where_every = any(term.weight > 0 and term.where == "every" for term in looked_at)
-        return where_every or self.readout.weight > 0 or self.fused.weight > 0
+        return where_every or any(term.weight > 0 for term in (self.readout, self.fused, self.frame))
 
 
 def numbered(name: str, layer: int | None) -> str:

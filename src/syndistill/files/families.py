@@ -157,6 +157,13 @@ class GruDials(Dials):
     readout_layers: int = 1
     next_events: bool = False
     """Whether it also predicts the next round's events: an aid in training, of no use afterwards."""
+    frame_memory: bool = False
+    """Whether it keeps the logical frame beside the GRU's state (see `FlatGru`, `LocalGru`)."""
+
+    def _check_together(self) -> None:
+        super()._check_together()
+        if self.frame_memory and self.joint:
+            raise SyndistillError("frame_memory: a frame of two observables at once does not exist; take two_channel")
 
     def _heads(self, out: int) -> Shapes:
         lines, found = self.distance, Shapes()
@@ -172,13 +179,6 @@ class GruDials(Dials):
 class FlatGruDials(GruDials):
     family: Literal["flat_gru"] = "flat_gru"
     width: int = 64
-    frame_memory: bool = False
-    """Whether it keeps the logical frame beside the GRU's state (see `FlatGru`)."""
-
-    def _check_together(self) -> None:
-        super()._check_together()
-        if self.frame_memory and self.joint:
-            raise SyndistillError("frame_memory: a frame of two observables at once does not exist; take two_channel")
 
     def shapes(self) -> Shapes:
         d, out, bits = self.width, self.readout_width, 2 * self.n_stabilisers
@@ -209,6 +209,8 @@ class LocalGruDials(GruDials):
             found |= _dense("merge", out, 2 * out)
         if self.next_events:
             found |= _dense("next_events", 1, d)
+        for b in ("x", "z") if self.frame_memory else ():
+            found |= {f"frame_weight.{b}": (2, 4, d), f"frame_bias.{b}": (self.distance**2,)}
         return found | {f"line.{b}": (self.distance, out) for b in (("both",) if self.joint else ("x", "z"))}
 
 

@@ -47,6 +47,8 @@ class Outputs:
     on_the_way: dict[str, list[torch.Tensor]] = field(default_factory=dict)
     state: State | None = None
     """After the last round, of families that `carries`."""
+    turns_BRFC: torch.Tensor | None = None
+    """What each round multiplied the logical frames by, F of one basis: of all lines, or of them together (F = 1)."""
 
 
 class DecoderNetwork(nn.Module, ABC):

@@ -39,23 +39,46 @@ KEEPS_FRAME = 2.5
 """The first bias of a frame's factor: tanh(2.5) = .987 a round, near that of a trained network at p=.004."""
 
 
+QUBIT_KEEPS_FRAME = 3.4
+"""The same of a data qubit's factor in a local GRU, of which a line's frame has the product: of five .989."""
+
+
 class GruNetwork(TurnableNetwork):
     """Of a family whose state is moved on by a GRU that reads events and running parities of all stabilisers, 0 where
     undefined; a family says what the GRU, the readout and the prediction of events are."""
 
+    config: FlatGruDials | LocalGruDials
     start: nn.ParameterDict
     """The state before the first round, by basis."""
     carries: ClassVar[bool] = True
+    _n_frames: int
+    """F."""
+
+    @property
+    @abstractmethod
+    def n_states(self) -> int:
+        """X, of the GRU alone; frames lie behind it in `State.memory_BX`."""
 
     @abstractmethod
-    def _rounds(self, bits_BRI: torch.Tensor, memory_BX: torch.Tensor, basis: str) -> torch.Tensor:
-        """The states after each round, (B, R, X)."""
+    def _rounds(self, bits_BRI: torch.Tensor, states_BX: torch.Tensor, basis: str) -> torch.Tensor:
+        """The GRU's states after each round, (B, R, X)."""
 
     @abstractmethod
-    def _decide(
+    def _turns(self, states_BRX: torch.Tensor, basis: str) -> torch.Tensor:
+        """What each round multiplies the frames by, (B, R, F, C): F is 1 where all lines have one frame, else L."""
+
+    @abstractmethod
+    def _decide_in_frame(
         self, state_NX: torch.Tensor, last_NS: torch.Tensor, parity_NS: torch.Tensor, basis: str
     ) -> torch.Tensor:
-        """logits_NLC from the state, the last slice and the final parities."""
+        """logits_NLC from the state, the last slice and the final parities, as of frames that are known to be 1."""
+
+    def _decide(
+        self, memory_NX: torch.Tensor, last_NS: torch.Tensor, parity_NS: torch.Tensor, basis: str
+    ) -> torch.Tensor:
+        """logits_NLC from the memory, the last slice and the final parities."""
+        logits_NLC = self._decide_in_frame(memory_NX[:, : self.n_states], last_NS, parity_NS, basis)
+        return in_frame(logits_NLC, self._frames(memory_NX, basis)) if self.keeps_frame else logits_NLC
 
     @abstractmethod
     def _predicted(self, states_BRX: torch.Tensor) -> torch.Tensor | None:
@@ -66,20 +89,48 @@ class GruNetwork(TurnableNetwork):
 
     def init_state(self, batch: int, basis: str) -> State:
         self.n_channels(basis)
-        start_X = self.start[basis]
+        start_X = self.start[basis].flatten()
         empty_BS = torch.zeros(batch, self.layout.n_stabilisers, dtype=torch.uint8, device=start_X.device)
-        memory_BX = start_X.to(working_dtype(start_X.device)).expand(batch, *start_X.shape)
-        return State(basis, 0, memory_BX, empty_BS, empty_BS)
+        memory_BX = start_X.to(working_dtype(start_X.device)).expand(batch, -1)
+        state = State(basis, 0, memory_BX, empty_BS, empty_BS)
+        return self.with_known_frame(state) if self.keeps_frame else state
+
+    @property
+    def keeps_frame(self) -> bool:
+        return self.config.frame_memory
+
+    def with_known_frame(self, state: State) -> State:
+        states_BX = state.memory_BX[:, : self.n_states]
+        unturned_BX = states_BX.new_ones(len(states_BX), self._n_frames * len(answered(state.basis)))
+        return replace(state, memory_BX=torch.cat([states_BX, unturned_BX], 1))
+
+    def _frames(self, memory: torch.Tensor, basis: str) -> torch.Tensor:
+        """Of memories (*, X) with frames, these: (*, F, C)."""
+        return memory[..., self.n_states :].unflatten(-1, (len(answered(basis)), -1)).transpose(-1, -2)
+
+    def _moved(
+        self, bits_BRI: torch.Tensor, memory_BX: torch.Tensor, basis: str
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The memory after each round, (B, R, X), and turns_BRFC where it has frames. These are float32 always: in
+        bfloat16 a factor of .999 is 1."""
+        states_BRX = self._rounds(bits_BRI, memory_BX[:, : self.n_states].to(bits_BRI.dtype), basis)
+        if not self.keeps_frame:
+            return states_BRX, None
+        states_BRX = states_BRX.float()
+        turns_BRFC = self._turns(states_BRX, basis)
+        frames_BRFC = self._frames(memory_BX, basis)[:, None] * turns_BRFC.cumprod(1)
+        return torch.cat([states_BRX, frames_BRFC.transpose(-1, -2).flatten(2)], -1), turns_BRFC
 
     def step(self, state: State, events_BS: torch.Tensor) -> State:
         if state.rounds_done == 0:
             events_BS = events_BS * self.defined_S(state.basis)
         events_BS = self.turned(events_BS, state.basis)
         parity_BS = state.parity_BS ^ events_BS
+        memory_BRX, _ = self._moved(bits_of(events_BS, parity_BS)[:, None], state.memory_BX, state.basis)
         return replace(
             state,
             rounds_done=state.rounds_done + 1,
-            memory_BX=self._rounds(bits_of(events_BS, parity_BS)[:, None], state.memory_BX, state.basis)[:, 0],
+            memory_BX=memory_BRX[:, 0],
             parity_BS=parity_BS,
             previous_BS=events_BS,
         )
@@ -93,16 +144,20 @@ class GruNetwork(TurnableNetwork):
         first = self.first_state(shots, begin)
         shots = self.turned_shots(defined_only(shots))
         parity_BRS, _, last_parity_BKS, _ = event_history(shots, begin)
-        states_BRX = self._rounds(bits_of(shots.events_BRS, parity_BRS), first.memory_BX, shots.basis)
-        ended_NX = states_BRX[:, [end - 1 for end in shots.ends]].flatten(0, 1)
+        memory_BRX, turns_BRFC = self._moved(bits_of(shots.events_BRS, parity_BRS), first.memory_BX, shots.basis)
+        states_BRX = memory_BRX[..., : self.n_states]
+        ended_NX = memory_BRX[:, [end - 1 for end in shots.ends]].flatten(0, 1)
         last_NS, parity_NS = shots.last_BKS.flatten(0, 1), last_parity_BKS.flatten(0, 1)
         logits_NLC = self._decide(ended_NX, last_NS, parity_NS, shots.basis)
         predicted_BRS = self._predicted(states_BRX)
-        next_BRS = None if predicted_BRS is None else self.turned_back(predicted_BRS, shots.basis)
-        signals = {"temporal": self._temporal(states_BRX, shots.basis)} if "temporal" in want_signals else {}
         done = first.rounds_done + shots.rounds
-        state = State(shots.basis, done, states_BRX[:, -1], parity_BRS[:, -1], shots.events_BRS[:, -1])
-        return Outputs(logits_NLC.unflatten(0, (len(shots), len(shots.ends))), next_BRS, signals, state=state)
+        return Outputs(
+            logits_NLC.unflatten(0, (len(shots), len(shots.ends))),
+            None if predicted_BRS is None else self.turned_back(predicted_BRS, shots.basis),
+            {"temporal": self._temporal(states_BRX, shots.basis)} if "temporal" in want_signals else {},
+            state=State(shots.basis, done, memory_BRX[:, -1], parity_BRS[:, -1], shots.events_BRS[:, -1]),
+            turns_BRFC=turns_BRFC,
+        )
 
 
 def bits_of(events: torch.Tensor, parity: torch.Tensor) -> torch.Tensor:
@@ -142,37 +197,26 @@ class FlatGru(GruNetwork):
         heads = {"both": 4 * layout.n_lines} if joint else {"x": layout.n_lines, "z": layout.n_lines}
         self.heads = nn.ModuleDict({basis: nn.Linear(config.readout_width, n) for basis, n in heads.items()})
         self.next_events = nn.Linear(config.width, layout.n_stabilisers) if config.next_events else None
-        self.frames = nn.ModuleDict()
+        self.frames, self._n_frames = nn.ModuleDict(), 1
         if config.frame_memory:
             for basis in heads:
                 self.frames[basis] = factor = nn.Linear(config.width, 1)
                 nn.init.constant_(factor.bias, KEEPS_FRAME)
                 nn.init.normal_(factor.weight, std=0.02)
 
-    def init_state(self, batch: int, basis: str) -> State:
-        state = super().init_state(batch, basis)
-        return self.with_known_frame(state) if self.keeps_frame else state
-
     @property
-    def keeps_frame(self) -> bool:
-        return self.config.frame_memory
+    def n_states(self) -> int:
+        return self.config.width
 
-    def with_known_frame(self, state: State) -> State:
-        memory_BD = state.memory_BX[..., : self.config.width]
-        unturned_BF = memory_BD.new_ones(len(memory_BD), len(answered(state.basis)))
-        return replace(state, memory_BX=torch.cat([memory_BD, unturned_BF], -1))
+    def _rounds(self, bits_BRI: torch.Tensor, states_BX: torch.Tensor, basis: str) -> torch.Tensor:
+        states_BRX: torch.Tensor = self.gru(bits_BRI, states_BX[None].contiguous())[0]
+        return states_BRX
 
-    def _rounds(self, bits_BRI: torch.Tensor, memory_BX: torch.Tensor, basis: str) -> torch.Tensor:
-        memory_BD = memory_BX[..., : self.config.width]
-        states_BRD: torch.Tensor = self.gru(bits_BRI, memory_BD[None].contiguous())[0]
-        if not self.keeps_frame:
-            return states_BRD
-        sums_BRF = torch.cat([self.frames[b](states_BRD) for b in answered(basis)], -1)
-        frames_BRF = memory_BX[:, None, self.config.width :] * torch.tanh(sums_BRF).cumprod(1)
-        return torch.cat([states_BRD, frames_BRF.to(states_BRD.dtype)], -1)
+    def _turns(self, states_BRX: torch.Tensor, basis: str) -> torch.Tensor:
+        return torch.tanh(torch.cat([self.frames[b](states_BRX) for b in answered(basis)], -1))[:, :, None]
 
     def _predicted(self, states_BRX: torch.Tensor) -> torch.Tensor | None:
-        return None if self.next_events is None else self.next_events(states_BRX[..., : self.config.width])
+        return None if self.next_events is None else self.next_events(states_BRX)
 
     def multiply_adds(self, rounds: int) -> float:
         c, s, lines = self.config, self.layout.n_stabilisers, self.layout.n_lines
@@ -181,16 +225,14 @@ class FlatGru(GruNetwork):
         decide = c.readout_width * (c.width + 2 * s + 2 * c.readout_layers * c.readout_width)
         return core + (decide + c.readout_width * lines * channels) / rounds
 
-    def _decide(
+    def _decide_in_frame(
         self, state_NX: torch.Tensor, last_NS: torch.Tensor, parity_NS: torch.Tensor, basis: str
     ) -> torch.Tensor:
-        state_ND, frames_NF = state_NX[..., : self.config.width], state_NX[..., self.config.width :]
-        hidden_NW = self.decide(torch.cat([state_ND, bits_of(last_NS, parity_NS)], -1))
+        hidden_NW = self.decide(torch.cat([state_NX, bits_of(last_NS, parity_NS)], -1))
         if self.config.output == "joint4":
             joint: torch.Tensor = self.heads["both"](hidden_NW)
             return joint.unflatten(-1, (-1, 4))
-        logits_NLC = torch.stack([self.heads[b](hidden_NW) for b in answered(basis)], -1)
-        return in_frame(logits_NLC, frames_NF[:, None]) if self.keeps_frame else logits_NLC
+        return torch.stack([self.heads[b](hidden_NW) for b in answered(basis)], -1)
 
 
 def in_frame(logits: torch.Tensor, frame: torch.Tensor) -> torch.Tensor:
@@ -259,12 +301,19 @@ class LocalCell(nn.Module):
 
 class LocalGru(GruNetwork):
     """The last slice passes through a cell of its own inputs; then every data qubit is looked at from its four
-    stabilisers, qubits are averaged along lines, and all lines give one answer."""
+    stabilisers, qubits are averaged along lines, and all lines give one answer.
+
+    Frame memory as in `FlatGru`, but every line has a frame of its own, and a round multiplies it by the product of its
+    data qubits' factors, each tanh(W h + b) of the four stabilisers: an error is seen where it happens, and whether a
+    line flipped is the parity of its qubits, which no sum of local numbers says.
+    """
 
     config: LocalGruDials
     signals_offered: ClassVar[frozenset[str]] = frozenset({"temporal"})
     even_Q4: torch.Tensor
     odd_Q4: torch.Tensor
+    corner_Q4: torch.Tensor
+    kinds_2: torch.Tensor
     x_LQ: torch.Tensor
     z_LQ: torch.Tensor
 
@@ -282,16 +331,23 @@ class LocalGru(GruNetwork):
         self.last_cell = LocalCell(layout, width, recurrent=False)
         self.project = nn.ModuleList(nn.Linear(4 * (width + BITS), out) for _ in range(2))
         self.merge = nn.Linear(2 * out, out) if self.joint else None
+        self._n_frames = n_lines
         heads = ("both",) if self.joint else ("x", "z")
         self.line = nn.ParameterDict({b: nn.Parameter(torch.zeros(n_lines, out)) for b in heads})
         self.network = ResidualDense(out, config.readout_layers)
         self.heads = nn.ModuleDict({b: nn.Linear(out, n_lines * (4 if self.joint else 1)) for b in heads})
         self.next_events = nn.Linear(width, 1) if config.next_events else None
+        self.frame_weight, self.frame_bias = nn.ParameterDict(), nn.ParameterDict()
+        for basis in heads if config.frame_memory else ():
+            self.frame_weight[basis] = nn.Parameter(torch.randn(2, 4, width) * 0.02)
+            self.frame_bias[basis] = nn.Parameter(torch.full((n_lines**2,), QUBIT_KEEPS_FRAME))
         is_odd_Q = np.indices((n_lines, n_lines)).sum(0).ravel() % 2 == 1
         order_Q = np.argsort(is_odd_Q, kind="stable")
         line_Q, of_line = order_Q // n_lines, np.arange(n_lines)[:, None]
         for name, kept in (("even_Q4", ~is_odd_Q), ("odd_Q4", is_odd_Q)):
             self.register_buffer(name, torch.from_numpy(layout.corners_Q4[kept]), persistent=False)
+        self.register_buffer("corner_Q4", torch.cat([self.even_Q4, self.odd_Q4]), persistent=False)
+        self.register_buffer("kinds_2", torch.tensor([len(self.even_Q4), len(self.odd_Q4)]), persistent=False)
         for name, member_LQ in (("x_LQ", line_Q == of_line), ("z_LQ", order_Q % n_lines == of_line)):
             self.register_buffer(name, torch.from_numpy(member_LQ).float() / n_lines, persistent=False)
 
@@ -299,15 +355,41 @@ class LocalGru(GruNetwork):
         for cell in (self.cell, self.last_cell):
             cell.compile_rounds()
 
-    def _rounds(self, bits_BRI: torch.Tensor, memory_BX: torch.Tensor, basis: str) -> torch.Tensor:
-        states_BRSD: torch.Tensor = self.cell(bits_BRI, memory_BX)
-        return states_BRSD
+    @property
+    def n_states(self) -> int:
+        return self.layout.n_stabilisers * self.config.width
+
+    def _states(self, states: torch.Tensor) -> torch.Tensor:
+        """(*, S, D) of (*, X)."""
+        return states.unflatten(-1, (self.layout.n_stabilisers, self.config.width))
+
+    def _rounds(self, bits_BRI: torch.Tensor, states_BX: torch.Tensor, basis: str) -> torch.Tensor:
+        states_BRSD: torch.Tensor = self.cell(bits_BRI, self._states(states_BX))
+        return states_BRSD.flatten(2)
+
+    def _read(self, basis: str) -> tuple[tuple[str, str], ...]:
+        """The bases answered for, each with the one whose lines it has inside."""
+        return (("x", "x"), ("z", "z")) if basis == "both" else ((basis, self.read_as(basis)),)
+
+    def _turns(self, states_BRX: torch.Tensor, basis: str) -> torch.Tensor:
+        return torch.stack([self._turned_lines(states_BRX, b, f) for b, f in self._read(basis)], -1)
+
+    def _turned_lines(self, states_BRX: torch.Tensor, basis: str, read_as: str) -> torch.Tensor:
+        """What each round multiplies each line's frame by, (B, R, L): the product of its data qubits' factors."""
+        n_qubits = len(self.corner_Q4)
+        weight_Q4D = self.frame_weight[basis].repeat_interleave(self.kinds_2, dim=0)
+        written_QSD = weight_Q4D.new_zeros(n_qubits, self.layout.n_stabilisers + 1, self.config.width)
+        qubit_Q4 = torch.arange(n_qubits, device=weight_Q4D.device)[:, None].expand(-1, 4)
+        written_QSD = written_QSD.index_put((qubit_Q4, self.corner_Q4), weight_Q4D)[:, :-1]  # the last: no stabiliser
+        factor_BRQ = torch.tanh(nn.functional.linear(states_BRX, written_QSD.flatten(1), self.frame_bias[basis]))
+        member_LQ = (self.x_LQ if read_as == "x" else self.z_LQ) > 0
+        return torch.stack([factor_BRQ[..., member_Q].prod(-1) for member_Q in member_LQ], -1)
 
     def _predicted(self, states_BRX: torch.Tensor) -> torch.Tensor | None:
-        return None if self.next_events is None else self.next_events(states_BRX).squeeze(-1)
+        return None if self.next_events is None else self.next_events(self._states(states_BRX)).squeeze(-1)
 
     def _temporal(self, states_BRX: torch.Tensor, basis: str) -> torch.Tensor:
-        return self.turned_back(states_BRX, basis, axis=2)
+        return self.turned_back(self._states(states_BRX), basis, axis=2)
 
     def multiply_adds(self, rounds: int) -> float:
         """Of neighbours alone, as the compiled code does it; PyTorch multiplies the written out matrix."""
@@ -320,22 +402,25 @@ class LocalGru(GruNetwork):
         return cell + (cell + project + d * a_line) / rounds
 
     def _decide(
+        self, memory_NX: torch.Tensor, last_NS: torch.Tensor, parity_NS: torch.Tensor, basis: str
+    ) -> torch.Tensor:
+        logits_NLC = super()._decide(memory_NX, last_NS, parity_NS, basis)
+        return agreed(logits_NLC, parity_NS, self.layout, self.read_as(basis))
+
+    def _decide_in_frame(
         self, state_NX: torch.Tensor, last_NS: torch.Tensor, parity_NS: torch.Tensor, basis: str
     ) -> torch.Tensor:
-        state_NSD = self.last_cell(bits_of(last_NS, parity_NS)[:, None], state_NX, self.cell.recurrent)[:, 0]
+        bits_N1I = bits_of(last_NS, parity_NS)[:, None]
+        state_NSD = self.last_cell(bits_N1I, self._states(state_NX).to(bits_N1I.dtype), self.cell.recurrent)[:, 0]
         data_NQW = self._qubits(state_NSD, last_NS, parity_NS)
-        read_as = self.read_as(basis)
 
         def lines_NLW(b: str) -> torch.Tensor:
             return (self.x_LQ if b == "x" else self.z_LQ).to(data_NQW.dtype) @ data_NQW
 
         if self.merge is not None:
             merged_NLW = self.merge(torch.cat([lines_NLW("x"), lines_NLW("z")], -1))
-            logits_NLC = self._answers(merged_NLW, "both")
-        else:
-            pairs = (("x", "x"), ("z", "z")) if basis == "both" else ((basis, read_as),)
-            logits_NLC = torch.cat([self._answers(lines_NLW(f), b) for b, f in pairs], -1)
-        return agreed(logits_NLC, parity_NS, self.layout, read_as)
+            return self._answers(merged_NLW, "both")
+        return torch.cat([self._answers(lines_NLW(f), b) for b, f in self._read(basis)], -1)
 
     def _qubits(self, state_NSD: torch.Tensor, last_NS: torch.Tensor, parity_NS: torch.Tensor) -> torch.Tensor:
         """(N, Q, W): the data qubits whose row and column have an even sum, then the others."""

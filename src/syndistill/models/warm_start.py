@@ -16,7 +16,7 @@ from syndistill.circuits.layout import Layout
 from syndistill.errors import SyndistillError
 from syndistill.files.families import BITS, PLACES
 from syndistill.models.contract import DecoderNetwork
-from syndistill.models.gru import LocalGru
+from syndistill.models.gru import FlatGru, LocalGru
 
 JOINT_ALONE = ("line_readout.merge.", "line_readout.logit.")
 """Weights of a joint transformer that one of two channels lacks, or has in another shape."""
@@ -114,3 +114,15 @@ def _widened(name: str, old: torch.Tensor, fresh: torch.Tensor, narrow: int, wid
         new = torch.zeros_like(fresh) if name.startswith("next_events.") else fresh.clone()
         new[..., :narrow] = old
     return new.view_as(fresh)
+
+
+def can_gain_frame(source: DecoderNetwork, target: DecoderNetwork) -> bool:
+    """Whether `target` is `source` with a frame memory."""
+    if not (isinstance(source, FlatGru | LocalGru) and type(source) is type(target)) or source.keeps_frame:
+        return False
+    return bool(replace(source.config, frame_memory=True) == target.config)
+
+
+def with_frame(source: DecoderNetwork, target: DecoderNetwork) -> dict[str, torch.Tensor]:
+    """A state dict for `target`: the weights of `source`, and the factors of a fresh frame."""
+    return target.state_dict() | source.state_dict()

@@ -115,7 +115,7 @@ def joint_errors(memory: Memory) -> JointErrors:
 
 
 def joint_dem(errors: JointErrors) -> stim.DetectorErrorModel:
-    """Errors whose detectors are all bits that they show: events, last slices, labels, one after the other."""
+    """Errors whose detectors are all bits that they show: events, last slices, labels, frames, one after the other."""
     shown_JX = np.concatenate([part.reshape(len(part), -1) for part in errors[1:]], axis=1)
     lines = [
         f"error({q!r}) {' '.join(f'D{n}' for n in np.flatnonzero(shown_X))}"
@@ -125,7 +125,7 @@ def joint_dem(errors: JointErrors) -> stim.DetectorErrorModel:
 
 
 def split_bits(shown_BX: NDArray[np.bool_], errors: JointErrors) -> list[NDArray[np.bool_]]:
-    """Events (B, R, S), last slices (B, K, S) and labels (B, K) of the bits that `joint_dem` draws."""
+    """Events (B, R, S), last slices (B, K, S), labels (B, K), frames (B, K, L) of the bits of `joint_dem`."""
     sizes = [part[0].size for part in errors[1:]]
     parts = np.split(shown_BX, np.cumsum(sizes)[:-1], axis=1)
     return [part.reshape(-1, *of.shape[1:]) for part, of in zip(parts, errors[1:], strict=True)]
@@ -135,7 +135,7 @@ def simulate_own(memory: OwnMemory, n_shots: int, seed: int) -> Shots:
     """Fresh shots whose ends are 1..rounds, as `sampling.shots.simulate`."""
     sampler, errors = _sampler(memory)
     shown_BX, _, _ = sampler.compile_sampler(seed=seed).sample(n_shots)
-    events_BRS, last_BKS, label_BK = split_bits(shown_BX, errors)
+    events_BRS, last_BKS, label_BK, frame_BKL = split_bits(shown_BX, errors)
     layout = memory.base.layout
     final_BKS = (np.bitwise_xor.accumulate(events_BRS, axis=1) ^ last_BKS).astype(np.float32)
     told_SL = layout.line_matrix(memory.basis)
@@ -148,6 +148,7 @@ def simulate_own(memory: OwnMemory, n_shots: int, seed: int) -> Shots:
         torch.from_numpy(last_BKS.astype(np.uint8)),
         torch.from_numpy(labels_BKL[..., None]),
         tuple(range(1, memory.rounds + 1)),
+        frames_BKLO=torch.from_numpy(frame_BKL.astype(np.uint8)[..., None]),
     )
 
 

@@ -68,13 +68,14 @@ def parts_of(shots: Shots, part_rounds: int, lane: int, told: bool = False) -> l
 
 def _part(shots: Shots, part: Part, rounds: int) -> Shots:
     own = slice(part.first_round, part.first_round + rounds)
-    labels, posterior = shots.labels_BKLO, shots.posterior_BKLP
+    labels, posterior, frames = shots.labels_BKLO, shots.posterior_BKLP, shots.frames_BKLO
     return replace(
         shots,
         events_BRS=shots.events_BRS[:, own],
         last_BKS=shots.last_BKS[:, own],
         labels_BKLO=None if labels is None else labels[:, own],
         posterior_BKLP=None if posterior is None else posterior[:, own],
+        frames_BKLO=None if frames is None else frames[:, own],
         ends=tuple(range(1, rounds + 1)),
         part=part,
     )

@@ -135,7 +135,7 @@ class RevealedEnds:
         return concatenate([self._some(shown_BX, errors_BJ, ends) for shown_BX, _, errors_BJ in samples])
 
     def _some(self, shown_BX: NDArray[np.bool_], errors_BJ: NDArray[np.bool_], ends: tuple[int, ...]) -> Shots:
-        events_BRS, last_BKS, label_BK = split_bits(shown_BX, self.errors)
+        events_BRS, last_BKS, label_BK, _ = split_bits(shown_BX, self.errors)
         problems, events_KBD = [], []
         for end in ends:
             labels, column_J = self._end(end), self._columns(end)

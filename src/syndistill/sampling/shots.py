@@ -48,6 +48,7 @@ class Shots:
         observable o), for the same ends, given the events (`sampling.exact_labels`) or more than them
         (`sampling.revealed_labels`); None unless asked for.
     ends: 1..R in simulation, (R,) for stored and recorded shots.
+    frames_BKLO: uint8, the labels that a readout without errors would have given; None where nobody knows.
     part: of a longer experiment (`sampling.parts`), R being the part's rounds and `ends` counted within it; None where
         the experiment is whole.
     """
@@ -60,6 +61,7 @@ class Shots:
     ends: tuple[int, ...]
     posterior_BKLP: torch.Tensor | None = None
     part: Part | None = None
+    frames_BKLO: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         b, r, s = self.events_BRS.shape
@@ -107,6 +109,7 @@ class Shots:
             last_BKS=of_ends(self.last_BKS),
             labels_BKLO=None if labels is None else of_ends(labels),
             posterior_BKLP=None if posterior is None else of_ends(posterior),
+            frames_BKLO=None if self.frames_BKLO is None else of_ends(self.frames_BKLO),
             ends=self.ends if ends is None else ends,
         )
 
@@ -119,6 +122,7 @@ def concatenate(parts: list[Shots]) -> Shots:
         last_BKS=torch.cat([p.last_BKS for p in parts]),
         labels_BKLO=_joined([p.labels_BKLO for p in parts]),
         posterior_BKLP=_joined([p.posterior_BKLP for p in parts]),
+        frames_BKLO=_joined([p.frames_BKLO for p in parts]),
     )
 
 
@@ -229,6 +233,10 @@ def shots_from_flips(experiment: Experiment, flips_RMB: np.ndarray) -> Shots:
     last_RSB = np.zeros_like(measured_RSB)
     labels: list[np.ndarray] = []
     bases = answered(experiment.basis)
+    data_RMB, true_RMB = np.split(data_RMB, [len(bases) * layout.distance**2], axis=1)
+    frames_BKLO = None
+    if true_RMB.shape[1]:
+        frames_BKLO = _shots_first(_line_values(true_RMB, layout, experiment.basis))[..., None]
     for basis, data_RQB in zip(bases, np.split(data_RMB, len(bases), axis=1), strict=True):
         values_RSB = _stabiliser_values(data_RQB, layout) ^ measured_RSB
         last_RSB |= values_RSB * layout.on_basis_S(basis)[:, None]
@@ -240,6 +248,7 @@ def shots_from_flips(experiment: Experiment, flips_RMB: np.ndarray) -> Shots:
         _shots_first(last_RSB),
         torch.stack([_shots_first(labels_RLB) for labels_RLB in labels], dim=-1),
         tuple(range(1, experiment.rounds + 1)),
+        frames_BKLO=frames_BKLO,
     )
 
 

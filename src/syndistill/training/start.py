@@ -11,7 +11,7 @@ from syndistill.errors import SyndistillError
 from syndistill.files.families import Dials, dials_of
 from syndistill.models.contract import DecoderNetwork
 from syndistill.models.networks import build, load_network, weights_hash
-from syndistill.models.warm_start import can_begin, can_widen, carried_over, widened
+from syndistill.models.warm_start import can_begin, can_gain_frame, can_widen, carried_over, widened, with_frame
 from syndistill.training.config import DataConfig
 
 
@@ -44,6 +44,9 @@ def start_weights(network: DecoderNetwork, path: str, any_distance: bool = False
         return weights_hash(found)
     if can_widen(found, network):
         network.load_state_dict(widened(found, network))
+        return weights_hash(found)
+    if can_gain_frame(found, network):
+        network.load_state_dict(with_frame(found, network))
         return weights_hash(found)
     if found.config != network.config:
         raise SyndistillError(f"{path} holds a network of another configuration than this run's; name its own stage")

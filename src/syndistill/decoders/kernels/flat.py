@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from syndistill.circuits.layout import answered
 from syndistill.decoders.kernels.vector_code import (
     F32,
     I8,
@@ -35,7 +36,7 @@ from syndistill.decoders.kernels.vector_code import (
     outer_function,
 )
 from syndistill.decoders.kernels.weights import FlatWeights
-from syndistill.files.families import MOST_LOGIT, n_channels
+from syndistill.files.families import n_channels
 
 Floats = NDArray[np.float32]
 MANY = 4
@@ -142,13 +143,13 @@ def pack(weights: FlatWeights, basis: str, machine: Machine, int8: bool) -> Pack
     recurrent_DDg = t["gru.weight_hh_l0"].reshape(3, width, width)
     scale = float(max(1.0, np.abs(t[f"start.{basis}"]).max()))
     hidden_bias = t["gru.bias_hh_l0"].astype(np.float32).copy()
-    frame_FD, frame_bias_F = weights.frames(basis)
+    factors = [weights.factors(b) for b in answered(basis)] if weights.keeps_frame else []
     parts: dict[str, Floats] = {"start": _columns(t[f"start.{basis}"][None], lanes).ravel()}
-    if len(frame_FD):
-        known = np.ones((1, len(frame_FD)), np.float32)
+    if factors:
+        known = np.ones((1, len(factors)), np.float32)
         parts["start"] = np.concatenate([parts["start"], _columns(known, lanes).ravel()])
-        parts["frames"] = np.concatenate([_columns(row[None], lanes).ravel() for row in frame_FD])
-        parts["frames_bias"] = np.tile(frame_bias_F, lanes // len(frame_FD))
+        parts["frames"] = np.concatenate([_columns(weight_1D, lanes).ravel() for weight_1D, _ in factors])
+        parts["frames_bias"] = np.tile(np.concatenate([bias for _, bias in factors]), lanes // len(factors))
     if int8:
         steps, parts["scales"], shift = _quantised(recurrent_DDg, scale, lanes)
         hidden_bias -= shift
@@ -175,7 +176,7 @@ def pack(weights: FlatWeights, basis: str, machine: Machine, int8: bool) -> Pack
     blob, offsets = joined(parts)
     return PackedFlat(
         blob, offsets, lanes, int8, width, out, weights.readout_layers, bits // 2, len(head_OW), scale, group,
-        accumulators, len(frame_FD),
+        accumulators, len(factors),
     )  # fmt: skip
 
 
@@ -458,9 +459,7 @@ class FlatCode(VectorCode):
             shots = range(first, min(first + together, self.shots))
             products = [self._dot(state[m], row) for m in shots for row in weights]
             sums = b.fadd(self.totals(products), bias)
-            # tanh(x) = 2 / (1 + exp(-2 x)) - 1
-            half = self.reciprocal(b.fadd(self.number(1), self.exp_times(-2, sums)))
-            tanh = self.multiply_add(half, self.number(2), self.number(-1))
+            tanh = self.tanh(sums)
             for i, m in enumerate(shots):
                 own = self.lanes_from(tanh, i * p.frames) if i else tanh
                 self.store_floats(b.fmul(self.load_floats(old[m], p.padded_width), own), new[m], p.padded_width)
@@ -478,17 +477,10 @@ class FlatCode(VectorCode):
         vectors = [self.load_floats(hidden, start) for start in range(0, p.padded_readout, self.lanes)]
         products = self._dot(vectors, self._part("heads", output * p.padded_readout))
         logit = b.fadd(self.total(products), self.load(F32, self._part("heads_bias"), output))
-        return self._in_frame(logit, self.load(F32, state, p.padded_width + output)) if p.frames else logit
-
-    def _in_frame(self, logit: Value, frame: Value) -> Value:
-        """As `models.gru.in_frame`."""
-        b, one, most = self.builder, ir.Constant(F32, 1.0), ir.Constant(F32, MOST_LOGIT)
-        bounded = self.intrinsic("llvm.minnum.f32", F32, logit, most)
-        bounded = self.intrinsic("llvm.maxnum.f32", F32, bounded, ir.Constant(F32, -MOST_LOGIT))
-        against = b.extract_element(self.exp_times(-1, self.splat(bounded)), ir.Constant(I32, 0))
-        more, less = b.fadd(one, frame), b.fsub(one, frame)
-        above, below = b.fadd(more, b.fmul(less, against)), b.fadd(less, b.fmul(more, against))
-        return self.intrinsic("llvm.log.f32", F32, b.fdiv(above, below))
+        if not p.frames:
+            return logit
+        frame = self.splat(self.load(F32, state, p.padded_width + output))
+        return b.extract_element(self.in_frame(self.splat(logit), frame), ir.Constant(I32, 0))
 
 
 _GATHER = sum(1 << (56 - 7 * j) for j in range(8))

@@ -118,6 +118,8 @@ class PackedLocal:
     fast_reciprocal: bool
     place_S: NDArray[np.int64]
     """Where the code has each stabiliser."""
+    frames: bool
+    """Whether each line has a logical frame, behind the states, that each round multiplies by its qubits' factors."""
     n_outputs: ClassVar[int] = 1
     endings: ClassVar[tuple[str, ...]] = ("",)
     """Of the functions' names."""
@@ -126,11 +128,10 @@ class PackedLocal:
         return ""
 
     def new_states(self, batch: int) -> tuple[Floats, NDArray[np.uint16]]:
-        """States (H, S, D, V) and parities (H, S), a bit a shot, before the first round."""
-        groups, shape = -(-batch // self.lanes), (self.n_stabilisers, self.width, self.lanes)
-        start = self.offsets["start"]
-        state_SDV = self.blob[start : start + int(np.prod(shape))].reshape(shape)
-        return np.tile(state_SDV, (groups, 1, 1, 1)), np.zeros((groups, self.n_stabilisers), np.uint16)
+        """States (H, X, V) and parities (H, S), a bit a shot, before the first round."""
+        groups, start = -(-batch // self.lanes), self.offsets["start"]
+        state_XV = self.blob[start : start + self.state_rows * self.lanes].reshape(-1, self.lanes)
+        return np.tile(state_XV, (groups, 1, 1)), np.zeros((groups, self.n_stabilisers), np.uint16)
 
     def scratch_bytes(self, rounds: int) -> int:
         """What `decode` needs."""
@@ -141,8 +142,13 @@ class PackedLocal:
         """Everything but the weights: equal for networks that the same code runs."""
         return (
             *self.offsets.items(), self.lanes, self.int8, self.width, self.readout_width, self.readout_layers,
-            self.n_stabilisers, self.chunk, self.readout_chunk, self.fast_reciprocal,
+            self.n_stabilisers, self.chunk, self.readout_chunk, self.fast_reciprocal, self.frames,
         )  # fmt: skip
+
+    @property
+    def state_rows(self) -> int:
+        """X: the states of all stabilisers, then the frames of all lines."""
+        return self.n_stabilisers * self.width + self.n_lines * self.frames
 
     @property
     def state_terms(self) -> int:
@@ -195,7 +201,7 @@ def pack(weights: LocalWeights, basis: str, machine: Machine, int8: bool) -> Pac
     place_S = layout.turned_back_S if weights.read_as(basis) != basis else np.arange(n)
     near_SS, factor = layout.blocks_SS, _gate_factors(tables(lanes, int8))
     parts: dict[str, Floats] = {
-        "start": np.repeat(start_SD[..., None], lanes, -1),
+        "start": np.repeat(weights.start(basis)[:, None], lanes, -1),
         "to_bytes": np.full(16, INT8_MAX / top, np.float32),
         "neighbours": _gathering(near_SS, 2 * PLACES, [layout.is_x_S]),
         "turn": _numbers(place_S),
@@ -213,7 +219,7 @@ def pack(weights: LocalWeights, basis: str, machine: Machine, int8: bool) -> Pac
     blob, offsets = joined(parts)
     return PackedLocal(
         blob, offsets, lanes, int8, width, out, weights.readout_layers, n, layout.n_lines, chunk, readout_chunk,
-        machine.fast_reciprocal, place_S,
+        machine.fast_reciprocal, place_S, weights.keeps_frame,
     )  # fmt: skip
 
 
@@ -299,9 +305,12 @@ def _readout(weights: LocalWeights, basis: str, top: float, chunks: list[range])
         "project.bias": (bias_QW - shift_NW[near_QS].sum(1)).astype(np.float32),
         "line": t[f"line.{basis}"],
         "flips": _numbers(-layout.line_matrix(read_as).T.astype(np.int64)),
-        "heads": (t[f"heads.{basis}.weight"] / d).astype(np.float32),
-        "heads_bias": (t[f"heads.{basis}.bias"] / d).astype(np.float32),
+        "heads": t[f"heads.{basis}.weight"],
+        "heads_bias": t[f"heads.{basis}.bias"],
     }
+    if weights.keeps_frame:
+        parts["frames"] = t[f"frame_weight.{basis}"]
+        parts["frames_bias"] = t[f"frame_bias.{basis}"][weights.qubit_kinds().place_Q]
     for layer in range(weights.readout_layers):
         ins_WW, outs_WW = (t[f"network.{kind}.{layer}.weight"].astype(np.float64) for kind in ("ins", "outs"))
         # The norm's weight and bias go into the matrix that reads it.
@@ -560,12 +569,43 @@ class LocalCode(VectorCode):
         return self.builder.sext(value, I64)
 
 
+class FrameCode(LocalCode):
+    """Emits what a round does to the logical frames."""
+
+    def emit_frames(self) -> None:
+        """(..., records, floats (S, D, V), frames (L, V)): each line's frame times tanh(W h + b) of its data qubits."""
+        records, floats, frames = self.arguments
+        p, b, table = self.packed, self.builder, self.part("corners")
+        n_qubits = p.n_lines**2
+
+        def qubit(i: Value, _: list[Value]) -> list[Value]:
+            begin, count, _kind, line, q = self.target(table, i)
+            pairs = self.at(I32, table, HEAD * n_qubits, self.times(begin, 2))
+
+            def corner(j: Value, carried: list[Value]) -> list[Value]:
+                pair = self.at(I32, pairs, self.times(j, 2))
+                s = self.wide(self.load(I32, pair))
+                own = self.part("frames", self.times(self.wide(self.load(I32, pair, 1)), p.width))
+                (total,) = carried
+                for k in range(p.width):
+                    total = self.multiply_add(self._state(records, floats, s, k), self.everywhere(own, k), total)
+                return [total]
+
+            (total,) = self.loop(count, [self.everywhere(self.part("frames_bias", q), 0)], corner)
+            place = self.at(F32, frames, self.times(line, self.lanes))
+            self.store_floats(b.fmul(self.load_floats(place), self.tanh(total)), place)
+            return []
+
+        self.loop(n_qubits, [], qubit)
+        b.ret_void()
+
+
 class ReadoutCode(LocalCode):
     """Emits the readout."""
 
     def emit_answer(self) -> None:
-        """(..., records of the last slice, parities (S,), logits (V,)): line 0's observable."""
-        records, parities, logits = self.arguments
+        """(..., records of the last slice, parities (S,), frames (L, V), logits (V,)): line 0's observable."""
+        records, parities, frames, logits = self.arguments
         p, v = self.packed, self.lanes
         size = p.readout_width * v
         pooled, normed, inner = (self.stack(F32, n * size) for n in (p.n_lines, 1, 1))
@@ -578,10 +618,10 @@ class ReadoutCode(LocalCode):
                 self._normalise(main, normed)
                 self._dense(normed, inner, f"ins.{layer}", f"ins_bias.{layer}", self._gelu, None)
                 self._dense(inner, main, f"outs.{layer}", f"outs_bias.{layer}", lambda x: x, main)
-            return [self.builder.fadd(carried[0], self._turned_answer(i, main, parities))]
+            return [self.builder.fadd(carried[0], self._turned_answer(i, main, frames, parities))]
 
         (total,) = self.loop(p.n_lines, [self.number(0)], line)
-        self.store_floats(total, logits)
+        self.store_floats(self.builder.fmul(total, self.number(1 / p.n_lines)), logits)
         self.builder.ret_void()
 
     def _start_lines(self, pooled: Value) -> None:
@@ -671,14 +711,16 @@ class ReadoutCode(LocalCode):
             for o, total in zip(chunk, self.loop(p.readout_width, starts, one), strict=True):
                 self.store_floats(activation(total), outputs, o * self.lanes)
 
-    def _turned_answer(self, line: Value, main: Value, parities: Value) -> Value:
-        """A line's logit, turned to line 0's label; the mean's 1 / L is in the weights."""
+    def _turned_answer(self, line: Value, main: Value, frames: Value, parities: Value) -> Value:
+        """A line's logit in its frame, turned to line 0's label."""
         p, b = self.packed, self.builder
         row = self.part("heads", self.times(line, p.readout_width))
         products = (
             b.fmul(self.load_floats(main, o * self.lanes), self.everywhere(row, o)) for o in range(p.readout_width)
         )
         logit = b.fadd(self._total(products), self.splat(self.load(F32, self.part("heads_bias"), line)))
+        if p.frames:
+            logit = self.in_frame(logit, self.load_floats(frames, self.times(line, self.lanes)))
         flips = self.part("flips", self.times(line, p.n_stabilisers))
 
         def stabiliser(s: Value, mask: list[Value]) -> list[Value]:
@@ -698,12 +740,14 @@ class ReadoutCode(LocalCode):
 def emit_module(packed: PackedLocal) -> ir.Module:
     """Functions `step`, `readout` and `decode`."""
     module = ir.Module("local_gru")
-    pointers = {"enter": 4, "bits": 4, "cell": 7, "answer": 4}
+    pointers = {"enter": 4, "bits": 4, "cell": 7, "answer": 5} | ({"frames": 4} if packed.frames else {})
     inner = {kind: inner_function(module, kind, number) for kind, number in pointers.items()}
     LocalCode(inner["enter"], packed).emit_enter()
     LocalCode(inner["bits"], packed).emit_bits()
     LocalCode(inner["cell"], packed).emit_cell()
     ReadoutCode(inner["answer"], packed).emit_answer()
+    if packed.frames:
+        FrameCode(inner["frames"], packed).emit_frames()
     LocalFunctions(outer_function(module, "step"), packed, inner).emit_step()
     LocalFunctions(outer_function(module, "readout"), packed, inner).emit_readout()
     LocalFunctions(outer_function(module, "decode"), packed, inner).emit_decode()
@@ -717,15 +761,16 @@ class LocalFunctions(LocalCode):
         super().__init__(function, packed)
         self.inner = inner
         n, v = packed.n_stabilisers, packed.lanes
-        self.state_size = n * packed.width * v
+        self.state_size, self.of_states = packed.state_rows * v, n * packed.width * v
         self.records = self.stack(F32, 2 * n * self.row)
-        self.floats = self.stack(F32, self.state_size if packed.int8 else 1)
+        self.floats = self.stack(F32, self.of_states if packed.int8 else 1)
+        self.frames = self.stack(F32, packed.n_lines * v)
         self.events = self.stack(I16, n)
         self.parities = self.stack(I16, n)
         self.logits = self.stack(F32, v)
 
     def emit_step(self) -> None:
-        """(weights, states (H, S, D, V), parities (H, S), events (R, B, S), B, R) -> 1 where an event is neither 0 nor
+        """(weights, states (H, X, V), parities (H, S), events (R, B, S), B, R) -> 1 where an event is neither 0 nor
         1, and nothing was done. States and parities are moved on in place."""
         states, parities, events, n_shots, rounds = self.arguments
         b, n = self.builder, self.packed.n_stabilisers
@@ -782,7 +827,7 @@ class LocalFunctions(LocalCode):
 
             self.loop(here, [], one_shot)
             self.clear(self.parities, self.index(2 * n))
-            self._call("enter", self.part("start"), self.records, self.floats)
+            self._enter(self.part("start"))
 
             def one_round(r: Value, _: list[Value]) -> list[Value]:
                 self._round("cell", self.at(I16, scratch, self.times(r, n)), r)
@@ -827,23 +872,30 @@ class LocalFunctions(LocalCode):
         self._call("bits", events, self.parities, old)
         own = [self.part(f"{cell}.{kind}") for kind in ("weights", "bias", "scales")]
         self._call("cell", *own, old, new, self.floats)
+        if self.packed.frames and cell == "cell":
+            self._call("frames", new, self.floats, self.frames)
 
     def _answer(self, events: Value, rounds: Value, logits: Value, here: Value) -> None:
         self._round("last_cell", events, rounds)
         ended = self._halves(rounds)[1]
         self._call("bits", events, self.parities, ended)
-        self._call("answer", ended, self.parities, self.logits)
+        self._call("answer", ended, self.parities, self.frames, self.logits)
         self.copy(self.logits, logits, self.times(here, 4))
 
-    def _fetch(self, states: Value, parities: Value) -> None:
+    def _enter(self, states: Value) -> None:
         self._call("enter", states, self.records, self.floats)
+        self._copy(self.at(F32, states, self.of_states), self.frames, 4 * (self.state_size - self.of_states))
+
+    def _fetch(self, states: Value, parities: Value) -> None:
+        self._enter(states)
         self._copy(parities, self.parities, 2 * self.packed.n_stabilisers)
 
     def _keep(self, states: Value, rounds: Value) -> None:
         """Stores the states after so many rounds."""
         p = self.packed
+        self._copy(self.frames, self.at(F32, states, self.of_states), 4 * (self.state_size - self.of_states))
         if p.int8:
-            self._copy(self.floats, states, 4 * self.state_size)
+            self._copy(self.floats, states, 4 * self.of_states)
             return
         ended, size = self._halves(rounds)[0], p.width * p.lanes
 

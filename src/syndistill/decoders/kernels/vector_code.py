@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from syndistill.files.families import MOST_LOGIT
+
 Value = Any  # llvmlite's values have no useful static types
 
 try:
@@ -239,6 +241,19 @@ class VectorCode:
         tail = b.fmul(b.fmul(b.fmul(self._polynomial(t, _ERF_A), t), bell), self.number(0.5))
         negative = b.fcmp_ordered("<", x, self.number(0))
         return b.fmul(x, b.select(negative, tail, b.fsub(self.number(1), tail)))
+
+    def in_frame(self, logits: Value, frames: Value) -> Value:
+        """As `models.gru.in_frame`."""
+        b, one = self.builder, self.number(1)
+        bounded = self.maximum(self.minimum(logits, self.number(MOST_LOGIT)), self.number(-MOST_LOGIT))
+        against, more, less = self.exp_times(-1, bounded), b.fadd(one, frames), b.fsub(one, frames)
+        above, below = self.multiply_add(less, against, more), self.multiply_add(more, against, less)
+        return self.intrinsic(f"llvm.log.v{self.lanes}f32", self.floats, b.fdiv(above, below))
+
+    def tanh(self, x: Value) -> Value:
+        """2 / (1 + exp(-2 x)) - 1."""
+        half = self.reciprocal(self.builder.fadd(self.number(1), self.exp_times(-2, x)))
+        return self.multiply_add(half, self.number(2), self.number(-1))
 
     def reciprocal(self, x: Value) -> Value:
         """1 / x; by an estimate and a step of Newton's, relative error below 1e-7, where that is faster."""

@@ -5,6 +5,7 @@ Axes: D width (of a stabiliser's state, where it is local), S stabilisers, W rea
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from syndistill.circuits.layout import Layout, answered
 from syndistill.errors import SyndistillError
-from syndistill.files.families import BITS, PLACES, Dials, FlatGruDials, GruDials
+from syndistill.files.families import BITS, PLACES, Dials, GruDials
 from syndistill.files.network_file import Arrays, NetworkFile, read_network
 
 COMPILED = ("flat_gru", "local_gru")
@@ -33,7 +34,7 @@ class WrittenOut(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class NetworkWeights:
+class NetworkWeights(ABC):
     """One network: its dials, its tensors by the names of its state dict, the file's metadata, the weights' hash."""
 
     dials: GruDials
@@ -73,9 +74,26 @@ class NetworkWeights:
     def n_parameters(self) -> int:
         return sum(tensor.size for tensor in self.tensors.values())
 
+    @property
+    def keeps_frame(self) -> bool:
+        return self.dials.frame_memory
+
+    @abstractmethod
+    def n_frames(self, basis: str) -> int:
+        """Logical frames that shots of `basis` have, numbers behind the GRU's states."""
+
+    @property
+    def n_states(self) -> int:
+        """Of the GRU."""
+        return next(tensor.size for name, tensor in self.tensors.items() if name.startswith("start."))
+
+    @abstractmethod
+    def factors(self, basis: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Weights (N, all states) and biases (N,) of the factors of the frames of one basis."""
+
     def start(self, basis: str) -> NDArray[np.float32]:
         """The whole state before the first round."""
-        return self.tensors[f"start.{basis}"].ravel()
+        return np.concatenate([self.tensors[f"start.{basis}"].ravel(), np.ones(self.n_frames(basis), np.float32)])
 
 
 Weights = TypeVar("Weights", bound=NetworkWeights)
@@ -108,22 +126,11 @@ class FlatWeights(NetworkWeights):
         }
         return replace(self, dials=replace(self.dials, turn_x=False), tensors={**self.tensors, **turned})
 
-    @property
-    def keeps_frame(self) -> bool:
-        assert isinstance(self.dials, FlatGruDials)
-        return self.dials.frame_memory
+    def n_frames(self, basis: str) -> int:
+        return len(answered(basis)) if self.keeps_frame else 0
 
-    def frames(self, basis: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Weights (F, D) and biases (F,) of the factors of the frames that shots of `basis` have; F is 0 without."""
-        bases = answered(basis) if self.keeps_frame else ()
-        weights = [self.tensors[f"frames.{b}.weight"] for b in bases]
-        biases = [self.tensors[f"frames.{b}.bias"] for b in bases]
-        return np.concatenate([np.zeros((0, self.width), np.float32), *weights]), np.concatenate(
-            [np.zeros(0, np.float32), *biases]
-        )
-
-    def start(self, basis: str) -> NDArray[np.float32]:
-        return np.concatenate([super().start(basis), np.ones(len(self.frames(basis)[1]), np.float32)])
+    def factors(self, basis: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return self.tensors[f"frames.{basis}.weight"], self.tensors[f"frames.{basis}.bias"]
 
     def heads(self, basis: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Weights (O, W) and biases (O,) that answer for line 0; O is one for x or z, two for both, four for joint4."""
@@ -169,6 +176,18 @@ class LocalWeights(NetworkWeights):
             inputs = inputs[:, np.concatenate([layout.turned_back_S, n + layout.turned_back_S])]
         hidden_bias = np.concatenate([np.zeros(2 * n * d, np.float32), t[f"{cell}.hidden_bias_SD"].ravel()])
         return WrittenOut(inputs, recurrent, t[f"{cell}.bias_GSD"].ravel(), hidden_bias)
+
+    def n_frames(self, basis: str) -> int:
+        return self.layout.n_lines * len(answered(basis)) if self.keeps_frame else 0
+
+    def factors(self, basis: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Of data qubits by row and column: a line has the product of its own."""
+        kinds, weight_24D = self.qubit_kinds(), self.tensors[f"frame_weight.{basis}"]
+        written_QSD = np.zeros((len(kinds.place_Q), self.layout.n_stabilisers + 1, self.width), np.float32)
+        for q, corners_4 in enumerate(self.layout.corners_Q4):
+            written_QSD[q, corners_4] = weight_24D[int(kinds.place_Q[q] >= len(kinds.corners[0]))]
+        known_QX = written_QSD[:, :-1].reshape(len(written_QSD), -1)  # the last is a corner where no stabiliser is
+        return known_QX, self.tensors[f"frame_bias.{basis}"][kinds.place_Q]
 
     def qubit_kinds(self) -> QubitKinds:
         d, corners_Q4 = self.layout.distance, self.layout.corners_Q4
