@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import stim
 
@@ -110,3 +111,20 @@ def test_two_observables_are_refused():
     circuit = Experiment(3, 2, "both", "si1000", 0.004).circuit()
     with pytest.raises(SyndistillError, match="two observables"):
         MemoryModel.of(circuit.detector_error_model(), place(circuit))
+
+
+@pytest.mark.parametrize("make", [of_generated, of_si1000])
+@pytest.mark.parametrize("basis", ["x", "z"])
+def test_frames_are_labels_without_the_readout(make, basis):
+    """A step in the rounds for every error that a round sees, after which it is the label; nothing for the others."""
+    memory = make(basis, 5)
+    errors = memory.joint_errors()
+    seen_J = errors.events_JRS.any((1, 2))
+    first_J = errors.events_JRS.any(2).argmax(1)
+    steps_JKL = np.diff(errors.frame_JKL.astype(int), axis=1)
+    assert (steps_JKL >= 0).all()
+    assert not errors.frame_JKL[~seen_J].any()
+    for j in np.flatnonzero(seen_J):
+        after = errors.label_JK[j, first_J[j] + 1 :]
+        assert (errors.frame_JKL[j, first_J[j] + 1 :, memory.line] == after).all()
+    assert errors.frame_JKL.any()

@@ -180,3 +180,23 @@ def test_cutting_and_joining_shots():
     assert last.ends == (ROUNDS,)
     assert torch.equal(last.labels_BKLO[:, 0], shots.labels_BKLO[:, -1])
     assert torch.equal(last.last_BKS[:, 0], shots.last_BKS[:, -1])
+
+
+@pytest.mark.parametrize(("noise", "flip"), [("si1000", 5), ("uniform", 1)])
+def test_a_frame_is_the_label_of_a_readout_without_errors(noise, flip):
+    """They differ where an odd number of a line's data qubits is read wrongly (6 sigma: 2e-9 a comparison)."""
+    p, n = 0.01, 40_000
+    shots = simulate(Experiment(3, 4, "x", noise, p), n, 11)
+    differ_KL = (shots.frames_BKLO != shots.labels_BKLO)[..., 0].double().mean(0)
+    expected = (1 - (1 - 2 * flip * p) ** 3) / 2
+    assert (differ_KL - expected).abs().max() < 6 * (expected / n) ** 0.5
+    turned = (shots.frames_BKLO[:, 1:] != shots.frames_BKLO[:, :-1]).double().mean()
+    assert 0.01 < turned < 0.2
+
+
+def test_frames_go_with_the_ends_and_the_shots():
+    shots = simulate(Experiment(3, 4, "z", "si1000", 0.02), 50, 12)
+    kept = shots.at_ends([1, 3]).take(slice(5, 9))
+    assert torch.equal(kept.frames_BKLO, shots.frames_BKLO[5:9, [1, 3]])
+    assert torch.equal(concatenate([shots, shots]).frames_BKLO[50:], shots.frames_BKLO)
+    assert simulate(Experiment(3, 4, "both", "si1000", 0.02), 5, 1).frames_BKLO is None

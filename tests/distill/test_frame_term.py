@@ -1,0 +1,83 @@
+"""The frame term: what a network's frames were multiplied by between two ends, against the true turns."""
+
+import math
+
+import pytest
+import torch
+
+from syndistill.circuits.experiment import Experiment
+from syndistill.distill.objective import CERTAIN, StudentObjective
+from syndistill.distill.signals.teacher import TaughtShots
+from syndistill.distill.terms import FinalTerm, FrameTerm, LabelTerm, Terms
+from syndistill.errors import SyndistillError
+from syndistill.files.families import dials_of
+from syndistill.models.networks import build
+from syndistill.sampling.parts import parts_of
+from syndistill.sampling.shots import simulate
+from syndistill.training.carried import CarriedStates
+
+ALONE = Terms(labels=LabelTerm(weight=0), final=FinalTerm(weight=0), frame=FrameTerm(weight=1, delay=2))
+
+
+def network(family, **dials):
+    torch.manual_seed(3)
+    made = build(
+        dials_of({"family": family, "distance": 3, "width": 8, "readout_width": 8, "frame_memory": True} | dials)
+    )
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if "frame" in name:
+                parameter.normal_(1.5 if "bias" in name else 0.0)
+    return made
+
+
+def by_hand(turns_BRF, frames_BKF, ends, delay):
+    """A window after the other, in double precision."""
+    losses, begin, before = [], 0, torch.zeros_like(frames_BKF[:, 0])
+    for k, end in enumerate(ends):
+        if end + delay > turns_BRF.shape[1]:
+            break
+        kept = turns_BRF[:, begin : end + delay].double().prod(1)
+        turned = (frames_BKF[:, k] != before).double()
+        p_turned = (1 - CERTAIN * kept) / 2
+        losses.append(-(turned * p_turned.log() + (1 - turned) * (1 - p_turned).log()).mean())
+        begin, before = end + delay, frames_BKF[:, k]
+    return float(torch.stack(losses).mean())
+
+
+@pytest.mark.parametrize(("family", "n_frames"), [("flat_gru", 1), ("local_gru", 3)])
+@pytest.mark.parametrize("delay", [0, 2])
+def test_the_loss_is_the_cross_entropy_of_the_turns(family, n_frames, delay):
+    shots = simulate(Experiment(3, 9, "z", "si1000", 0.02), 64, 1).at_ends([1, 2, 5, 8])
+    model = network(family)
+    terms = ALONE.model_copy(update={"frame": FrameTerm(weight=1, delay=delay)})
+    found, values = StudentObjective(terms, None)(model, TaughtShots(shots, None, number=0))
+    turns_BRF = model(shots).turns_BRFC[..., 0]
+    assert turns_BRF.shape == (64, 9, n_frames)
+    expected = by_hand(turns_BRF, shots.frames_BKLO[:, :, :n_frames, 0], shots.ends, delay)
+    assert found.item() == pytest.approx(expected, rel=1e-4) == values["frame"].item()
+    assert abs(expected - math.log(2)) > 0.01
+    found.backward()
+    assert max(p.grad.abs().max() for name, p in model.named_parameters() if "frame" in name and p.grad is not None) > 0
+
+
+def test_a_part_is_compared_from_its_first_end_on():
+    """What lies between its first round and that end began in the part before."""
+    whole = simulate(Experiment(3, 8, "x", "si1000", 0.02), 64, 1)
+    model, carried = network("local_gru"), CarriedStates()
+    first, second = parts_of(whole, 4, lane=0)
+    carried.outputs(model, first)
+    objective = StudentObjective(ALONE.model_copy(update={"frame": FrameTerm(weight=1, delay=1)}), None)
+    objective.carried = carried
+    found, _ = objective(model, TaughtShots(second, None, number=0))
+    turns_BRL, frames_BKL = model(whole).turns_BRFC[..., 0], whole.frames_BKLO[..., 0]
+    turned_BKL = frames_BKL[:, 5:7] ^ frames_BKL[:, 4:6]  # ends 6 and 7 against those before; turns a round later
+    expected = by_hand(turns_BRL[:, 6:8], turned_BKL.cumsum(1) % 2, (1, 2), 0)
+    assert found.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_has_no_frame_is_refused():
+    shots = simulate(Experiment(3, 5, "z", "si1000", 0.02), 8, 1)
+    with pytest.raises(SyndistillError, match="needs a network of frame_memory"):
+        StudentObjective(ALONE, None)(network("local_gru", frame_memory=False), TaughtShots(shots, None, number=0))
+    assert ALONE.needs_every_end
