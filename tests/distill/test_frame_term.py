@@ -6,12 +6,15 @@ import pytest
 import torch
 
 from syndistill.circuits.experiment import Experiment
+from syndistill.distill.losses import posterior_divergence
 from syndistill.distill.objective import CERTAIN, StudentObjective
-from syndistill.distill.signals.teacher import TaughtShots
+from syndistill.distill.signals.teacher import FrozenTeacher, TaughtShots
+from syndistill.distill.student import StudentRun
 from syndistill.distill.terms import FinalTerm, FrameTerm, LabelTerm, Terms
 from syndistill.errors import SyndistillError
 from syndistill.files.families import dials_of
 from syndistill.models.networks import build
+from syndistill.recipes import recipe
 from syndistill.sampling.parts import parts_of
 from syndistill.sampling.shots import simulate
 from syndistill.training.carried import CarriedStates
@@ -42,7 +45,7 @@ def by_hand(turns_BRF, frames_BKF, ends, delay):
         p_turned = (1 - CERTAIN * kept) / 2
         losses.append(-(turned * p_turned.log() + (1 - turned) * (1 - p_turned).log()).mean())
         begin, before = end + delay, frames_BKF[:, k]
-    return float(torch.stack(losses).mean())
+    return torch.stack(losses).mean().item()
 
 
 @pytest.mark.parametrize(("family", "n_frames"), [("flat_gru", 1), ("local_gru", 3)])
@@ -81,3 +84,50 @@ def test_what_has_no_frame_is_refused():
     with pytest.raises(SyndistillError, match="needs a network of frame_memory"):
         StudentObjective(ALONE, None)(network("local_gru", frame_memory=False), TaughtShots(shots, None, number=0))
     assert ALONE.needs_every_end
+
+
+WHOLE = {"part_rounds": None, "tell_frame": False}
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"network": {"frame_memory": False}}, "set network.frame_memory"),
+    ({"data": {"cached_shots": 4096, "simulated": WHOLE}}, "needs fresh simulated shots"),
+    ({"data": {"simulated": {**WHOLE, "labels": "revealed"}}}, "needs fresh simulated shots"),
+])  # fmt: skip
+def test_runs_that_know_no_frames(changes, said):
+    run = recipe("student-d3-frame").legs["first"].model_dump(mode="json")
+    run["terms"]["frame"]["weight"] = 1.0
+    StudentRun.model_validate(run)
+    for key, value in changes.items():
+        run[key] = merged(run[key], value)
+    with pytest.raises(ValueError, match=said):
+        StudentRun.model_validate(run)
+
+
+def merged(old, new):
+    return {**old, **{key: merged(old[key], value) if isinstance(value, dict) else value for key, value in new.items()}}
+
+
+@pytest.mark.parametrize("most", [3, 9])
+def test_a_teacher_of_few_rounds_is_asked_about_these(most):
+    """As of experiments that ended there: the loss is that of a Teacher that saw no later round."""
+    shots = simulate(Experiment(3, 6, "z", "si1000", 0.02), 32, 1).at_ends([0, 2, 3, 5])
+    teacher, model = network("flat_gru", width=9), network("flat_gru")
+    term = FinalTerm(where="every", most_rounds=most)
+    objective = StudentObjective(Terms(labels=LabelTerm(weight=0), final=term), FrozenTeacher(teacher))
+    asked = []
+    teacher.register_forward_hook(lambda _, given, __: asked.append((given[0].rounds, given[0].ends)))
+    found, _ = objective(model, TaughtShots(shots, None, number=0))
+    assert asked == [(3, (1, 3)) if most == 3 else (6, (1, 3, 4, 6))]
+    n = len(asked[0][1])
+    own, its = (net(shots).logits_BKLC[:, :n, 0] for net in (model, teacher))
+    torch.testing.assert_close(found, posterior_divergence(own, its).mean())
+
+
+def test_a_teacher_that_no_end_is_for_says_nothing():
+    shots = simulate(Experiment(3, 6, "z", "si1000", 0.02), 32, 1).at_ends([3, 5])
+    term = FinalTerm(where="every", most_rounds=3)
+    objective = StudentObjective(Terms(labels=LabelTerm(weight=0), final=term), FrozenTeacher(network("flat_gru")))
+    found, _ = objective(network("flat_gru"), TaughtShots(shots, None, number=0))
+    found.backward()
+    assert found.item() == 0

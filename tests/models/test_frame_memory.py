@@ -8,6 +8,7 @@ import torch
 from syndistill.errors import SyndistillError
 from syndistill.files.families import MOST_LOGIT, dials_of
 from syndistill.models.gru import in_frame
+from syndistill.models.warm_start import can_gain_frame, can_widen, widened, with_frame
 
 from .test_contract import CASES, stream
 
@@ -92,3 +93,31 @@ def test_no_frame_adds_nothing_and_a_joint_answer_has_none(make_network, family)
     assert not [name for name in make_network(family).state_dict() if "frame" in name]
     with pytest.raises(SyndistillError, match="take two_channel"):
         dials_of({"family": family, "distance": 3, "frame_memory": True, "output": "joint4"})
+
+
+@FAMILIES
+def test_a_network_without_a_frame_begins_one_with_it(make_network, make_shots, family):
+    """It answers as before while the frame's factors are all but 1, and the frame is fresh."""
+    plain, framed, shots = make_network(family), make_network(family, frame_memory=True), make_shots(rounds=2)
+    assert can_gain_frame(plain, framed)
+    assert not can_gain_frame(framed, framed)
+    assert not can_gain_frame(plain, make_network(family, frame_memory=True, readout_width=13))
+    fresh = {name: value for name, value in framed.state_dict().items() if "frame" in name}
+    framed.load_state_dict(with_frame(plain, framed))
+    assert fresh
+    assert all(torch.equal(framed.state_dict()[name], value) for name, value in fresh.items())
+    with torch.no_grad():
+        for name, parameter in framed.named_parameters():
+            if "frame" in name and "bias" in name:
+                parameter.fill_(12.0)
+        torch.testing.assert_close(framed(shots).logits_BKLC, plain(shots).logits_BKLC, rtol=1e-3, atol=1e-4)
+
+
+def test_a_wide_network_has_the_frame_of_the_narrow_one(make_network, make_shots):
+    narrow, wide = (make_network("local_gru", frame_memory=True, width=width) for width in (5, 9))
+    assert can_widen(narrow, wide)
+    wide.load_state_dict(widened(narrow, wide))
+    shots = make_shots(rounds=4)
+    with torch.no_grad():
+        torch.testing.assert_close(wide(shots).turns_BRFC, narrow(shots).turns_BRFC)
+        torch.testing.assert_close(wide(shots).logits_BKLC, narrow(shots).logits_BKLC)

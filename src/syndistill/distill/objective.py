@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -51,6 +51,7 @@ class Lessons:
         self.teacher = teacher
         self.targets = {target.name: target for target in targets}
         self.shuffled = [name for name, term in terms.features.items() if term.placebo == "shuffled"]
+        self.most_rounds = terms.final.most_rounds
         self.needs_logits = any(term.weight > 0 for term in (terms.final, terms.readout, terms.eyes))
         if terms.fused.weight > 0 and FUSED not in self.targets:
             raise SyndistillError("the fused term needs a fusion; name the fuse stage's file, or set fused.weight=0")
@@ -83,8 +84,20 @@ class Lessons:
     def _asked(self, taught: TaughtShots, targets: Mapping[str, Target]) -> Lesson:
         if self.teacher is None:
             raise SyndistillError("no Teacher and no cached Teacher logits; give one of them")
-        answer = self.teacher.answer(taught.shots, frozenset[str]().union(*(one.wants for one in targets.values())))
-        return Lesson(answer.logits_BKLC, {name: one.of(taught.shots, answer) for name, one in targets.items()})
+        shots = self._asked_about(taught.shots)
+        if shots is None:
+            return Lesson()
+        answer = self.teacher.answer(shots, frozenset[str]().union(*(one.wants for one in targets.values())))
+        return Lesson(answer.logits_BKLC, {name: one.of(shots, answer) for name, one in targets.items()})
+
+    def _asked_about(self, shots: Shots) -> Shots | None:
+        """The rounds and ends that a Teacher of `most_rounds` is asked about; None where that is no end."""
+        if not self.most_rounds or shots.rounds <= self.most_rounds:
+            return shots
+        kept = [k for k, end in enumerate(shots.ends) if end <= self.most_rounds]
+        if not kept:
+            return None
+        return replace(shots.at_ends(kept), events_BRS=shots.events_BRS[:, : self.most_rounds])
 
 
 Loss = Callable[[Outputs, Shots, Lesson], torch.Tensor]
@@ -349,8 +362,10 @@ def _final(where: Where, temperature: float) -> Loss:
     ends = slice(None) if where == "every" else slice(-1, None)
 
     def loss(outputs: Outputs, _: Shots, lesson: Lesson) -> torch.Tensor:
-        assert lesson.teacher_BKLC is not None
-        own_BKC, teacher_BKC = outputs.logits_BKLC[:, ends, 0], lesson.teacher_BKLC[:, ends, 0]
+        if lesson.teacher_BKLC is None:  # asked about no end of these
+            return outputs.logits_BKLC.sum() * 0.0
+        asked = slice(0, lesson.teacher_BKLC.shape[1])  # the first ends, where not all
+        own_BKC, teacher_BKC = outputs.logits_BKLC[:, asked][:, ends, 0], lesson.teacher_BKLC[:, ends, 0]
         return posterior_divergence(own_BKC, teacher_BKC, temperature).mean()
 
     return loss

@@ -72,7 +72,8 @@ class StudentRun(Strict):
     terms: Terms = Terms()
     training: TrainingConfig
     start_from: Name | None = None
-    """The same Student after an earlier stage, or a local GRU of narrower states; None: fresh weights."""
+    """The same Student after an earlier stage, or a local GRU of narrower states, or one without a frame memory; None:
+    fresh weights."""
     fusion: Name | None = None
     """The fuse stage's file, for the fused term."""
 
@@ -89,9 +90,19 @@ class StudentRun(Strict):
             raise ValueError("data.recorded has the labels of the last end alone; terms must look at that one")
         if self.data.cached_ends == "last" and terms.needs_every_end:
             raise ValueError("data.cached_ends=last has no answers of earlier ends; terms must look at the last one")
+        if terms.frame.weight:
+            self._frame_fits()
         if bool(self.fusion) != bool(terms.fused.weight):
             raise ValueError("fusion and a fused term of weight above 0 belong together; give both or none")
         return self
+
+    def _frame_fits(self) -> None:
+        if not getattr(self.network, "frame_memory", False):
+            raise ValueError("terms.frame is for a network with a frame; set network.frame_memory, or leave it out")
+        if self.data.recorded or self.data.cached_shots or self.data.simulated.labels == "revealed":
+            raise ValueError("terms.frame needs fresh simulated shots with sampled or exact labels; leave it out")
+        if "both" in self.data.simulated.bases:
+            raise ValueError("terms.frame is for bases x and z; leave it out")
 
     @model_validator(mode="before")
     @classmethod

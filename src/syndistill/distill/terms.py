@@ -44,6 +44,14 @@ class FinalTerm(Strict):
     weight: Weight = 1.0
     temperature: Temperature = 1.0
     where: Where = "last"
+    most_rounds: int = Field(default=0, ge=0, le=10_000)
+    """Of where=every: at ends after so many rounds at most, up to which the Teacher is good; 0: at all."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.most_rounds and self.where == "last":
+            raise ValueError("most_rounds is for where=every: the last end comes after all rounds")
+        return self
 
 
 class ReadoutTerm(Strict):

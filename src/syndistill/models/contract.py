@@ -97,6 +97,12 @@ class DecoderNetwork(nn.Module, ABC):
         What depends on the weights alone (tables, matrices, the bias from geometry) can be made once and is left out.
         """
 
+    def state_of(
+        self, basis: str, rounds_done: int, temporal: torch.Tensor, parity_BS: torch.Tensor, previous_BS: torch.Tensor
+    ) -> State:
+        """The state whose signal "temporal" is this, in the network's own order; a frame of its own is known."""
+        return State(basis, rounds_done, temporal, parity_BS, previous_BS)
+
     @property
     def keeps_frame(self) -> bool:
         """Whether the logical frame is a number of its own in `State.memory_BX`, so that `with_known_frame` can set

@@ -92,7 +92,12 @@ class GruNetwork(TurnableNetwork):
         start_X = self.start[basis].flatten()
         empty_BS = torch.zeros(batch, self.layout.n_stabilisers, dtype=torch.uint8, device=start_X.device)
         memory_BX = start_X.to(working_dtype(start_X.device)).expand(batch, -1)
-        state = State(basis, 0, memory_BX, empty_BS, empty_BS)
+        return self.state_of(basis, 0, memory_BX, empty_BS, empty_BS)
+
+    def state_of(
+        self, basis: str, rounds_done: int, temporal: torch.Tensor, parity_BS: torch.Tensor, previous_BS: torch.Tensor
+    ) -> State:
+        state = State(basis, rounds_done, temporal.flatten(1), parity_BS, previous_BS)
         return self.with_known_frame(state) if self.keeps_frame else state
 
     @property

@@ -1,5 +1,5 @@
 """A network as the beginning of another: of another distance, of one that reads X experiments turned, a narrow local
-GRU as that of a wider one, which answers as it did before its first step.
+GRU as that of a wider one, which answers as it did before its first step, a GRU as that of one with a frame memory.
 
 Axes: G gates, T places of a neighbourhood, D states of a stabiliser, S stabilisers, W readout width, I bits.
 """
@@ -111,7 +111,7 @@ def _widened(name: str, old: torch.Tensor, fresh: torch.Tensor, narrow: int, wid
     elif old.shape == fresh.shape:
         return old
     else:  # (..., D): biases, first states; what reads new states does not hear them
-        new = torch.zeros_like(fresh) if name.startswith("next_events.") else fresh.clone()
+        new = torch.zeros_like(fresh) if name.startswith(("next_events.", "frame_weight.")) else fresh.clone()
         new[..., :narrow] = old
     return new.view_as(fresh)
 

@@ -34,7 +34,7 @@ def fresh_network(config: Dials, seed: int) -> DecoderNetwork:
 
 def start_weights(network: DecoderNetwork, path: str, any_distance: bool = False) -> str:
     """Copy a saved network's weights in; returns their hash. Refuses another architecture, but for a local GRU of
-    narrower states, which goes on answering as it did.
+    narrower states, which goes on answering as it did, and for a GRU without a frame memory, which begins a fresh one.
 
     any_distance: also take the same architecture of another distance or not turned, as far as its weights carry over.
     """
@@ -64,5 +64,5 @@ def check_carries(network: DecoderNetwork, data: DataConfig) -> None:
     if data.tell_frame and not network.keeps_frame:
         raise SyndistillError(
             f"data.tell_frame: a {network.config.family} network of these dials keeps no frame of its own; leave "
-            "tell_frame out, or take a flat_gru with network.frame_memory=true"
+            "tell_frame out, or take a flat_gru or local_gru with network.frame_memory=true"
         )

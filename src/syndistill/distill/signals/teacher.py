@@ -21,7 +21,6 @@ from syndistill.errors import SyndistillError
 from syndistill.files.families import OutputForm
 from syndistill.models.contract import (
     DecoderNetwork,
-    State,
     TurnableNetwork,
     defined_only,
     event_history,
@@ -187,7 +186,7 @@ class FrozenTeacher(Teacher):
         with self._autocast(shots):
             for k, end in enumerate(shots.ends):
                 parity_BS, events_BS = parity_BRS[:, end - 1], seen.events_BRS[:, end - 1]
-                state = State(shots.basis, end, states_BKSD[:, k], parity_BS, events_BS)
+                state = network.state_of(shots.basis, end, states_BKSD[:, k], parity_BS, events_BS)
                 logits.append(network.readout(state, shots.last_BKS[:, k]))
         return torch.stack(logits, 1).float()
 
@@ -323,12 +322,7 @@ def cut(taught: TaughtShots, rounds: int, every_end: bool = False) -> TaughtShot
     shots = taught.shots
     k = shots.ends.index(rounds)
     kept = slice(0 if every_end else k, k + 1)
-    labels = None if shots.labels_BKLO is None else shots.labels_BKLO[:, kept]
-    posterior = None if shots.posterior_BKLP is None else shots.posterior_BKLP[:, kept]
-    shorter = Shots(
-        shots.layout, shots.basis, shots.events_BRS[:, :rounds], shots.last_BKS[:, kept], labels, shots.ends[kept],
-        posterior,
-    )  # fmt: skip
+    shorter = replace(shots.at_ends([*range(len(shots.ends))[kept]]), events_BRS=shots.events_BRS[:, :rounds])
     teacher_BKLC = None if taught.teacher_BKLC is None else taught.teacher_BKLC[:, kept]
     return replace(taught, shots=shorter, teacher_BKLC=teacher_BKLC)
 
