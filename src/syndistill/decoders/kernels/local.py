@@ -353,6 +353,8 @@ def _numbers(values: NDArray[Any]) -> Floats:
 _BIT = COARSE | 1 << 8
 _ROUND_BITS = 0x4B400000
 """Of the float32 ROUND."""
+_CHAINS = 4
+"""Sums of a vector's own that are added up side by side."""
 _EDGE = 15.49
 """Of a table of segments: beyond it lies none."""
 
@@ -553,6 +555,18 @@ class LocalCode(VectorCode):
             result = self.multiply_add(result, inside, coefficients.pop())
         return result
 
+    def _total(self, values: Iterable[Value]) -> Value:
+        """A sum in independent chains: an addition takes four cycles. Values are made as they are needed."""
+        chains: list[Value] = []
+        for i, value in enumerate(values):
+            if i < _CHAINS:
+                chains.append(value)
+            else:
+                chains[i % _CHAINS] = self.builder.fadd(chains[i % _CHAINS], value)
+        while len(chains) > 1:
+            chains = [*chains[2:], self.builder.fadd(chains[0], chains[1])]
+        return chains[0]
+
     def shots_of(self, mask: Value) -> Value:
         """V booleans of the mask's bits."""
         bits = mask if self.lanes == 16 else self.builder.trunc(mask, ir.IntType(self.lanes))
@@ -586,12 +600,13 @@ class FrameCode(LocalCode):
                 pair = self.at(I32, pairs, self.times(j, 2))
                 s = self.wide(self.load(I32, pair))
                 own = self.part("frames", self.times(self.wide(self.load(I32, pair, 1)), p.width))
-                (total,) = carried
-                for k in range(p.width):
-                    total = self.multiply_add(self._state(records, floats, s, k), self.everywhere(own, k), total)
-                return [total]
+                for k in range(p.width):  # in chains: an addition waits four cycles for the one before
+                    term, i = self._state(records, floats, s, k), k % _CHAINS
+                    carried[i] = self.multiply_add(term, self.everywhere(own, k), carried[i])
+                return carried
 
-            (total,) = self.loop(count, [self.everywhere(self.part("frames_bias", q), 0)], corner)
+            starts = [self.everywhere(self.part("frames_bias", q), 0), *[self.number(0)] * (_CHAINS - 1)]
+            total = self._total(self.loop(count, starts, corner))
             place = self.at(F32, frames, self.times(line, self.lanes))
             self.store_floats(b.fmul(self.load_floats(place), self.tanh(total)), place)
             return []
@@ -672,18 +687,6 @@ class ReadoutCode(LocalCode):
 
     def _square(self, x: Value) -> Value:
         return self.builder.fmul(x, x)
-
-    def _total(self, values: Iterable[Value]) -> Value:
-        """A sum in four independent chains: an addition takes four cycles. Values are made as they are needed."""
-        chains: list[Value] = []
-        for i, value in enumerate(values):
-            if i < 4:
-                chains.append(value)
-            else:
-                chains[i % 4] = self.builder.fadd(chains[i % 4], value)
-        while len(chains) > 1:
-            chains = [*chains[2:], self.builder.fadd(chains[0], chains[1])]
-        return chains[0]
 
     def _dense(
         self,
