@@ -1,15 +1,18 @@
 """Long experiments: decoders on the same shots of 3 to 100 rounds, their LER beside correlated matching's, and their
 error per round over short and over long experiments.
 
-    python scripts/long.py student-d3 student-d3-frame --rows results/long-d3.jsonl
+    python scripts/long.py student-d3 student-d3-frame --rows results/long-d3.jsonl --p 0.004 0.002 \
+        --picture docs/pictures/long-d3.png
 
-Prints Markdown, from rows that add up: batches that the rows file holds already are not decoded again.
+Prints Markdown, from rows that add up: batches that the rows file holds already are not decoded again. The picture is
+of the first p: the error of one round, between each number of rounds and the one before, both bases together.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 from syndistill.circuits.experiment import Experiment
@@ -18,8 +21,8 @@ from syndistill.evaluation.compare import Comparison
 from syndistill.evaluation.rows import Pair
 from syndistill.evaluation.subject import Subject
 from syndistill.runs.console import terminal_reporter
-from syndistill.safe_files import write_text
-from syndistill.statistics.rates import fit_per_round, late_error_per_round
+from syndistill.safe_files import replacing, write_text
+from syndistill.statistics.rates import fit_per_round, late_error_per_round, ler_per_round
 
 RIVAL = "pymatching-correlated"
 SEED = 27_182
@@ -28,14 +31,52 @@ EARLY = 25
 Found = dict[int, Comparison]
 
 
-def judge(decoders: list[str], experiments: list[Experiment], shots: int, rows: Path) -> Found:
+def judge(decoders: list[str], experiments: list[Experiment], shots: int, early_shots: int, rows: Path) -> Found:
     found: Found = {}
     with terminal_reporter() as reporter:
         for experiment in experiments:
             subject = Subject.from_experiment(str(experiment))
-            of_all = subject.compare(decoders, shots, SEED, rows_file=rows, leave_out=True, reporter=reporter)
+            n_shots = early_shots if experiment.rounds <= EARLY else shots
+            of_all = subject.compare(decoders, n_shots, SEED, rows_file=rows, leave_out=True, reporter=reporter)
             found[experiment.rounds] = of_all
     return found
+
+
+def draw(of_bases: list[Found], path: Path, title: str) -> None:
+    """The error of one round against the number of rounds, a line a decoder; PNG, whole or not at all."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 4.2), dpi=160, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    rounds = sorted(of_bases[0])
+    for row in of_bases[0][rounds[0]].rows:
+        fidelity = [0.0] * len(rounds)  # 1 - 2 LER, which every round multiplies
+        for i, r in enumerate(rounds):
+            errors = sum(own.errors for found in of_bases for own in found[r].rows if own.decoder == row.decoder)
+            shots = sum(own.shots for found in of_bases for own in found[r].rows if own.decoder == row.decoder)
+            fidelity[i] = 1 - 2 * errors / shots
+        middles = [(a + b) / 2 for a, b in pairwise([0, *rounds])]
+        each = [  # none where chance has more shots right after more rounds, or less than half
+            100 * ler_per_round((1 - new / old) / 2, b - a) if 0 < new <= old else float("nan")
+            for (a, b), (old, new) in zip(pairwise([0, *rounds]), pairwise([1.0, *fidelity]), strict=True)
+        ]
+        axes.plot(middles, each, marker="o", markersize=4, label=Path(row.decoder).stem)
+    axes.set_xscale("log")
+    axes.set_xticks(middles, [f"{a} to {b}" for a, b in pairwise([0, *rounds])])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("rounds")
+    axes.set_ylabel("error of one of these rounds, %")
+    axes.grid(color="#e2e8f0", linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.legend(frameon=False)
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    with replacing(path) as beside:
+        figure.savefig(beside, format="png", metadata={"Software": None})
 
 
 def tables(found: Found, title: str) -> list[str]:
@@ -72,18 +113,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("decoders", nargs="+", help="beside " + RIVAL)
     parser.add_argument("--rows", type=Path, required=True, help="rows file, appended to")
     parser.add_argument("--distance", type=int, default=3)
-    parser.add_argument("--p", type=float, default=0.004)
+    parser.add_argument("--p", type=float, nargs="+", default=[0.004])
     parser.add_argument("--rounds", type=int, nargs="+", default=[3, 9, 25, 50, 100])
     parser.add_argument("--bases", nargs="+", default=["z", "x"])
-    parser.add_argument("--shots", type=int, default=50_000)
+    parser.add_argument("--shots", type=int, default=50_000, help="of experiments of more than 25 rounds")
+    parser.add_argument("--early-shots", type=int, default=100_000, help="of the others")
+    parser.add_argument("--picture", type=Path, help="PNG to draw the first p into")
     parser.add_argument("--page", type=Path, help="Markdown file to write; default: print it")
     args = parser.parse_args(arguments)
     lines: list[str] = []
     try:
-        for basis in args.bases:
-            experiments = [Experiment(args.distance, r, basis, "si1000", args.p) for r in sorted(args.rounds)]
-            found = judge([RIVAL, *args.decoders], experiments, args.shots, args.rows)
-            lines += tables(found, f"d={args.distance}, SI1000 p={args.p}, basis {basis}, {args.shots:,} shots each")
+        for p in args.p:
+            of_bases = []
+            for basis in args.bases:
+                experiments = [Experiment(args.distance, r, basis, "si1000", p) for r in sorted(args.rounds)]
+                found = judge([RIVAL, *args.decoders], experiments, args.shots, args.early_shots, args.rows)
+                lines += tables(found, f"d={args.distance}, SI1000 p={p}, basis {basis}")
+                of_bases.append(found)
+            if args.picture is not None and p == args.p[0]:
+                draw(of_bases, args.picture, f"d={args.distance}, SI1000 noise, p={p}")
         text = "\n".join(lines).strip() + "\n"
         if args.page is not None:
             write_text(args.page, text)

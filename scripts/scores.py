@@ -52,7 +52,8 @@ class Suite(NamedTuple):
 SUITES = {
     3: Suite(
         3, "teacher-d3",
-        ("student-d3", "student-d3-frame", "results/networks/baseline-25k.safetensors", "results/networks/labels-25k.safetensors"),
+        ("student-d3", "student-d3-frame",
+         "results/networks/baseline-25k.safetensors", "results/networks/labels-25k.safetensors"),
         short=3, long=(5, 9, 15, 25), rates=(0.002, LONG_P), optimum=True,
     ),
     5: Suite(

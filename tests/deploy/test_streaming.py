@@ -16,8 +16,12 @@ from syndistill.decoders.torch_engine import TorchEngine, network_decoder
 from syndistill.deploy.export import export_onnx
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import load_network
+from syndistill.sampling.stored import StoredShots
 
-pytest.importorskip("llvmlite")
+llvm = pytest.importorskip("llvmlite.binding")
+NEEDS_VNNI = pytest.mark.skipif(
+    not llvm.get_host_cpu_features().get("avx512vnni", False), reason="this processor has no AVX-512 VNNI"
+)
 B, R, S = 20, 4, 8
 LAYOUT = Layout(3)
 OF_Z = Placement.of_lines(LAYOUT, "z")
@@ -197,3 +201,19 @@ def test_joint_networks(network_file, experiment_shots):
     np.testing.assert_allclose(stream.finish(slices[-1]), expected, atol=1e-6, rtol=0)
     with pytest.raises(SyndistillError, match="joint4"):
         StreamingDecoder(KernelEngine(path), OF_Z)
+
+
+@pytest.mark.parametrize("precision", ["float32", pytest.param("int8", marks=NEEDS_VNNI)])
+def test_ten_thousand_rounds_in_experiments_of_25(precision):
+    """400 experiments one after the other on the same stream: each is answered as by a decoder that has just begun."""
+    engine = KernelEngine("student-d3-frame", precision)
+    circuit = Experiment(3, 25, "z", "si1000", 0.004).circuit()
+    shots = StoredShots.sample(circuit, 400 * 5, 3)
+    placement = place(circuit, engine.home)
+    expected = NetworkDecoder(engine, placement).probabilities(shots.detectors_packed).reshape(400, 5)
+    slices = slices_of(shots.detectors_packed, placement).reshape(26, 400, 5, -1)
+    stream = StreamingDecoder(engine, placement, batch=5)
+    for number in range(400):
+        stream.push_rounds(np.ascontiguousarray(slices[:-1, number]))
+        np.testing.assert_allclose(stream.finish(slices[-1, number])[:, 0], expected[number], atol=1e-6)
+        stream.restart()

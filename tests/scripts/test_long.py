@@ -8,23 +8,26 @@ NETWORK = "student-d3"
 
 @pytest.mark.filterwarnings("ignore:student-d3 was trained on at most 25 rounds")
 def test_the_table_and_that_a_second_call_decodes_nothing(tmp_path, capsys):
-    call = [NETWORK, "--rows", str(tmp_path / "rows.jsonl"), "--shots", "300", "--bases", "z"]
+    call = [NETWORK, "--rows", str(tmp_path / "rows.jsonl"), "--shots", "300", "--early-shots", "400", "--bases", "z"]
     call += ["--rounds", "3", "5", "9", "25", "40", "60"]
     assert long.main(call) == 0
     first, size = capsys.readouterr().out, (tmp_path / "rows.jsonl").stat().st_size
     lines = first.splitlines()
-    assert lines[0] == "## d=3, SI1000 p=0.004, basis z, 300 shots each"
+    assert lines[0] == "## d=3, SI1000 p=0.004, basis z"
     assert lines[2] == "| decoder | r=3 | r=5 | r=9 | r=25 | r=40 | r=60 |"
     assert [line.split(" | ")[0] for line in lines[4:6]] == ["| pymatching-correlated", f"| {NETWORK}"]
     assert lines[4].count("(") == 0
     assert lines[5].count(" to ") == 6
     assert lines[9].count(" to ") == 2
-    assert long.main([*call, "--page", str(tmp_path / "page.md")]) == 0
+    picture = tmp_path / "long.png"
+    assert long.main([*call, "--page", str(tmp_path / "page.md"), "--picture", str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "page.md").read_text().strip() == first.strip()
     assert (tmp_path / "rows.jsonl").stat().st_size == size
 
 
 def test_too_few_long_ones(tmp_path, capsys):
-    call = [NETWORK, "--rows", str(tmp_path / "rows.jsonl"), "--shots", "50", "--bases", "z", "--rounds", "3", "5", "9"]
+    call = [NETWORK, "--rows", str(tmp_path / "rows.jsonl"), "--shots", "50", "--early-shots", "50", "--bases", "z"]
+    call += ["--rounds", "3", "5", "9"]
     assert long.main(call) == 2
     assert "\nerror: 0 numbers of rounds from 25 to 100" in capsys.readouterr().err
