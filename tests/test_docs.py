@@ -230,6 +230,7 @@ IN_TABLE = {  # a decoder for each column of the README's table: by the first wo
         "results/networks/local-d5-labels.safetensors",
     ),
     "**Student**": ("student-d3", "student-d5"),
+    "Student with a frame": ("student-d3-frame", None),
     "larger Student": (None, "student-d5-82k"),
     "Teacher": ("teacher-d3", "teacher-d5"),
     "the exact optimum": ("optimal", None),
