@@ -146,6 +146,11 @@ def test_trained_rounds_of_what_says_nothing():
     assert trained_rounds({"note": "untrained", "legs": [1, "two", None]}) is None
     assert trained_rounds({"curriculum": "long"}) is None
     assert trained_rounds({"run": {"curriculum": {"rounds": [3, {"rounds": "many"}, {}]}}}) is None
+    told = {"run": {"data": {"tell_frame": True, "curriculum": {"rounds": [{"rounds": [50]}]}}}}
+    assert trained_rounds({"legs": [told, {"curriculum": {"rounds": [{"rounds": [9]}]}}]}) == 9
+    assert trained_rounds(told) is trained_rounds({"legs": [{}, told]}) is None
+    told["run"]["data"]["tell_frame"] = False
+    assert trained_rounds(told) == 50
     assert trained_rounds({"legs": {}}) is trained_rounds({"legs": []}) is None
 
 

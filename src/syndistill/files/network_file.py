@@ -127,17 +127,30 @@ def weights_sha256(tensors: Mapping[str, NDArray[Any]]) -> str:
 
 
 def trained_rounds(metadata: Any) -> int | None:
-    """The most rounds that a network file's metadata says the shots of its last leg had; None where it says nothing.
+    """The most rounds that a network file's metadata says the shots of its last leg had; None where it says nothing,
+    and of one that was told the frame between parts: it errs as often in round 100 as in round 30 (docs/long.md).
 
     What a network saw in earlier legs alone it does not keep: student-d5 began at up to 25 rounds and ended at 5.
     """
     legs = metadata.get("legs") if isinstance(metadata, Mapping) else None
     if isinstance(legs, list) and legs:
         return trained_rounds(legs[-1])
+    return None if _told_frames(metadata) else _most_rounds(metadata)
+
+
+def _told_frames(metadata: Any) -> bool:
+    if not isinstance(metadata, Mapping | list):
+        return False
+    inner = metadata if isinstance(metadata, list) else list(metadata.values())
+    told = isinstance(metadata, Mapping) and metadata.get("tell_frame") is True
+    return told or any(_told_frames(value) for value in inner)
+
+
+def _most_rounds(metadata: Any) -> int | None:
     inner = list(metadata.values()) if isinstance(metadata, Mapping) else metadata
     if not isinstance(inner, list):
         return None
-    found = [rounds for value in inner if (rounds := trained_rounds(value)) is not None]
+    found = [rounds for value in inner if (rounds := _most_rounds(value)) is not None]
     curriculum = metadata.get("curriculum") if isinstance(metadata, Mapping) else None
     phases = curriculum.get("rounds") if isinstance(curriculum, Mapping) else None
     for phase in phases if isinstance(phases, list) else []:
