@@ -10,11 +10,12 @@ from scipy.stats import fisher_exact
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.placement import place
-from syndistill.distill.cache.source import CachedSource
+from syndistill.distill.cache.source import CachedSource, cache_key
 from syndistill.distill.cache.store import CacheKey, write_cache
 from syndistill.distill.signals.teacher import FrozenTeacher, TaughtShots, cut
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import weights_hash
+from syndistill.recipes import recipe
 from syndistill.safe_files import unsealed
 from syndistill.sampling.shots import simulate
 from syndistill.sampling.stored import StoredShots, dem_of_circuit
@@ -206,3 +207,13 @@ def test_a_cut_shot_is_a_shot_of_the_shorter_circuit():
     rates = np.stack([cut_BN.mean(0), real.detectors().mean(0)])
     spread = np.sqrt(2 * rates.mean(0) * (1 - rates.mean(0)) / n)
     assert (np.abs(rates[0] - rates[1]) < 5.5 * spread).all()
+
+
+def test_the_key_of_named_noise_knows_no_later_option(teacher):
+    """Caches from before an option would be thrown away for its default."""
+    said = cache_key(recipe("baseline-tiny").data, teacher).shots["simulated"]
+    assert said.keys() == {"distance", "noise", "bases", "labels", "ends", "end_spacing", "curriculum"}
+    assert said["curriculum"].keys() == {
+        "p_min", "p_max", "rounds", "tilt", "noise_weight", "noise_width", "noise_midpoint", "rates_per_chunk",
+        "n_rates",
+    }  # fmt: skip

@@ -12,10 +12,11 @@ from syndistill.distill.terms import FeatureTerm, ReadoutTerm, SpatialTerm, Term
 from syndistill.training.config import OptimiserConfig, fixed_rounds
 
 STUDENT, BOTH, EVERY = "local-gru-29k", "spatial+temporal", "spatial+temporal+readout"
+PAIRS = ("spatial+readout", "temporal+readout")
 STAGED, FUSED, CALIBRATED = "stage1-nll", "scratch-nll", "scratch-calibrated"
 SHARED = (
     "baseline", "labels-cached", "spatial", "temporal", "readout", BOTH, EVERY, "scratch-final", FUSED, CALIBRATED,
-    STAGED, "shuffled",
+    STAGED, "shuffled", *PAIRS, "fused-only",
 )  # fmt: skip
 """Arms as every plan has them."""
 
@@ -76,7 +77,7 @@ def plan() -> Plan:
             Sweep(student=STUDENT, budget=1, arms=("stays",), seeds=(1,)),
             Sweep(student=STUDENT, budget=3, arms=("shuffled", "readout")),
             Sweep(student=STUDENT, budget=3, arms=(EVERY, FUSED, CALIBRATED, STAGED, "spatial")),
-            Sweep(student=STUDENT, budget=3, arms=("temporal",), seeds=(1,)),
+            Sweep(student=STUDENT, budget=3, arms=("temporal", *PAIRS, "fused-only")),
         ),
         questions=(
             Question(

@@ -442,8 +442,9 @@ def _channels(data: StudentData, teacher: Teacher) -> int:
 def cache_key(data: StudentData, teacher: Teacher) -> CacheKey:
     """What a cache for these shots must have been made from."""
     said = data.simulated.model_dump(mode="json", exclude_none=True)  # so that caches from before an option are known
-    if data.simulated.noise != FILES:
-        said = {key: value for key, value in said.items() if key not in ("files", "model")}
+    left_out = set() if data.simulated.noise == FILES else {"files", "model"}
+    left_out |= set() if data.simulated.tell_frame else {"tell_frame"}
+    said = {key: value for key, value in said.items() if key not in left_out}
     wanted: dict[str, Any] = {"simulated": said, "shots": data.cached_shots, "seed": data.cache_seed}
     if data.unsure is not None:
         wanted["unsure"] = data.unsure.key()
