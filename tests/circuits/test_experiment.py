@@ -54,5 +54,6 @@ def test_every_circuit_is_deterministic_without_noise(noise: str, basis: str) ->
 @pytest.mark.parametrize("noise", NOISES)
 @pytest.mark.parametrize("basis", ["x", "z", "both"])
 def test_every_end_has_one_block_per_round(noise: str, basis: str) -> None:
+    """Ancillas, then the data: as read and as they are, or in both bases."""
     circuit = every_end(Experiment(3, 4, basis, noise, 0.01))
-    assert circuit.num_measurements == 4 * (8 + 9 * (2 if basis == "both" else 1))
+    assert circuit.num_measurements == 4 * (8 + 2 * 9)

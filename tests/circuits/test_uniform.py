@@ -43,4 +43,4 @@ def test_cut_into_rounds_loses_nothing(rounds: int, p: float) -> None:
 
 
 def test_every_end_reads_ancillas_and_data_each_round() -> None:
-    assert uniform_every_end(3, 4, "x", 0.01).num_measurements == 4 * (8 + 9)
+    assert uniform_every_end(3, 4, "x", 0.01).num_measurements == 4 * (8 + 2 * 9)

@@ -91,6 +91,7 @@ WHOLE = {"part_rounds": None, "tell_frame": False}
 
 @pytest.mark.parametrize(("changes", "said"), [
     ({"network": {"frame_memory": False}}, "set network.frame_memory"),
+    ({"terms": {"frame": {"delay": 25}}}, "delay=25 leaves nothing of 25 rounds"),
     ({"data": {"cached_shots": 4096, "simulated": WHOLE}}, "needs fresh simulated shots"),
     ({"data": {"simulated": {**WHOLE, "labels": "revealed"}}}, "needs fresh simulated shots"),
 ])  # fmt: skip

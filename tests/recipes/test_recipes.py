@@ -83,7 +83,7 @@ def test_every_run_may_begin_from_what_it_names(tmp_path):
 def test_labels_alone_is_the_baseline_without_its_teacher():
     """Same Student, steps, kind of shots and ends; no final term, and fresh shots, since labels need no cache."""
     baseline, labels = (recipe(name).model_dump() for name in ("baseline-d3", "labels-d3"))
-    assert baseline["terms"]["final"] == {"weight": 1.0, "temperature": 1.0, "where": "every"}
+    assert baseline["terms"]["final"] == {"weight": 1.0, "temperature": 1.0, "where": "every", "most_rounds": 0}
     baseline["terms"]["final"] |= {"weight": 0.0, "where": "last"}
     baseline["terms"]["labels"] |= {"weight": 1.0, "where": "every"}
     baseline["data"]["cached_shots"] = 0

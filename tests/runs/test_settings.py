@@ -49,7 +49,7 @@ ZERO_IS_FINE = NEGATIVE_IS_FINE | {
     "from_shots", "noise_weight", "weight_decay", "start_decay", "warmup_steps", "decay_steps", "betas", "ema_decay",
     "seed", "seeds", "threads", "checkpoint_minutes", "ends", "end_spacing", "gradient_rounds", "next_event_weight",
     "weight", "smoothing", "components", "fade_steps", "fade", "layer", "student_layer", "cached_shots", "cache_seed",
-    "others", "seed_shift", "embedder_layers", "bias_layers", "readout_layers",
+    "others", "seed_shift", "delay", "most_rounds", "embedder_layers", "bias_layers", "readout_layers",
 }  # fmt: skip
 BELOW_ONE = {"betas", "ema_decay", "smoothing", "margin"}
 """Shares: 1 is too much."""

@@ -448,7 +448,7 @@ def every_end(experiment: Experiment) -> stim.Circuit:
     It runs in `stim.FlipSimulator(disable_stabilizer_randomization=True)`, where a measurement reads the Pauli frame
     and leaves it alone, so that the data qubits can be read after every round without ending anything. Records come in
     one block per round: the ancilla of each stabiliser in canonical order (d*d - 1 records), then every data qubit row
-    by row (d*d records); for basis "both" the data qubits twice, read in X, then in Z.
+    by row (d*d records) as the readout shows it, and again as it is; for basis "both" read in X, then in Z.
     """
     e = experiment
     if e.basis == "both":

@@ -103,6 +103,9 @@ class StudentRun(Strict):
             raise ValueError("terms.frame needs fresh simulated shots with sampled or exact labels; leave it out")
         if "both" in self.data.simulated.bases:
             raise ValueError("terms.frame is for bases x and z; leave it out")
+        rounds = self.data.simulated.part_rounds or self.data.simulated.curriculum.longest
+        if self.terms.frame.delay >= rounds:
+            raise ValueError(f"terms.frame.delay={self.terms.frame.delay} leaves nothing of {rounds} rounds; lower it")
 
     @model_validator(mode="before")
     @classmethod

@@ -118,9 +118,9 @@ def _widened(name: str, old: torch.Tensor, fresh: torch.Tensor, narrow: int, wid
 
 def can_gain_frame(source: DecoderNetwork, target: DecoderNetwork) -> bool:
     """Whether `target` is `source` with a frame memory."""
-    if not (isinstance(source, FlatGru | LocalGru) and type(source) is type(target)) or source.keeps_frame:
+    if not isinstance(source, FlatGru | LocalGru) or source.keeps_frame or not target.keeps_frame:
         return False
-    return bool(replace(source.config, frame_memory=True) == target.config)
+    return bool(source.config == replace(target.config, frame_memory=False))
 
 
 def with_frame(source: DecoderNetwork, target: DecoderNetwork) -> dict[str, torch.Tensor]:
