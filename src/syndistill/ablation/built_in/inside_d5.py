@@ -1,8 +1,8 @@
 """inside-d5: what the Teacher's inside is worth at d=5, where a Teacher is needed, to a Student with a state at each
 stabiliser: features whose weight falls to 0 over the first half of the steps.
 
-Parts of a whole: at budget 1 all arms but the baseline and revealed labels are a screen of one or two seeds, and time
-alone has one seed at budget 3. Pairs with the readout, z_fuse without labels and more seeds are the next to run.
+Parts of a whole: at budget 1 all arms but the baseline and revealed labels are a screen of one or two seeds, and z_fuse
+without labels has one seed at budget 3. More seeds are the next to run.
 """
 
 from syndistill.ablation.plan import Arm, Judging, Plan, Probing, Question, Settings, Sweep
@@ -77,7 +77,8 @@ def plan() -> Plan:
             Sweep(student=STUDENT, budget=1, arms=("stays",), seeds=(1,)),
             Sweep(student=STUDENT, budget=3, arms=("shuffled", "readout")),
             Sweep(student=STUDENT, budget=3, arms=(EVERY, FUSED, CALIBRATED, STAGED, "spatial")),
-            Sweep(student=STUDENT, budget=3, arms=("temporal", *PAIRS, "fused-only")),
+            Sweep(student=STUDENT, budget=3, arms=("temporal", *PAIRS)),
+            Sweep(student=STUDENT, budget=3, arms=("fused-only",), seeds=(1,)),
         ),
         questions=(
             Question(
@@ -92,6 +93,22 @@ def plan() -> Plan:
                 name="space", text="Is space alone worth anything (3,600 steps)?", budget=3,
                 primary=minus("spatial", "baseline"), others={"time on top of it": minus(BOTH, "spatial"),
                                                               "space against shuffled": minus("spatial", "shuffled")},
+            ),
+            Question(
+                name="time", text="Is time alone worth anything (3,600 steps)?", budget=3,
+                primary=minus("temporal", "baseline"), others={"space on top of it": minus(BOTH, "temporal"),
+                                                               "space against time": minus("spatial", "temporal"),
+                                                               "time against shuffled": minus("temporal", "shuffled")},
+            ),
+            Question(
+                name="space and readout", text="What are space and the readout worth (3,600 steps)?", budget=3,
+                primary=minus(PAIRS[0], "baseline"), others={"readout on top of space": minus(PAIRS[0], "spatial"),
+                                                             "time on top of both": minus(EVERY, PAIRS[0])},
+            ),
+            Question(
+                name="time and readout", text="What are time and the readout worth (3,600 steps)?", budget=3,
+                primary=minus(PAIRS[1], "baseline"), others={"readout on top of time": minus(PAIRS[1], "temporal"),
+                                                             "space on top of both": minus(EVERY, PAIRS[1])},
             ),
             Question(
                 name="readout", text="Is its readout at every round worth anything (3,600 steps)?", budget=3,
