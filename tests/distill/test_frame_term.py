@@ -132,3 +132,17 @@ def test_a_teacher_that_no_end_is_for_says_nothing():
     found, _ = objective(network("flat_gru"), TaughtShots(shots, None, number=0))
     found.backward()
     assert found.item() == 0
+
+
+@pytest.mark.parametrize("change", [
+    {"data": {"cached_shots": 4096}},
+    {"terms": {"readout": {"weight": 1.0}}},
+    {"terms": {"spatial": {"weight": 1.0}}},
+])  # fmt: skip
+def test_few_rounds_are_for_a_live_teacher_s_final_logits(change):
+    """A cache holds every end, and other terms look at all."""
+    run = recipe("student-d3").legs["rounds-9"].model_dump(mode="json")
+    run["data"]["cached_shots"], run["terms"]["final"]["most_rounds"] = 0, 5
+    StudentRun.model_validate(run)
+    with pytest.raises(ValueError, match="a Teacher's final logits alone"):
+        StudentRun.model_validate(merged(run, change))

@@ -17,7 +17,7 @@ from syndistill.distill.losses import posterior_divergence
 from syndistill.distill.signals.features import EyesLoss, FeatureLoss
 from syndistill.distill.signals.fusion import FusedTarget
 from syndistill.distill.signals.teacher import Target, TaughtShots, Teacher
-from syndistill.distill.terms import LabelTerm, Terms, Where
+from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork, Outputs
 from syndistill.sampling.shots import Shots
@@ -297,7 +297,7 @@ def _terms(
     if terms.labels.weight:
         found.append(Term("labels", terms.labels.weight, _labels(terms.labels)))
     if terms.final.weight:
-        found.append(Term("final", terms.final.weight, _final(terms.final.where, terms.final.temperature)))
+        found.append(Term("final", terms.final.weight, _final(terms.final)))
     if terms.readout.weight:
         if terms.readout.gated and gate is None:
             raise SyndistillError("a gated readout term needs the gate's weights; measure them first")
@@ -358,15 +358,16 @@ def _labels(term: LabelTerm) -> Loss:
     return loss
 
 
-def _final(where: Where, temperature: float) -> Loss:
-    ends = slice(None) if where == "every" else slice(-1, None)
+def _final(term: FinalTerm) -> Loss:
+    ends = slice(None) if term.where == "every" else slice(-1, None)
 
     def loss(outputs: Outputs, _: Shots, lesson: Lesson) -> torch.Tensor:
-        if lesson.teacher_BKLC is None:  # asked about no end of these
+        if lesson.teacher_BKLC is None:
+            assert term.most_rounds  # which is before the first of these ends
             return outputs.logits_BKLC.sum() * 0.0
         asked = slice(0, lesson.teacher_BKLC.shape[1])  # the first ends, where not all
         own_BKC, teacher_BKC = outputs.logits_BKLC[:, asked][:, ends, 0], lesson.teacher_BKLC[:, ends, 0]
-        return posterior_divergence(own_BKC, teacher_BKC, temperature).mean()
+        return posterior_divergence(own_BKC, teacher_BKC, term.temperature).mean()
 
     return loss
 

@@ -90,6 +90,8 @@ class StudentRun(Strict):
             raise ValueError("data.recorded has the labels of the last end alone; terms must look at that one")
         if self.data.cached_ends == "last" and terms.needs_every_end:
             raise ValueError("data.cached_ends=last has no answers of earlier ends; terms must look at the last one")
+        if terms.final.most_rounds and (self.data.cached_shots or terms.goes_inside or terms.fused.weight):
+            raise ValueError("most_rounds is for fresh shots and a Teacher's final logits alone; leave it out")
         if terms.frame.weight:
             self._frame_fits()
         if bool(self.fusion) != bool(terms.fused.weight):

@@ -400,9 +400,10 @@ class LocalGru(GruNetwork):
         """Of neighbours alone, as the compiled code does it; PyTorch multiplies the written out matrix."""
         d, out, size = self.layout.n_lines, self.config.readout_width, self.config.width
         pairs = int((self.cell.block_SS < 2 * PLACES).sum())
-        cell = pairs * 3 * size * (size + BITS)
+        corners = int((self.layout.corners_Q4 < self.layout.n_stabilisers).sum())
+        cell = pairs * 3 * size * (size + BITS) + corners * size * self.config.frame_memory
         channels = 4 if self.joint else 1
-        project = int((self.layout.corners_Q4 < self.layout.n_stabilisers).sum()) * (size + BITS) * out
+        project = corners * (size + BITS) * out
         a_line = 2 * self.config.readout_layers * out**2 + out * channels + (2 * out**2 if self.joint else 0)
         return cell + (cell + project + d * a_line) / rounds
 
