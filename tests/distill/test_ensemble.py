@@ -1,10 +1,13 @@
 """Several who answer as one Teacher: the mean of their logits, features of the first, an identity of their hashes."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from scipy.special import expit
 
 from syndistill.circuits.experiment import Experiment
+from syndistill.decoders.ensemble import EnsembleDecoder
 from syndistill.decoders.network import on_circuit
 from syndistill.decoders.torch_engine import TorchEngine
 from syndistill.distill.cache.source import cache_key
@@ -128,10 +131,11 @@ def test_what_is_no_ensemble_is_refused_in_one_line(name, said):
     assert "\n" not in str(error.value)
 
 
-def test_flips_alone_are_no_member():
-    subject = Subject.of_circuit(EXPERIMENT.circuit(), "t")
-    with pytest.raises(SyndistillError, match="pymatching says flips, not probabilities; leave it out"):
-        subject.decoder("teacher-d3,pymatching")
+def test_flips_of_an_unknown_error_model_are_no_member():
+    hard = Subject.of_circuit(EXPERIMENT.circuit(), "t").decoder("pymatching")
+    mine = SimpleNamespace(name="mine", gives_probabilities=False, n_detectors=1, n_observables=1)
+    with pytest.raises(SyndistillError, match="mine says flips, not probabilities; leave it out"):
+        EnsembleDecoder([mine, hard], "both")
 
 
 @pytest.mark.parametrize(("model", "run"), [

@@ -25,7 +25,7 @@ def evaluate(
         typer.Argument(
             metavar="DECODER...",
             help="pymatching, pymatching-correlated, tesseract, belief-matching, optimal, a shipped network's name, or "
-            "the path of a saved one. Several between commas are an ensemble: teacher-d3,other.safetensors,exact. "
+            "the path of a saved one. Several between commas are an ensemble: teacher-d5,belief-matching. "
             "With --recorded a reference may end in @pij or @rl (default: @circuit).",
         ),
     ],

@@ -13,22 +13,30 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from syndistill.decoders.confidence import ConfidentDecoder
 from syndistill.decoders.contract import Decoder
+from syndistill.decoders.reference import ReferenceDecoder
 from syndistill.errors import SyndistillError
 from syndistill.sampling.stored import StoredShots
 from syndistill.statistics.calibration import log_odds
 
 
 class EnsembleDecoder(Decoder):
-    """Of decoders that give probabilities and are made for the same circuit; of each observable by itself.
+    """Of decoders that are made for the same circuit; of each observable by itself.
 
-    SyndistillError for a member whose answers are flips alone, and for members of different circuits.
+    A reference that says flips alone, as matching does, counts as much as it is sure by how often it is wrong on shots
+    of its own error model (`confidence`). SyndistillError for another member of flips alone, and for members of
+    different circuits.
     """
 
     gives_probabilities = True
 
     def __init__(self, members: Sequence[Decoder], name: str) -> None:
-        self.members, self.name = tuple(members), name
+        self.members = tuple(
+            ConfidentDecoder(one, one.dem) if isinstance(one, ReferenceDecoder) and not one.gives_probabilities else one
+            for one in members
+        )
+        self.name = name
         if hard := [member.name for member in self.members if not member.gives_probabilities]:
             raise SyndistillError(f"{hard[0]} says flips, not probabilities; leave it out of the ensemble {name}")
         for one, other in pairwise(self.members):

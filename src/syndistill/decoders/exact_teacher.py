@@ -1,4 +1,4 @@
-"""The exact posterior of a small experiment as a Teacher: what distillation can give at best, with nothing unknown.
+"""Decoders of one experiment as Teachers; the exact posterior is what distillation can give at best, nothing unknown.
 
 Axes: B shots, T slices (rounds + 1), S stabilisers, N detectors in Stim's order, O observables, C logit channels.
 """
@@ -10,10 +10,12 @@ from collections.abc import Collection
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.layout import Layout
-from syndistill.circuits.placement import place_experiment
+from syndistill.circuits.placement import Placement, place_experiment
+from syndistill.decoders.contract import Decoder
 from syndistill.decoders.optimal import ExactPosterior
 from syndistill.distill.losses import LEAST, posterior_logits
 from syndistill.distill.signals.teacher import Answer, PosteriorTeacher, Teacher
@@ -21,7 +23,8 @@ from syndistill.errors import SyndistillError
 from syndistill.files.families import OutputForm
 from syndistill.sampling.exact_labels import with_exact_labels
 from syndistill.sampling.shots import Shots
-from syndistill.sampling.stored import dem_of_circuit
+from syndistill.sampling.stored import StoredShots, dem_of_circuit
+from syndistill.statistics.calibration import log_odds
 
 
 def exact_teacher(experiment: Experiment) -> PosteriorTeacher:
@@ -36,14 +39,7 @@ def exact_teacher(experiment: Experiment) -> PosteriorTeacher:
     both = experiment.basis == "both"
 
     def logits(shots: Shots) -> torch.Tensor:
-        if (shots.basis, shots.rounds) != (experiment.basis, experiment.rounds):
-            raise SyndistillError(
-                f"the exact Teacher is of basis {experiment.basis} and {experiment.rounds} rounds, these shots are of "
-                f"{shots.basis} and {shots.rounds}; train on that experiment alone"
-            )
-        slices_BTS = torch.cat([shots.events_BRS, shots.last_BKS[:, -1:]], 1).cpu().numpy()
-        detectors_BN = slices_BTS[:, placement.slice_N, placement.stabiliser_N]
-        packed = np.packbits(detectors_BN, axis=1, bitorder="little")
+        packed = np.packbits(_detectors(shots, experiment, placement), axis=1, bitorder="little")
         if not both:
             return torch.from_numpy(posterior.log_odds(packed))
         # I, X, Z, Y: observable 0 is the x line, flipped by Z and Y; observable 1 the z line, flipped by X and Y.
@@ -52,6 +48,40 @@ def exact_teacher(experiment: Experiment) -> PosteriorTeacher:
 
     key = hashlib.sha256(f"exact posterior\n{circuit}".encode()).hexdigest()
     return PosteriorTeacher(logits, key, placement.layout, "joint4" if both else "two_channel")
+
+
+def decoder_teacher(decoder: Decoder, experiment: Experiment) -> PosteriorTeacher:
+    """Answers about shots of this one experiment, of basis x or z, with a decoder made for it; offers "final" alone.
+
+    As a member of an `EnsembleTeacher` it lets matching, say, teach beside a network. Raises SyndistillError for a
+    decoder of flips alone (`ConfidentDecoder` gives it a probability), for one of another circuit, for basis both, and
+    when asked about shots of another basis or number of rounds.
+    """
+    if not decoder.gives_probabilities:
+        raise SyndistillError(f"{decoder.name} says flips, a Teacher probabilities; wrap it in a ConfidentDecoder")
+    if experiment.basis == "both":
+        raise SyndistillError("a decoder teaches one observable; give an experiment of basis x or z")
+    placement = place_experiment(experiment)
+    dem = dem_of_circuit(experiment.circuit())
+
+    def logits(shots: Shots) -> torch.Tensor:
+        detectors_BN = _detectors(shots, experiment, placement)
+        unknown_BO = np.zeros((len(shots), dem.num_observables), bool)
+        return torch.from_numpy(log_odds(decoder.decode(StoredShots.from_bits(detectors_BN, unknown_BO, dem))))
+
+    key = hashlib.sha256(f"decoder\n{decoder.content_id}\n{experiment}".encode()).hexdigest()
+    return PosteriorTeacher(logits, key, placement.layout)
+
+
+def _detectors(shots: Shots, experiment: Experiment, placement: Placement) -> NDArray[np.bool_]:
+    """(B, N) as the experiment's circuit counts them. SyndistillError for shots of another one."""
+    if (shots.basis, shots.rounds) != (experiment.basis, experiment.rounds):
+        raise SyndistillError(
+            f"this Teacher is of basis {experiment.basis} and {experiment.rounds} rounds, these shots are of "
+            f"{shots.basis} and {shots.rounds}; train on that experiment alone"
+        )
+    slices_BTS = torch.cat([shots.events_BRS, shots.last_BKS[:, -1:]], 1).cpu().numpy().astype(bool)
+    return slices_BTS[:, placement.slice_N, placement.stabiliser_N]
 
 
 class ExactEveryEnd(Teacher):

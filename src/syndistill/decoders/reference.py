@@ -163,11 +163,11 @@ def likelier_first(dem: stim.DetectorErrorModel) -> stim.DetectorErrorModel:
 class ReferenceDecoder(Decoder):
     """A decoder that a package makes from an error model alone.
 
-    `model` is what the package is given, and its answers are turned by the certain flips beside it.
+    `dem` is that model; `model` is what the package is given, whose answers are turned by the certain flips beside it.
     """
 
     def __init__(self, algorithm: str, version: str, settings: str, dem: stim.DetectorErrorModel) -> None:
-        self.name = algorithm
+        self.name, self.dem = algorithm, dem
         self.n_detectors = dem.num_detectors
         self.n_observables = dem.num_observables
         self.unlikely = UnlikelyErrors.of(dem, keep_unseen=self.gives_probabilities)

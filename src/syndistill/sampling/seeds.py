@@ -1,4 +1,4 @@
-"""Which shots are whose. Seeds: training, selection and probe shots never meet, nor evaluation shots (`stored`).
+"""Which shots are whose. Seeds: shots of two roles never meet, nor does one with evaluation shots (`stored`).
 
 Each role has 2**56 Stim seeds of its own below 2**62, where `stored.evaluation_seed` begins.
 """
@@ -9,7 +9,7 @@ import numpy as np
 
 from syndistill.errors import SyndistillError
 
-_ROLES = {"train": 1, "select": 2, "probe": 3}
+_ROLES = {"train": 1, "select": 2, "probe": 3, "confidence": 4}
 
 
 def derived_seed(role: str, *keys: int) -> int:

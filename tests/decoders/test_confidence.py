@@ -1,0 +1,106 @@
+"""A hard decoder's own confidence: its decisions stay, its probabilities can be believed, an ensemble may count it."""
+
+import numpy as np
+import pytest
+import stim
+import torch
+from scipy.special import expit
+
+from syndistill.circuits.experiment import Experiment
+from syndistill.decoders.confidence import ConfidentDecoder
+from syndistill.decoders.contract import decisions
+from syndistill.decoders.exact_teacher import decoder_teacher
+from syndistill.decoders.registry import build_decoder
+from syndistill.distill.signals.ensemble import EnsembleTeacher, teacher_named
+from syndistill.errors import SyndistillError
+from syndistill.evaluation.subject import Subject
+from syndistill.sampling.shots import simulate
+from syndistill.sampling.stored import StoredShots, dem_of_circuit, evaluation_seed
+from syndistill.statistics.calibration import log_odds, nll
+
+EXPERIMENT = Experiment(3, 5, "z", "si1000", 0.004)
+CIRCUIT = EXPERIMENT.circuit()
+DEM = dem_of_circuit(CIRCUIT)
+
+
+def confident(name, dem=DEM):
+    return ConfidentDecoder(build_decoder(name, dem), dem)
+
+
+@pytest.fixture(scope="module")
+def shots():
+    return StoredShots.sample(CIRCUIT, 40_000, evaluation_seed(3, 0, 40_000))
+
+
+@pytest.mark.parametrize("name", ["pymatching", "pymatching-correlated"])
+def test_as_often_wrong_as_it_says_in_every_group(name, shots):
+    """Groups by detectors that fired, and by decision: |sum of wrong - sum of p| within 6 standard deviations and the
+    fit's own error (another sixth of a percent); 14 groups, normal tails 2e-9 each."""
+    decoder = confident(name)
+    p = decoder.decode(shots)[:, 0]
+    hard = decoder.decoder.decode(shots)[:, 0]
+    assert (decisions(p) == decisions(hard)).all()
+    wrong, unsure = decisions(p) != shots.observables()[:, 0], np.minimum(p, 1 - p)
+    fired = np.minimum(shots.detectors().sum(1), 6)
+    for group in [*(fired == n for n in range(7)), *(decisions(p) == flip for flip in (False, True))]:
+        spread = np.sqrt((unsure * (1 - unsure))[group].sum())
+        assert abs(wrong[group].sum() - unsure[group].sum()) < 6 * spread + 0.02 * group.sum()
+    always = np.where(decisions(hard), 1 - wrong.mean(), wrong.mean())
+    assert nll(p, shots.observables()[:, 0]) < 0.93 * nll(always, shots.observables()[:, 0])
+
+
+def test_nobody_is_certain_and_the_same_fit_comes_again(shots):
+    calm = dem_of_circuit(Experiment(3, 3, "z", "si1000", 1e-5).circuit())
+    p = confident("pymatching", calm).decode(StoredShots.sample(calm, 100, 1))
+    assert 1e-8 < p.min() < 1e-3
+    one, again = confident("pymatching"), confident("pymatching")
+    assert one.content_id == again.content_id != one.decoder.content_id
+    np.testing.assert_array_equal(one.decode(shots), again.decode(shots))
+
+
+def test_two_observables_have_a_confidence_each():
+    text = "error(0.1) D0 L0\nerror(0.3) D1 L1\nerror(0.02) D0\nerror(0.2) D1"
+    dem = stim.DetectorErrorModel(text)
+    p = confident("pymatching", dem).decode(StoredShots.sample(dem, 2_000, 5))
+    surely = np.abs(log_odds(p)).mean(0)
+    assert surely[0] > surely[1] + 1
+
+
+def test_it_is_a_member_of_an_ensemble(shots):
+    subject = Subject.of_circuit(CIRCUIT, "t")
+    matching, network = confident("pymatching-correlated"), subject.decoder("student-d3")
+    together = subject.decoder("student-d3,pymatching-correlated")
+    few = shots.take(0, 3_000)
+    mean = (log_odds(matching.decode(few)) + log_odds(network.decode(few))) / 2
+    np.testing.assert_allclose(together.decode(few), expit(mean), rtol=1e-9)
+    wrong = [(decisions(one.decode(shots)) != shots.observables()).mean() for one in (together, matching)]
+    assert wrong[0] < 0.97 * wrong[1]
+
+
+def test_it_teaches_beside_a_network():
+    decoder = confident("pymatching-correlated")
+    teacher = EnsembleTeacher([teacher_named("student-d3"), decoder_teacher(decoder, EXPERIMENT)])
+    simulated = simulate(EXPERIMENT, 300, 2)
+    events = torch.cat([simulated.events_BRS, simulated.last_BKS[:, -1:]], 1)
+    placed = Subject.of_circuit(CIRCUIT, "t").decoder("student-d3").placement
+    bits = events[:, placed.slice_N, placed.stabiliser_N].numpy().astype(bool)
+    stored = StoredShots.from_bits(bits, np.zeros((300, 1), bool), DEM)
+    judged = Subject.of_circuit(CIRCUIT, "t").decoder("student-d3,pymatching-correlated").decode(stored)
+    taught = torch.sigmoid(teacher.logits(simulated)[:, -1, 0]).numpy()
+    np.testing.assert_allclose(taught, judged, atol=2e-4)
+    assert teacher.key() != EnsembleTeacher([teacher_named("student-d3")]).key()
+
+
+@pytest.mark.parametrize(("decoder", "experiment", "said"), [
+    (build_decoder("pymatching", DEM), EXPERIMENT, "says flips, a Teacher probabilities"),
+    (confident("pymatching"), Experiment(3, 5, "both", "si1000", 0.004), "basis x or z"),
+])  # fmt: skip
+def test_what_cannot_teach_is_refused(decoder, experiment, said):
+    with pytest.raises(SyndistillError, match=said):
+        decoder_teacher(decoder, experiment)
+
+
+def test_shots_of_another_experiment_are_refused():
+    teacher = decoder_teacher(confident("pymatching"), EXPERIMENT)
+    with pytest.raises(SyndistillError, match="of basis z and 5 rounds, these shots are of x and 5"):
+        teacher.logits(simulate(Experiment(3, 5, "x", "si1000", 0.004), 8, 1))
