@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -32,6 +33,7 @@ from syndistill.models.contract import DecoderNetwork
 from syndistill.models.device import usable_device
 from syndistill.models.networks import load_network, save_network, weights_hash
 from syndistill.reporter import SILENT, Reporter
+from syndistill.sampling.recorded_shots import RecordedShots
 from syndistill.sampling.stream import BatchSource
 from syndistill.training.config import (
     Name,
@@ -44,12 +46,15 @@ from syndistill.training.config import (
 )
 from syndistill.training.distributed import join_world, wait_for_all
 from syndistill.training.loop import Trainer
+from syndistill.training.objective import label_loss
 from syndistill.training.run import ANCESTORS
 from syndistill.training.run_folder import open_run
 from syndistill.training.source import data_hashes, signature
 from syndistill.training.start import AnyDials, check_carries, fresh_network, start_weights
+from syndistill.training.watch import Watch
 
 STUDENT_FILE = "student.safetensors"
+JUDGED_AT_A_TIME = 2_048
 
 
 class Shared(NamedTuple):
@@ -173,16 +178,40 @@ def _train(
     source = _source(run, given, cache, reporter)
     stage = prepare_stage(given, network, source, folder)
     carried = stage.objective.carried
-    trainer = Trainer(network, stage.objective, source, run.training, folder, stage.extra, carried=carried)
+    watch = _watch(run, source, network)
+    trainer = Trainer(network, stage.objective, source, run.training, folder, stage.extra, carried=carried, watch=watch)
     name = run.kind if run.terms.needs_teacher else "labels alone"
     trainer.run(reporter.bar(name, run.training.steps, run.training.batch_size))
     path = folder / STUDENT_FILE
     if trainer.world.is_first:
         stage.save_adapters(folder, trainer.ema_extra_state())
-        network.load_state_dict(trainer.ema_state())
+        network.load_state_dict(trainer.ema_state() if watch is None else watch.best)
+        if watch is not None:
+            reporter.say(f"{name}: the weights of step {watch.best_step} did best on the development shots")
         save_network(path, network, _said_of(run, teacher, trainer, said))
     wait_for_all(trainer.world)
     return path
+
+
+def _watch(run: StudentRun, source: BatchSource[TaughtShots], network: DecoderNetwork) -> Watch | None:
+    """Early stop on the development shots of a recording; None without such."""
+    of = run.data.recorded
+    if of is None or not of.dev_shots:
+        return None
+    assert isinstance(source, LiveSource)
+    assert isinstance(source.source, RecordedShots)
+    dev, judged = source.source.dev, copy.deepcopy(network)  # before the network is compiled
+    labels_BKLO = dev.labels_BKLO
+    assert labels_BKLO is not None
+
+    @torch.no_grad()
+    def judge(weights: Mapping[str, torch.Tensor]) -> float:
+        judged.load_state_dict(weights)
+        parts = [dev.take(slice(at, at + JUDGED_AT_A_TIME)) for at in range(0, len(dev), JUDGED_AT_A_TIME)]
+        logits_BKLC = torch.cat([judged(part).logits_BKLC[:, -1:, :1] for part in parts])
+        return float(label_loss(logits_BKLC, labels_BKLO[:, -1:, :1]).mean())
+
+    return Watch(judge, of.dev_every, of.patience)
 
 
 def _said_of(run: StudentRun, teacher: Teacher, trainer: Trainer, said: dict[str, Any] | None) -> dict[str, Any]:

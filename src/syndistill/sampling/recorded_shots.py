@@ -13,21 +13,24 @@ from syndistill.sampling.shots import Shots, shots_from_detectors
 class RecordedShots:
     """Chunks of batches of a recording's first shots: every epoch a new order, fixed by (seed, epoch).
 
-    Only the last end has labels. sha256: of these shots. SyndistillError where the recording has fewer.
+    Only the last end has labels. dev: so many shots after them, to look at. sha256: of all of these shots.
+    SyndistillError where the recording has fewer.
     """
 
     batches_per_chunk = 16
 
-    def __init__(self, folder: str, n_shots: int, batch_size: int, seed: int) -> None:
+    def __init__(self, folder: str, n_shots: int, batch_size: int, seed: int, dev_shots: int = 0) -> None:
         recording = Recording.load(folder)
-        if not batch_size <= n_shots <= len(recording):
+        if not batch_size <= n_shots <= n_shots + dev_shots <= len(recording):
+            dev = f" and {dev_shots} of development" if dev_shots else ""
             raise SyndistillError(
-                f"{n_shots} shots of {folder}, which has {len(recording)}, in batches of {batch_size}; ask for one "
-                "batch or more, and no more than there are"
+                f"{n_shots} shots{dev} of {folder}, which has {len(recording)}, in batches of {batch_size}; ask for "
+                "one batch or more, and no more than there are"
             )
-        stored = recording.stored_shots().take(0, n_shots)
+        stored = recording.stored_shots().take(0, n_shots + dev_shots)
         self.sha256, self.placement = stored.sha256, recording.placement
-        self.shots = shots_from_detectors(stored.detectors(), self.placement, stored.observables())
+        shots = shots_from_detectors(stored.detectors(), self.placement, stored.observables())
+        self.shots, self.dev = shots.take(slice(0, n_shots)), shots.take(slice(n_shots, None))
         self.batch_size, self.seed = batch_size, seed
         self.batches_per_epoch = n_shots // batch_size
 

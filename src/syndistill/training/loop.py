@@ -27,6 +27,7 @@ from syndistill.training.config import OptimiserConfig, TrainingConfig
 from syndistill.training.distributed import LossModule, join_world, parallel, share, wait_for_all
 from syndistill.training.precision import denormals_flushed, warn_if_emulated
 from syndistill.training.run_folder import run_key
+from syndistill.training.watch import Watch
 
 STATE = "state.safetensors"
 METRICS = "metrics.jsonl"
@@ -81,7 +82,8 @@ class Trainer:
 
     model: with the weights that it starts from, also where the folder holds a later state. extra: train-only modules
     (adapters and the like). shared: under torchrun, whether the source makes this process's
-    share of each batch, which is otherwise taken of the whole. carried: the objective's, saved and resumed.
+    share of each batch, which is otherwise taken of the whole. carried: the objective's, saved and resumed. watch: ends
+    the run early.
     """
 
     def __init__(
@@ -94,8 +96,9 @@ class Trainer:
         extra: torch.nn.Module | None = None,
         shared: bool = False,
         carried: CarriedStates | None = None,
+        watch: Watch | None = None,
     ) -> None:
-        self.carried = carried or CarriedStates()
+        self.carried, self.watch = carried or CarriedStates(), watch
         self.model, self.source, self.config, self.folder = model, source, config, folder
         self.shared = shared
         if config.threads:
@@ -118,8 +121,8 @@ class Trainer:
         """Train to `config.steps`, going on from the folder's state if there is one."""
         if (self.folder / STATE).exists():
             self.load()
-            if self.step >= self.config.steps:
-                return
+        if self._looks_done():
+            return
         stream = ShotStream(self.source, self.config.batches_before(self.step))
         log = _Log(self.folder, self.config, self.step) if self.world.is_first else None
         saved = time.monotonic()
@@ -132,6 +135,8 @@ class Trainer:
                     log.add(self.step, values, len(mine) * self.config.batch_size, self._rate())
                     if bar is not None:
                         bar.to(self.step, log.latest)
+                if self._looks_done():
+                    break
                 if self.world.is_first and time.monotonic() - saved > 60 * self.config.checkpoint_minutes:
                     self.save()
                     saved = time.monotonic()
@@ -142,6 +147,12 @@ class Trainer:
         if self.world.is_first:
             self.save()
         wait_for_all(self.world)
+
+    def _looks_done(self) -> bool:
+        """Whether no step is to follow, after a look at the development shots where there are some."""
+        if self.watch is not None:
+            self.watch.look(self.step, self.ema_state)
+        return self.step >= self.config.steps or (self.watch is not None and self.watch.has_ended)
 
     def train_step(self, *batches: Batch) -> dict[str, torch.Tensor]:
         """One optimiser step by the mean of the batches' gradients; returns the means of the objective's values, and
@@ -198,6 +209,7 @@ class Trainer:
         tensors = {f"weights.{k}": v for k, v in self.trained.state_dict().items()}
         tensors |= {f"ema.{k}": v for k, v in self.ema.items()}
         tensors |= self.carried.tensors()
+        tensors |= {} if self.watch is None else self.watch.tensors()
         save_tensors(self.folder / STATE, tensors | _pack_optimiser(self.optimiser), self._said())
 
     def _said(self) -> dict[str, object]:
@@ -215,6 +227,8 @@ class Trainer:
             self.ema = {k: tensors[f"ema.{k}"].to(self.device) for k in self.ema}
             _unpack_optimiser(self.optimiser, tensors)
             self.carried.load(tensors, self.device)
+            if self.watch is not None:
+                self.watch.load(tensors)
         except (RuntimeError, KeyError, ValueError):  # PyTorch's message has a line per weight
             raise SyndistillError(
                 f"{self.folder / STATE} is of another network than this run's; use a fresh folder"

@@ -256,6 +256,12 @@ class Recorded(Strict):
     folder: Name
     shots: Positive
     """The first so many of them, over and over."""
+    dev_shots: Number = 0
+    """So many after those are not learned from: the Student's averaged weights are judged on them, by NLL, before the
+    first step and from then on every `dev_every` steps, and the best are saved."""
+    dev_every: Positive = 25
+    patience: Number = 8
+    """Looks at the development shots without a new best after which the run ends; 0: all steps are taken."""
 
 
 class StudentData(Strict):
@@ -331,7 +337,8 @@ def simulated(data: StudentData, batch_size: int, seed: int, only_last: bool = F
 def recorded(data: StudentData, batch_size: int, seed: int) -> RecordedShots:
     """SyndistillError where they are not what `data.simulated` says."""
     assert data.recorded is not None
-    source = RecordedShots(data.recorded.folder, data.recorded.shots, batch_size, seed)
+    of = data.recorded
+    source = RecordedShots(of.folder, of.shots, batch_size, seed, of.dev_shots)
     placement, like = source.placement, data.simulated
     rounds = {r for phase in like.curriculum.rounds for r in phase.rounds}
     is_like = placement.layout.distance == like.distance and placement.basis in like.bases
