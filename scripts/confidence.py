@@ -18,7 +18,8 @@ from matching_gap import MatchingGapDecoder
 from syndistill.decoders.contract import Decoder
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.subject import Subject
-from syndistill.safe_files import replacing, write_json
+from syndistill.runs.picture import new_figure, plain, save_png
+from syndistill.safe_files import write_json
 from syndistill.sampling.stored import StoredShots, evaluation_seed
 from syndistill.statistics.calibration import Kept, best_temperature, ece, kept_curve, log_odds, reliability
 
@@ -62,11 +63,7 @@ def _decoder(subject: Subject, name: str) -> Decoder:
 
 def draw(found: Sequence[dict[str, Any]], path: Path) -> None:
     """Left: LER of the kept shots; right: predicted against observed flips. Written whole or not at all."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4.4), dpi=160, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(10, 4.4)
     kept_axes, bins_axes = figure.subplots(1, 2)
     for colour, one in zip(COLOURS * len(found), found, strict=False):
         _draw_kept(kept_axes, one, colour)
@@ -78,14 +75,11 @@ def draw(found: Sequence[dict[str, Any]], path: Path) -> None:
     bins_axes.plot([0, 1], [0, 1], color="#94a3b8", linewidth=1, linestyle=(0, (5, 3)), zorder=1)
     bins_axes.set(xlabel="predicted probability of a flip (15 bins)", ylabel="observed share of flips")
     for axes in (kept_axes, bins_axes):
-        axes.grid(color="#e2e8f0", linewidth=0.8)
+        plain(axes)
         axes.legend(frameon=False, fontsize=8)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
     title = f"{found[0]['experiment']}: the same {found[0]['shots']:,} shots for every decoder"
     figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
-    with replacing(path) as beside:
-        figure.savefig(beside, format="png")
+    save_png(figure, path)
 
 
 def _draw_kept(axes: Any, one: dict[str, Any], colour: str) -> None:

@@ -21,7 +21,8 @@ from syndistill.evaluation.compare import Comparison
 from syndistill.evaluation.rows import Pair
 from syndistill.evaluation.subject import Subject
 from syndistill.runs.console import terminal_reporter
-from syndistill.safe_files import replacing, write_text
+from syndistill.runs.picture import new_figure, plain, save_png
+from syndistill.safe_files import write_text
 from syndistill.statistics.rates import fit_per_round, late_error_per_round, ler_per_round
 
 RIVAL = "pymatching-correlated"
@@ -44,11 +45,7 @@ def judge(decoders: list[str], experiments: list[Experiment], shots: int, early_
 
 def draw(of_bases: list[Found], path: Path, title: str) -> None:
     """The error of one round against the number of rounds, a line a decoder; PNG, whole or not at all."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.5, 4.2), dpi=160, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7.5, 4.2)
     axes = figure.subplots()
     rounds = sorted(of_bases[0])
     for row in of_bases[0][rounds[0]].rows:
@@ -69,14 +66,10 @@ def draw(of_bases: list[Found], path: Path, title: str) -> None:
     axes.set_ylim(bottom=0)
     axes.set_xlabel("rounds")
     axes.set_ylabel("error of one of these rounds, %")
-    axes.grid(color="#e2e8f0", linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    plain(axes)
     axes.legend(frameon=False)
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
-    with replacing(path) as beside:
-        figure.savefig(beside, format="png", metadata={"Software": None})
+    save_png(figure, path)
 
 
 def tables(found: Found, title: str) -> list[str]:

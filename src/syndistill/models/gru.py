@@ -315,8 +315,6 @@ class LocalGru(GruNetwork):
 
     config: LocalGruDials
     signals_offered: ClassVar[frozenset[str]] = frozenset({"temporal"})
-    even_Q4: torch.Tensor
-    odd_Q4: torch.Tensor
     corner_Q4: torch.Tensor
     kinds_2: torch.Tensor
     x_LQ: torch.Tensor
@@ -348,11 +346,10 @@ class LocalGru(GruNetwork):
             self.frame_bias[basis] = nn.Parameter(torch.full((n_lines**2,), QUBIT_KEEPS_FRAME))
         is_odd_Q = np.indices((n_lines, n_lines)).sum(0).ravel() % 2 == 1
         order_Q = np.argsort(is_odd_Q, kind="stable")
+        self._n_of_kind = np.bincount(is_odd_Q).tolist()
         line_Q, of_line = order_Q // n_lines, np.arange(n_lines)[:, None]
-        for name, kept in (("even_Q4", ~is_odd_Q), ("odd_Q4", is_odd_Q)):
-            self.register_buffer(name, torch.from_numpy(layout.corners_Q4[kept]), persistent=False)
-        self.register_buffer("corner_Q4", torch.cat([self.even_Q4, self.odd_Q4]), persistent=False)
-        self.register_buffer("kinds_2", torch.tensor([len(self.even_Q4), len(self.odd_Q4)]), persistent=False)
+        self.register_buffer("corner_Q4", torch.from_numpy(layout.corners_Q4[order_Q]), persistent=False)
+        self.register_buffer("kinds_2", torch.tensor(self._n_of_kind), persistent=False)
         for name, member_LQ in (("x_LQ", line_Q == of_line), ("z_LQ", order_Q % n_lines == of_line)):
             self.register_buffer(name, torch.from_numpy(member_LQ).float() / n_lines, persistent=False)
 
@@ -432,7 +429,7 @@ class LocalGru(GruNetwork):
         """(N, Q, W): the data qubits whose row and column have an even sum, then the others."""
         seen_NSX = torch.cat([state_NSD, last_NS[..., None].to(state_NSD), parity_NS[..., None].to(state_NSD)], -1)
         seen_NSX = nn.functional.pad(seen_NSX, (0, 0, 0, 1))  # a corner where no stabiliser is holds zeros
-        kinds = ((self.project[0], self.even_Q4), (self.project[1], self.odd_Q4))
+        kinds = zip(self.project, self.corner_Q4.split(self._n_of_kind), strict=True)
         return torch.relu(torch.cat([project(seen_NSX[:, q4].flatten(2)) for project, q4 in kinds], 1))
 
     def _answers(self, lines_NLW: torch.Tensor, basis: str) -> torch.Tensor:
