@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,3 +119,12 @@ def test_a_signature_survives_its_file() -> None:
     assert len(json.dumps(noise.to_json())) < 100_000
     with pytest.raises(SyndistillError, match="signature of the training noise is damaged"):
         TrainingNoise.from_json({"noise": "si1000", "patterns": {"z": {}}})
+
+
+def test_many_files_are_named_shortly_and_their_strength_is_a_factor() -> None:
+    home = noise_of("si1000", 3, ("z",), (0.001, 0.006), 9)
+    assert (str(home), home.strength(0.0042)) == ("si1000, p 0.001 to 0.006, up to 9 rounds", "p about 0.0042")
+    own = replace(home, noise="a.dem, b.dem, c.dem", p_min=0.8, p_max=1.25)
+    assert str(own) == "a.dem and 2 more, their errors times 0.8 to 1.25, up to 9 rounds"
+    assert str(replace(own, noise="a.dem")).startswith("a.dem, their errors")
+    assert own.strength(1.04) == "about 1 times as likely"

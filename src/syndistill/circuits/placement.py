@@ -87,7 +87,9 @@ def far_from(home: TrainingNoise, placement: Placement) -> str | None:
 def described(home: TrainingNoise, placement: Placement) -> str:
     """What a network was trained on, and what of it a circuit has."""
     fit = placement.fit
-    errors = "has no errors" if fit is None else f"shares {fit.share:.1%} of its errors' shapes, p about {fit.p:.2g}"
+    errors = "has no errors"
+    if fit is not None:
+        errors = f"shares {fit.share:.1%} of its errors' shapes, {home.strength(fit.p)}"
     return f"trained on {home}; this circuit {errors}"
 
 

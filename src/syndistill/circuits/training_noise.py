@@ -109,7 +109,8 @@ def _distribution(
 
 @dataclass(frozen=True, eq=False)
 class TrainingNoise:
-    """noise: the model's name. p_min, p_max: what its p was; rounds: the most there were.
+    """noise: the model's name, or those of files between commas. p_min, p_max: what its p was, or the factor of the
+    files' errors; rounds: the most there were.
 
     patterns: by basis ("x", "z", "both"), the shapes in the canonical layout of this distance.
     """
@@ -121,8 +122,21 @@ class TrainingNoise:
     rounds: int
     patterns: Mapping[str, Pattern]
 
+    @property
+    def of_files(self) -> bool:
+        """A rate is below 1/2; a range of factors holds 1."""
+        return self.p_max > 0.5
+
     def __str__(self) -> str:
-        return f"{self.noise}, p {self.p_min:g} to {self.p_max:g}, up to {self.rounds} rounds"
+        if not self.of_files:
+            return f"{self.noise}, p {self.p_min:g} to {self.p_max:g}, up to {self.rounds} rounds"
+        first, *others = self.noise.split(", ")
+        files = f"{first} and {len(others)} more" if others else first
+        return f"{files}, their errors times {self.p_min:g} to {self.p_max:g}, up to {self.rounds} rounds"
+
+    def strength(self, p: float) -> str:
+        """What a strength is in words: a model's p, or a factor of the files' errors."""
+        return f"about {p:.2g} times as likely" if self.of_files else f"p about {p:.2g}"
 
     def pattern(self, basis: str) -> Pattern | None:
         """Of a basis; None where the network never saw it. For "both" without one of its own the middle of x and z,
