@@ -109,7 +109,8 @@ def page(suite: Suite, found: list[tuple[Block, Comparison]], command: str) -> s
     lines = [f"# Scores of the shipped d={suite.distance} networks", ""]
     lines += [
         "SI1000 memory, all decoders on the same shots, 95 % Wilson intervals; made from the rows in `results/` by "
-        f"`{command}`."
+        f"`{command}`. Times of networks are PyTorch's; compiled, as `syndistill bench` and sinter run Students, they "
+        "are several times shorter ([the log](log/2026-11-25.md)).",
     ]
     for block, comparison in found:
         lines += ["", f"## {block.experiment}", ""]

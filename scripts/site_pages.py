@@ -74,11 +74,12 @@ def command_line() -> str:
 
 
 def modules_of_rooms() -> dict[str, list[str]]:
-    """Dotted names of modules by the room that they are in; the package's own files under its name."""
+    """Dotted names of modules by the room that they are in; the package's own files under its name. The room `cli` has
+    a page of its own (`command_line`)."""
     rooms: dict[str, list[str]] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         *folders, stem = path.relative_to(PACKAGE).with_suffix("").parts
-        if stem == "__main__" or (stem == "__init__" and not _says_more_than_its_name(path)):
+        if stem == "__main__" or "cli" in folders or (stem == "__init__" and not _says_more_than_its_name(path)):
             continue
         name = ".".join(["syndistill", *folders, *([] if stem == "__init__" else [stem])])
         rooms.setdefault(folders[0] if folders else "syndistill", []).append(name)
@@ -98,7 +99,8 @@ def contents() -> str:
     lines = ["# The Python API", "", "Made from the code: a page a room, in it every module that the room has.", ""]
     for room, modules in modules_of_rooms().items():
         lines += [f"## [{room}](api/{room}.md)", "", "| module | |", "|---|---|"]
-        lines += [f"| [`{name}`][{name}] | {_first_line(name)} |" for name in modules]
+        short = {name: name.removeprefix("syndistill.").removeprefix(f"{room}.") for name in modules}
+        lines += [f"| [`{short[name]}`][{name}] | {_first_line(name)} |" for name in modules]
         lines.append("")
     return "\n".join(lines)
 

@@ -63,7 +63,7 @@ class SinterDecoder(sinter.Decoder):
     """A network by shipped name or path.
 
     discard_below: discard shots of which an observable's decision is less certain than this probability (0.5 to 1);
-    None discards nothing. precision: "int8" for the quantised kernel (flat GRUs).
+    None discards nothing. precision: "int8" for the quantised kernel (flat and local GRUs).
     """
 
     def __init__(

@@ -9,6 +9,7 @@ from scipy.special import expit
 from syndistill.circuits.experiment import Experiment
 from syndistill.decoders.confidence import ConfidentDecoder
 from syndistill.decoders.contract import decisions
+from syndistill.decoders.ensemble import _fitted
 from syndistill.decoders.exact_teacher import decoder_teacher
 from syndistill.decoders.registry import build_decoder
 from syndistill.distill.signals.ensemble import EnsembleTeacher, teacher_named
@@ -70,11 +71,30 @@ def test_it_is_a_member_of_an_ensemble(shots):
     subject = Subject.of_circuit(CIRCUIT, "t")
     matching, network = confident("pymatching-correlated"), subject.decoder("student-d3")
     together = subject.decoder("student-d3,pymatching-correlated")
-    few = shots.take(0, 3_000)
-    mean = (log_odds(matching.decode(few)) + log_odds(network.decode(few))) / 2
-    np.testing.assert_allclose(together.decode(few), expit(mean), rtol=1e-9)
+    few, logits = shots.take(0, 3_000), []
+    for one, weight in zip((network, matching), together.weights_M, strict=True):
+        logits.append(weight * log_odds(one.decode(few)))
+    np.testing.assert_allclose(together.decode(few), expit(sum(logits)), rtol=1e-9)
+    # The network knows what a shot looks like, matching how many events there were: .91 of correlated matching alone.
+    assert together.weights_M[0] > 2 * together.weights_M[1] > 0
     wrong = [(decisions(one.decode(shots)) != shots.observables()).mean() for one in (together, matching)]
     assert wrong[0] < 0.97 * wrong[1]
+
+
+def test_weights_are_those_of_the_least_nll(shots):
+    """Of members whose log odds are told apart: one that is right, one that is noise."""
+    rng = np.random.default_rng(3)
+    flipped = rng.random((20_000, 1)) < 0.3
+    right = np.where(flipped, 1.0, -1.0) + rng.normal(size=flipped.shape)  # log odds: twice as much, and the base rate
+    found = _fitted(np.stack([right, rng.normal(size=flipped.shape)]), flipped)
+    nll_of = lambda w: np.logaddexp(0, np.where(flipped, -1, 1) * (w[0] * right)).mean()  # noqa: E731
+    assert found[0] == pytest.approx(min(np.linspace(1, 4, 301), key=lambda w: nll_of([w])), abs=0.02)
+    assert 0 <= found[1] < 0.1
+
+
+def test_two_networks_still_are_a_mean():
+    together = Subject.of_circuit(CIRCUIT, "t").decoder("student-d3,student-d3-frame")
+    assert together.weights_M.tolist() == [0.5, 0.5]
 
 
 def test_it_teaches_beside_a_network():
@@ -85,9 +105,10 @@ def test_it_teaches_beside_a_network():
     placed = Subject.of_circuit(CIRCUIT, "t").decoder("student-d3").placement
     bits = events[:, placed.slice_N, placed.stabiliser_N].numpy().astype(bool)
     stored = StoredShots.from_bits(bits, np.zeros((300, 1), bool), DEM)
-    judged = Subject.of_circuit(CIRCUIT, "t").decoder("student-d3,pymatching-correlated").decode(stored)
+    network = Subject.of_circuit(CIRCUIT, "t").decoder("student-d3")
+    mean = (log_odds(network.decode(stored)) + log_odds(decoder.decode(stored))) / 2
     taught = torch.sigmoid(teacher.logits(simulated)[:, -1, 0]).numpy()
-    np.testing.assert_allclose(taught, judged, atol=2e-4)
+    np.testing.assert_allclose(taught, expit(mean), atol=2e-4)
     assert teacher.key() != EnsembleTeacher([teacher_named("student-d3")]).key()
 
 

@@ -260,11 +260,12 @@ def _some(table: Table, most: int = 8) -> str:
 def _about(table: Table) -> str:
     plan = table.plan
     closer = [sweep for sweep in plan.sweeps if sweep.seeds]
-    more = "".join(f"{', '.join(s.arms)} also have seeds {', '.join(map(str, s.seeds))}. " for s in closer)
+    more = "".join(f"Seeds of {', '.join(s.arms)} at {s.budget:g}x: {', '.join(map(str, s.seeds))}. " for s in closer)
+    others = " ('again' has others)" if any(arm.name == "again" for arm in plan.arms) else ""
     return (
         f"Plan {plan.name}: {plan.title}. {len(plan.arms)} arms, seeds {', '.join(map(str, plan.seeds))}; a seed fixes "
-        "first weights and the order of shots in every arm ('again' has others). "
-        f"{more}A run at 1x takes {plan.steps:,} steps of {plan.base.batch_size}. Judged on "
+        f"first weights and the order of shots in every arm{others}. {more}"
+        f"A run at 1x takes {plan.steps:,} steps of {plan.base.batch_size}. Judged on "
         + ", ".join(f"{shots:,} shots a basis at r={rounds}" for rounds, shots in plan.judging.cases)
         + f"; questions are of r={plan.judging.primary_rounds}."
     )

@@ -38,7 +38,7 @@ CZ_STEPS: Schedule = {
 class Cycle:
     """Writes the layers of one experiment; `frames` says which data qubits rest behind a Hadamard.
 
-    Data qubit (i, j) is number i*d + j, the ancilla of stabiliser s is number d*d + s.
+    Data qubit (i, j) is number `i*d + j`, the ancilla of stabiliser s is number `d*d + s`.
     """
 
     layout: Layout
@@ -447,8 +447,8 @@ def every_end(experiment: Experiment) -> stim.Circuit:
 
     It runs in `stim.FlipSimulator(disable_stabilizer_randomization=True)`, where a measurement reads the Pauli frame
     and leaves it alone, so that the data qubits can be read after every round without ending anything. Records come in
-    one block per round: the ancilla of each stabiliser in canonical order (d*d - 1 records), then every data qubit row
-    by row (d*d records) as the readout shows it, and again as it is; for basis "both" read in X, then in Z.
+    one block per round: the ancilla of each stabiliser in canonical order (`d*d - 1` records), then every data qubit
+    row by row (`d*d` records) as the readout shows it, and again as it is; for basis "both" read in X, then in Z.
     """
     e = experiment
     if e.basis == "both":

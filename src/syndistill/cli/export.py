@@ -12,7 +12,7 @@ from syndistill.errors import SyndistillError
 
 
 def export(
-    network: Annotated[str, typer.Argument(metavar="NETWORK", help="A flat GRU's shipped name or path.")],
+    network: Annotated[str, typer.Argument(metavar="NETWORK", help="A flat or local GRU's shipped name or path.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to make.")],
     circuit: CircuitFile = None,
     experiment: Simulated = None,

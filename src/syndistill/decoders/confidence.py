@@ -20,7 +20,7 @@ from syndistill.decoders.contract import Decoder, decisions
 from syndistill.sampling.seeds import derived_seed
 from syndistill.sampling.stored import StoredShots
 
-SHOTS = 20_000
+SHOTS = 5_000
 """Beside them half an error and half a success are believed, so that a decoder that made no mistake is not certain; and
 slopes are of order one (a Gaussian prior)."""
 
@@ -31,7 +31,7 @@ class ConfidentDecoder(Decoder):
     Log odds of an observable's decision being right: a + b n + c n^2 + d f, never below 0, with n the number of
     detectors that fired over its root mean square and f whether the decision is "flipped".
 
-    dem: the error model that it was made for; the fit takes `SHOTS` shots of it, always the same ones.
+    dem: the error model that it was made for; the fit takes `SHOTS` shots of it, always the same ones (`fitted_on`).
     """
 
     gives_probabilities = True
@@ -40,7 +40,7 @@ class ConfidentDecoder(Decoder):
         self.decoder, self.name = decoder, decoder.name
         self.n_detectors, self.n_observables = decoder.n_detectors, decoder.n_observables
         self.content_id = hashlib.sha256(f"confident by {SHOTS} shots\n{decoder.content_id}".encode()).hexdigest()
-        shots = StoredShots.sample(dem, SHOTS, derived_seed("confidence", 0))
+        self.fitted_on = shots = StoredShots.sample(dem, SHOTS, derived_seed("confidence", 0))
         self._scale = max(float(np.sqrt(np.mean(_fired(shots) ** 2))), 1.0)
         flipped_BO = decisions(decoder.decode(shots))
         wrong_BO = flipped_BO != shots.observables()

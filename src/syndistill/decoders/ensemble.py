@@ -1,6 +1,7 @@
-"""Several decoders as one: the mean of their log odds, so that an ensemble is judged as it would teach.
+"""Several decoders as one: the mean of their log odds, so that an ensemble is judged as it would teach; or a weighted
+sum, where one of them says flips alone.
 
-Axes: B shots, O observables.
+Axes: M members, B shots, O observables.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 from scipy.special import expit
 
 from syndistill.decoders.confidence import ConfidentDecoder
@@ -24,9 +26,10 @@ from syndistill.statistics.calibration import log_odds
 class EnsembleDecoder(Decoder):
     """Of decoders that are made for the same circuit; of each observable by itself.
 
-    A reference that says flips alone, as matching does, counts as much as it is sure by how often it is wrong on shots
-    of its own error model (`confidence`). SyndistillError for another member of flips alone, and for members of
-    different circuits.
+    A reference that says flips alone, as matching does, is as sure as it was right on shots of its own error model
+    (`confidence`). That is less than a network knows of a shot, so on the same shots weights are fitted, of the least
+    NLL; without such a member every weight is one over their number. SyndistillError for another member of flips alone,
+    and for members of different circuits.
     """
 
     gives_probabilities = True
@@ -45,8 +48,31 @@ class EnsembleDecoder(Decoder):
         self.n_detectors, self.n_observables = self.members[0].n_detectors, self.members[0].n_observables
         sizes = [member.n_parameters for member in self.members if member.n_parameters is not None]
         self.n_parameters = sum(sizes) if sizes else None
-        ids = "\n".join(["mean of log odds", *(member.content_id for member in self.members)])
+        how = "mean of log odds"
+        self.weights_M: NDArray[np.float64] = np.full(len(self.members), 1 / len(self.members))
+        if confident := [member for member in self.members if isinstance(member, ConfidentDecoder)]:
+            how = "fitted weights of log odds"
+            shots = confident[0].fitted_on
+            self.weights_M = _fitted(self._log_odds(shots), shots.observables())
+        ids = "\n".join([how, *(member.content_id for member in self.members)])
         self.content_id = hashlib.sha256(ids.encode()).hexdigest()
 
+    def _log_odds(self, shots: StoredShots) -> NDArray[np.float64]:
+        return np.stack([log_odds(member.decode(shots)) for member in self.members])
+
     def _probabilities(self, shots: StoredShots) -> NDArray[np.float64]:
-        return np.asarray(expit(np.mean([log_odds(member.decode(shots)) for member in self.members], axis=0)))
+        return np.asarray(expit(np.tensordot(self.weights_M, self._log_odds(shots), 1)))
+
+
+def _fitted(logits_MBO: NDArray[np.float64], flipped_BO: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The weights, none below 0, of the least NLL."""
+    sign_BO = np.where(flipped_BO, -1.0, 1.0)
+    start_M = np.full(len(logits_MBO), 1 / len(logits_MBO))
+
+    def loss(weights_M: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        wrong_BO = sign_BO * np.tensordot(weights_M, logits_MBO, 1)
+        slope_M = np.tensordot(logits_MBO, sign_BO * expit(wrong_BO), 2) / sign_BO.size
+        return float(np.logaddexp(0.0, wrong_BO).mean()), slope_M
+
+    bounds = [(0.0, None)] * len(start_M)
+    return np.asarray(minimize(loss, start_M, jac=True, method="L-BFGS-B", bounds=bounds).x)

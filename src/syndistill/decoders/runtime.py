@@ -25,8 +25,8 @@ __all__ = ["decode", "load", "on_circuit"]
 
 
 def load(name_or_path: str | Path, precision: str = "float32") -> Engine:
-    """A flat GRU by shipped name or .safetensors path, compiled; or a folder of `syndistill export`, run by ONNX
-    Runtime. precision: "float32" or "int8" (compiled networks only)."""
+    """A flat or local GRU by shipped name or .safetensors path, compiled; or a folder of `syndistill export`, run by
+    ONNX Runtime. precision: "float32" or "int8" (compiled networks only)."""
     if isinstance(name_or_path, str | Path) and os.path.isdir(name_or_path):
         return OnnxEngine(name_or_path)
     return KernelEngine(name_or_path, precision)

@@ -49,7 +49,7 @@ class StabiliserGrid(nn.Module):
 class PreparedConvolution(NamedTuple):
     """What a convolution makes of its weights once per call.
 
-    weight: at distance 3 one matrix (S*D, S*C) of all stabilisers, else the nine taps (9, D, C).
+    weight: at distance 3 one matrix `(S*D, S*C)` of all stabilisers, else the nine taps (9, D, C).
     offset_SC: bias and what empty cells contribute.
     """
 
@@ -298,7 +298,7 @@ class StabiliserEmbedder(nn.Module):
 def look_up(
     table_SVD: torch.Tensor, events: torch.Tensor, parity: torch.Tensor, defined_S: torch.Tensor
 ) -> torch.Tensor:
-    """Embeddings (*, S, D) of events and running parities (uint8, (*, S)); defined_S bool (S,)."""
+    """Embeddings `(*, S, D)` of events and running parities (uint8, `(*, S)`); defined_S bool (S,)."""
     n_stabilisers, _, width = table_SVD.shape
     value = torch.where(defined_S, events.long() + 2 * parity.long(), N_VALUES - 1)
     rows = value + N_VALUES * torch.arange(n_stabilisers, device=value.device)

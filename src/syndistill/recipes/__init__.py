@@ -40,7 +40,8 @@ RECIPES: dict[str, Callable[[], AnyRun]] = {
     "baseline-tiny": baseline_tiny,
     "road-tiny": road_tiny,
 }
-"""One to each shipped network, of its name; roads; controls; and toys of a minute."""
+"""One to each shipped network, of its name (student-sycamore-d3 is made by `distill --recorded`); roads; controls; and
+toys of a minute."""
 
 
 def recipe(name: str) -> AnyRun:
