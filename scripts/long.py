@@ -23,7 +23,7 @@ from syndistill.evaluation.subject import Subject
 from syndistill.runs.console import terminal_reporter
 from syndistill.runs.picture import new_figure, plain, save_png
 from syndistill.safe_files import write_text
-from syndistill.statistics.rates import fit_per_round, late_error_per_round, ler_per_round
+from syndistill.statistics.rates import PerRoundFit, fit_per_round, late_error_per_round, ler_per_round
 
 RIVAL = "pymatching-correlated"
 SEED = 27_182
@@ -96,9 +96,14 @@ def _cell(comparison: Comparison, name: str) -> str:
 def _per_round(found: Found, name: str) -> str:
     counts = [(r, row.errors, row.shots) for r, c in found.items() for row in c.rows if row.decoder == name]
     early = fit_per_round(*zip(*[count for count in counts if count[0] <= EARLY], strict=True))
-    late = late_error_per_round(*zip(*counts, strict=True))
+    late = fit_late(counts)
     cells = [f"{100 * fit.epsilon:.3f} ({100 * fit.low:.3f} to {100 * fit.high:.3f})" for fit in (early, late)]
     return " | ".join([*cells, f"{late.epsilon / early.epsilon:.2f}"])
+
+
+def fit_late(counts: list[tuple[int, int, int]]) -> PerRoundFit:
+    """Of (rounds, errors, shots); SyndistillError where too few of them are late."""
+    return late_error_per_round(*zip(*counts, strict=True))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -116,6 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     lines: list[str] = []
     try:
+        fit_late([(r, 0, 1) for r in args.rounds])  # before hours are spent
         for p in args.p:
             of_bases = []
             for basis in args.bases:

@@ -30,4 +30,5 @@ def test_too_few_long_ones(tmp_path, capsys):
     call = [NETWORK, "--rows", str(tmp_path / "rows.jsonl"), "--shots", "50", "--early-shots", "50", "--bases", "z"]
     call += ["--rounds", "3", "5", "9"]
     assert long.main(call) == 2
-    assert "\nerror: 0 numbers of rounds from 25 to 100" in capsys.readouterr().err
+    assert "error: 0 numbers of rounds from 25 to 100" in capsys.readouterr().err
+    assert not (tmp_path / "rows.jsonl").exists()
