@@ -30,7 +30,7 @@ docs: venv ## the site of docs/, into site/ (a warning is an error)
 
 # Two processes of one thread each; a file's tests stay together, so that they share networks and compiled kernels.
 test: lint docs ## lint, the site, then every quick test
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m 'not slow' -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m 'not slow' -n 2 --dist loadfile --no-loadscope-reorder
 
 slow: venv ## the tests too long for `make test`
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m slow -n 2 --dist loadfile

@@ -5,6 +5,13 @@ from contextlib import contextmanager
 
 import pytest
 
+FIRST = {"test_demo.py", "test_docs.py", "test_file_trials.py", "test_minimal_install.py", "test_wheel.py"}
+"""Files of few and long tests: begun last, they would keep one of two processes waiting."""
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in FIRST)
+
 
 @pytest.fixture
 def full_disk():

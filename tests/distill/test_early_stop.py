@@ -45,11 +45,11 @@ def dev_nll(run, network):
 
 
 def test_shots_learned_by_heart_stop_the_run(twin, tmp_path):
-    """64 shots 500 times over: the dev NLL turns, the run ends early, and what is saved is far better than its end."""
+    """64 shots 250 times over: the dev NLL turns, the run ends early, and what is saved is far better than its end."""
     heard = Heard()
-    run = run_of(twin, steps=1_000)
+    run = run_of(twin, steps=500)
     stopped = load_network(train_student(run, tmp_path / "a", reporter=heard))[0]
-    to_the_end = load_network(train_student(run_of(twin, dev=0, steps=1_000), tmp_path / "b"))[0]
+    to_the_end = load_network(train_student(run_of(twin, dev=0, steps=500), tmp_path / "b"))[0]
     best, last = dev_nll(run, stopped), dev_nll(run, to_the_end)
     assert best < 0.8 * last
     assert any("did best on the development shots" in line for line in heard.said)

@@ -49,6 +49,11 @@ def test_patience_counts_looks_without_a_new_best(values, patience, best, ended)
     assert (watch.best_step, watch.best["w"].item(), watch.has_ended) == (5 * best, 5 * best, ended)
 
 
+@pytest.fixture(scope="module")
+def known(make_trainer, tmp_path_factory):
+    return by_step(make_trainer, tmp_path_factory.mktemp("known"), 40)
+
+
 class Killed(BaseException):
     pass
 
@@ -65,9 +70,8 @@ def kill_after(trainer, steps):
     trainer.train_step = until_then
 
 
-@pytest.mark.parametrize("cut", [7, 15, 16, 24])
-def test_a_run_taken_up_again_keeps_the_same_weights_and_ends_at_the_same_step(tmp_path, make_trainer, cut):
-    known = by_step(make_trainer, tmp_path / "known", 40)
+@pytest.mark.parametrize("cut", [7, 15])
+def test_a_run_taken_up_again_keeps_the_same_weights_and_ends_at_the_same_step(tmp_path, make_trainer, known, cut):
 
     def trainer_in(name):
         trainer = make_trainer(tmp_path / name, 40, checkpoint_minutes=0.0)
