@@ -42,7 +42,7 @@ class ConfidentDecoder(Decoder):
         self.content_id = hashlib.sha256(f"confident by {SHOTS} shots\n{decoder.content_id}".encode()).hexdigest()
         self.fitted_on = shots = StoredShots.sample(dem, SHOTS, derived_seed("confidence", 0))
         self._scale = max(float(np.sqrt(np.mean(_fired(shots) ** 2))), 1.0)
-        flipped_BO = decisions(decoder.decode(shots))
+        self._flipped_there_BO = flipped_BO = decisions(decoder.decode(shots))
         wrong_BO = flipped_BO != shots.observables()
         said_OBF = self._said(shots, flipped_BO)
         self._terms_OF = np.stack([_fitted(*of) for of in zip(said_OBF, wrong_BO.T, strict=True)])
@@ -52,7 +52,9 @@ class ConfidentDecoder(Decoder):
         return np.stack([np.column_stack([powers_BP, flipped_B]) for flipped_B in flipped_BO.T])
 
     def _probabilities(self, shots: StoredShots) -> NDArray[np.float64]:
-        flipped_BO = decisions(self.decoder.decode(shots))
+        # An ensemble asks about the shots of the fit again; belief matching takes a minute for them.
+        there = shots is self.fitted_on
+        flipped_BO = self._flipped_there_BO if there else decisions(self.decoder.decode(shots))
         surely_BO = np.einsum("obf,of->bo", self._said(shots, flipped_BO), self._terms_OF)
         return np.asarray(expit(np.where(flipped_BO, 1.0, -1.0) * np.maximum(surely_BO, 0.0)))
 
