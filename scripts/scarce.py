@@ -14,17 +14,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
+from syndistill.decoders.contract import decisions
 from syndistill.distill.cache.source import Recorded, StudentData
 from syndistill.distill.student import STUDENT_FILE, StudentRun, train_student
 from syndistill.distill.terms import FeatureTerm, FinalTerm, LabelTerm, Terms
-from syndistill.models.contract import DecoderNetwork
-from syndistill.models.networks import load_network, preset
+from syndistill.evaluation.subject import Subject
+from syndistill.models.networks import preset
 from syndistill.runs.console import terminal_reporter
 from syndistill.sampling.recorded import Recording
-from syndistill.sampling.shots import Shots, shots_from_detectors
+from syndistill.sampling.stored import StoredShots
 from syndistill.statistics.paired_seeds import mean_and_half
 from syndistill.training.config import Curriculum, DataConfig, OptimiserConfig, RoundsPhase, TrainingConfig
 
@@ -75,13 +74,8 @@ def run_of(recording: Recording, terms: Terms, n_shots: int, seed: int, of: argp
     )
 
 
-@torch.no_grad()
-def wrong(network: DecoderNetwork, shots: Shots) -> NDArray[np.bool_]:
-    """Of each shot."""
-    assert shots.labels_BKLO is not None
-    parts = [shots.take(slice(at, at + 2_048)) for at in range(0, len(shots), 2_048)]
-    said = torch.cat([network(part).logits_BKLC[:, -1, 0, 0] > 0 for part in parts])
-    return (said != shots.labels_BKLO[:, -1, 0, 0].bool()).numpy()
+def ler(subject: Subject, network: str | Path, shots: StoredShots) -> float:
+    return float((decisions(subject.decoder(str(network)).decode(shots)) != shots.observables()).mean())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,15 +88,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--steps", type=int, default=1_200)
     of = parser.parse_args(arguments)
-    recording = Recording.load(of.recording)
+    subject = Subject.from_recording(of.recording)
+    recording = subject.recording
+    assert recording is not None
     stored = recording.stored_shots()
     half = stored.n_shots // 2
     if max(of.counts) > half:
         parser.error(f"{max(of.counts)} shots of {stored.n_shots}, half of which are judged on; ask for {half} at most")
-    stored = stored.take(half, stored.n_shots)
-    judged = shots_from_detectors(stored.detectors(), recording.placement, stored.observables())
-    teacher = wrong(load_network(of.teacher)[0], judged).mean()
-    print(f"LER in per cent, {len(judged):,} shots; the Teacher {100 * teacher:.2f}\n")
+    judged = stored.take(half, stored.n_shots)
+    print(f"LER in per cent, {judged.n_shots:,} shots; the Teacher {100 * ler(subject, of.teacher, judged):.2f}\n")
     print("| recorded shots | " + " | ".join(ARMS) + " |\n" + "|---" * (len(ARMS) + 1) + "|")
     for n_shots in of.counts:
         lers: dict[str, list[float]] = {}
@@ -112,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if not (folder / STUDENT_FILE).exists():
                     with terminal_reporter() as reporter:
                         train_student(run_of(recording, terms, n_shots, seed, of), folder, reporter=reporter)
-                lers.setdefault(arm, []).append(float(wrong(load_network(folder / STUDENT_FILE)[0], judged).mean()))
+                lers.setdefault(arm, []).append(ler(subject, folder / STUDENT_FILE, judged))
         print(f"| {n_shots:,} | " + " | ".join(_cell(lers, arm) for arm in ARMS) + " |", flush=True)
     return 0
 
