@@ -79,6 +79,20 @@ def test_a_part_is_compared_from_its_first_end_on():
     assert found.item() == pytest.approx(expected, rel=1e-4)
 
 
+def test_a_told_part_is_compared_with_what_it_was_told():
+    """What was turned since then shows within the part, an error of its last rounds before too."""
+    whole = simulate(Experiment(3, 8, "x", "si1000", 0.02), 64, 1)
+    model, carried = network("local_gru"), CarriedStates()
+    first, second = parts_of(whole, 4, lane=0, told=True)
+    carried.outputs(model, first)
+    objective = StudentObjective(ALONE.model_copy(update={"frame": FrameTerm(weight=1, delay=1)}), None)
+    objective.carried = carried
+    found, _ = objective(model, TaughtShots(second, None, number=0))
+    turns_BRL, frames_BKL = model(whole).turns_BRFC[..., 0], whole.frames_BKLO[..., 0]
+    since_BKL = frames_BKL[:, 4:7] ^ frames_BKL[:, [0]]  # ends 5, 6 and 7; told: the frame after the first round
+    assert found.item() == pytest.approx(by_hand(turns_BRL[:, 4:], since_BKL, (1, 2, 3), 1), rel=1e-4)
+
+
 def test_what_has_no_frame_is_refused():
     shots = simulate(Experiment(3, 5, "z", "si1000", 0.02), 8, 1)
     with pytest.raises(SyndistillError, match="needs a network of frame_memory"):

@@ -17,9 +17,9 @@ def curriculum(*rounds, n_rates=3, **options):
     return Curriculum(p_min=0.001, p_max=0.006, rounds=phases, n_rates=n_rates, **options)
 
 
-def source(*rounds, seed=3, labels="exact", **options):
+def source(*rounds, seed=3, labels="exact", part_rounds=4, **options):
     return PartedSource(
-        part_rounds=4, longest=max(rounds), distance=3, noise="si1000", bases=("x", "z"), schedule=curriculum(*rounds),
+        part_rounds=part_rounds, longest=max(rounds), distance=3, noise="si1000", bases=("x", "z"), schedule=curriculum(*rounds),
         batch_size=6, seed=seed, labels=labels, **options,
     )  # fmt: skip
 
@@ -81,8 +81,11 @@ def test_what_cannot_be_carried_is_refused():
         source(12, labels="revealed")
     with pytest.raises(SyndistillError, match="learned by one process"):
         source(12, share=(0, 2))
-    with pytest.raises(SyndistillError, match="told with exact labels alone"):
-        source(12, labels="sampled", tell_frame=True)
+    source(12, tell_frame=True, part_rounds=3)
+    with pytest.raises(SyndistillError, match="parts of more than 3 rounds"):
+        source(12, labels="sampled", tell_frame=True, part_rounds=3)
+    with pytest.raises(SyndistillError, match="no frames to tell"):
+        parts_of(simulate(Experiment(3, 8, "both", "si1000", 0.006), 4, 1), 4, 0, told=True)
 
 
 def test_a_told_part_begins_from_a_known_frame():
@@ -100,6 +103,22 @@ def test_a_told_part_begins_from_a_known_frame():
         assert (factor_B11.abs() > 1 - 1e-4).all()
         gained += float(mean.abs().mean() - before.abs().mean())
     assert gained > 0.01
+
+
+def test_drawn_shots_are_told_the_true_frame_three_rounds_late():
+    whole = simulate(Experiment(3, 12, "x", "si1000", 0.02), 200, 7)
+    first, *later = parts_of(whole, 4, lane=0, told=True)
+    assert first.known_BLO is None
+    for part in later:
+        assert part.part.told
+        assert torch.equal(part.known_BLO, whole.frames_BKLO[:, part.first_round - 4])
+        assert torch.equal(part.labels_BKLO, whole.labels_BKLO[:, part.first_round :][:, :4])
+        assert 0.01 < part.known_BLO.double().mean() < 0.6
+        assert torch.equal(part.at_ends([1]).take(slice(5, 9)).known_BLO, part.known_BLO[5:9])
+    parts = source(12, labels="sampled", tell_frame=True).chunk(0)
+    assert [part.known_BLO is not None for part in parts] == [part.first_round > 0 for part in parts]
+    assert all(part.known_BLO is None for part in source(12, labels="sampled").chunk(0))
+    assert all(part.known_BLO is None for part in source(12, tell_frame=True).chunk(0))
 
 
 def test_labels_of_long_experiments_stay_informative():

@@ -34,9 +34,9 @@ def curriculum(*rounds):
     return Curriculum(p_min=0.002, p_max=0.006, n_rates=2, rounds=(RoundsPhase(from_shots=0, rounds=rounds),))
 
 
-def network(family="flat_gru", seed=5):
+def network(family="flat_gru", seed=5, **dials):
     torch.manual_seed(seed)
-    made = build(dials_of({"family": family, "distance": 3, **DIALS[family]}))
+    made = build(dials_of({"family": family, "distance": 3, **DIALS[family], **dials}))
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -192,6 +192,24 @@ def test_a_told_part_is_judged_in_its_own_frame():
             assert (state.memory_BX[:, -1] == 1).all()
             torch.testing.assert_close(a.logits_BKLC.abs(), model(part, (), state).logits_BKLC.abs())
         begin = a.state
+
+
+@pytest.mark.parametrize("family", ["flat_gru", "local_gru"])
+def test_a_drawn_part_begins_with_the_frame_that_it_is_told(family):
+    """Every line with its own, where lines have their own; told the opposite, the answers have the opposite sign."""
+    model, carried, other = network(family, frame_memory=True), CarriedStates(), CarriedStates()
+    first, second = parts_of(simulate(Experiment(3, 8, "x", "si1000", 0.02), 64, 7), 4, 0, told=True)
+    begin = carried.outputs(model, first).state
+    other.outputs(model, first)
+    state = model.with_known_frame(begin, second.known_BLO)
+    n_frames = 1 if family == "flat_gru" else 3
+    assert torch.equal(state.memory_BX[:, -n_frames:], 1.0 - 2.0 * second.known_BLO[:, :n_frames, 0])
+    assert torch.equal(state.memory_BX[:, :-n_frames], begin.memory_BX[:, :-n_frames])
+    found = carried.outputs(model, second).logits_BKLC
+    assert torch.equal(found, model(second, (), state).logits_BKLC)
+    opposite = other.outputs(model, replace(second, known_BLO=1 - second.known_BLO)).logits_BKLC
+    torch.testing.assert_close(opposite, -found)
+    assert second.known_BLO.any()
 
 
 def test_gradients_of_a_told_part_are_numbers():

@@ -319,12 +319,15 @@ def _terms(
 
 def _frame(delay: int) -> Loss:
     def loss(outputs: Outputs, shots: Shots, _: Lesson) -> torch.Tensor:
-        """Of the rounds between two ends; before an experiment's first round no frame is turned."""
+        """Of the rounds between two ends; before an experiment's first round no frame is turned, before a told part's
+        it is the one that is told."""
         turns_BRFC, frames_BKLO = outputs.turns_BRFC, shots.frames_BKLO
         if turns_BRFC is None or frames_BKLO is None:
             raise SyndistillError("the frame term needs a network of frame_memory and simulated shots; leave it out")
         signs_BKFC = 1 - 2 * frames_BKLO[:, :, : turns_BRFC.shape[2]].float()
         known_BFC = None if shots.first_round else torch.ones_like(signs_BKFC[:, 0])
+        if shots.known_BLO is not None:
+            known_BFC = 1 - 2 * shots.known_BLO[:, : turns_BRFC.shape[2]].float()
         losses, begin = [turns_BRFC.sum() * 0.0], 0
         for k, end in enumerate(shots.ends):
             behind = end + delay

@@ -109,8 +109,9 @@ class DecoderNetwork(nn.Module, ABC):
         it."""
         return False
 
-    def with_known_frame(self, state: State) -> State:
-        """The same state, but that no flip of the observables so far is known of: the frame begins anew."""
+    def with_known_frame(self, state: State, flips_BLO: torch.Tensor | None = None) -> State:
+        """The same state with a frame that is known: 1 for each line's observable that is flipped (uint8, as
+        `Shots.frames_BKLO`); None: no flip so far is known of, the frame begins anew."""
         raise SyndistillError(f"a {self.config.family} network of these dials keeps no frame of its own")
 
     def compile_blocks(self) -> None:

@@ -104,10 +104,12 @@ class GruNetwork(TurnableNetwork):
     def keeps_frame(self) -> bool:
         return self.config.frame_memory
 
-    def with_known_frame(self, state: State) -> State:
+    def with_known_frame(self, state: State, flips_BLO: torch.Tensor | None = None) -> State:
         states_BX = state.memory_BX[:, : self.n_states]
-        unturned_BX = states_BX.new_ones(len(states_BX), self._n_frames * len(answered(state.basis)))
-        return replace(state, memory_BX=torch.cat([states_BX, unturned_BX], 1))
+        frames_BX = states_BX.new_ones(len(states_BX), self._n_frames * len(answered(state.basis)))
+        if flips_BLO is not None:
+            frames_BX = frames_BX - 2 * flips_BLO[:, : self._n_frames].transpose(1, 2).flatten(1)
+        return replace(state, memory_BX=torch.cat([states_BX, frames_BX], 1))
 
     def _frames(self, memory: torch.Tensor, basis: str) -> torch.Tensor:
         """Of memories (*, X) with frames, these: (*, F, C)."""

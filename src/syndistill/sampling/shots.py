@@ -26,8 +26,9 @@ class Part(NamedTuple):
     """Which rounds of a longer experiment a batch holds: those from `first_round` on, counted from 0. The batches of
     one lane follow each other, each the same shots some rounds later, until one begins at round 0 again.
 
-    told: the posterior is that of somebody who was told the logical frame before `first_round`, as far as it was
-    settled by then; up to a sign of each shot, since nobody's frame is the right one.
+    told: the network is told the logical frame before `first_round`. With `Shots.known_BLO` it is that one; with
+    `posterior_BKLP` the posterior is that of somebody who was told it, as far as it was settled by then, up to a sign
+    of each shot, since nobody's frame is the right one.
     """
 
     lane: int
@@ -49,6 +50,8 @@ class Shots:
         (`sampling.revealed_labels`); None unless asked for.
     ends: 1..R in simulation, (R,) for stored and recorded shots.
     frames_BKLO: uint8, the labels that a readout without errors would have given; None where nobody knows.
+    known_BLO: uint8, of a part that is told: the frame that its network begins with, as `frames_BKLO` counts it; None
+        where none is known.
     part: of a longer experiment (`sampling.parts`), R being the part's rounds and `ends` counted within it; None where
         the experiment is whole.
     """
@@ -62,6 +65,7 @@ class Shots:
     posterior_BKLP: torch.Tensor | None = None
     part: Part | None = None
     frames_BKLO: torch.Tensor | None = None
+    known_BLO: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         b, r, s = self.events_BRS.shape
@@ -110,6 +114,7 @@ class Shots:
             labels_BKLO=None if labels is None else of_ends(labels),
             posterior_BKLP=None if posterior is None else of_ends(posterior),
             frames_BKLO=None if self.frames_BKLO is None else of_ends(self.frames_BKLO),
+            known_BLO=None if self.known_BLO is None else of_rounds(self.known_BLO),
             ends=self.ends if ends is None else ends,
         )
 
@@ -123,6 +128,7 @@ def concatenate(parts: list[Shots]) -> Shots:
         labels_BKLO=_joined([p.labels_BKLO for p in parts]),
         posterior_BKLP=_joined([p.posterior_BKLP for p in parts]),
         frames_BKLO=_joined([p.frames_BKLO for p in parts]),
+        known_BLO=_joined([p.known_BLO for p in parts]),
     )
 
 

@@ -35,9 +35,9 @@ class CarriedStates:
             return whole
         begin = self._states.get(shots.part.lane) if shots.first_round else None
         if shots.part.told and begin is not None:
-            begin = model.with_known_frame(begin)
+            begin = model.with_known_frame(begin, shots.known_BLO)
         outputs: Outputs = model(shots, want, begin)
-        if shots.part.told:
+        if shots.part.told and shots.known_BLO is None:
             outputs = _in_its_own_frame(outputs, shots)
         if outputs.state is None:
             raise SyndistillError(f"a {model.config.family} network carries no state; leave data.part_rounds out")

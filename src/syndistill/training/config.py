@@ -252,8 +252,8 @@ class DataConfig(Strict):
     to part (`sampling.parts`). None: an experiment is one batch. Each number of rounds is then a whole number of parts
     and divides the largest."""
     tell_frame: bool = False
-    """With exact labels and `part_rounds`: tell the logical frame where a part begins, so that late rounds teach as
-    much as early ones; for networks that keep it as a number of its own (`network.frame_memory`)."""
+    """With exact or sampled labels and `part_rounds`: tell the logical frame where a part begins, so that late rounds
+    teach as much as early ones; for networks that keep it as a number of its own (`network.frame_memory`)."""
     curriculum: Curriculum
 
     @model_validator(mode="after")
@@ -270,8 +270,8 @@ class DataConfig(Strict):
             raise ValueError(f"labels=exact are for distance 3, not {self.distance}; take revealed or sampled")
         if self.labels == "revealed" and (self.distance > 5 or "both" in self.bases):
             raise ValueError("labels=revealed are for distances 3 and 5 and bases x and z; take sampled")
-        if self.tell_frame and (self.part_rounds is None or self.labels != "exact" or "both" in self.bases):
-            raise ValueError("tell_frame needs part_rounds, labels=exact and bases x and z; leave it out")
+        if self.tell_frame and (self.part_rounds is None or "both" in self.bases):
+            raise ValueError("tell_frame needs part_rounds and bases x and z; leave it out")
         if self.part_rounds is not None:
             self._parts_fit(self.part_rounds)
         return self
