@@ -19,8 +19,8 @@ def curriculum(*rounds, n_rates=3, **options):
 
 def source(*rounds, seed=3, labels="exact", part_rounds=4, **options):
     return PartedSource(
-        part_rounds=part_rounds, longest=max(rounds), distance=3, noise="si1000", bases=("x", "z"), schedule=curriculum(*rounds),
-        batch_size=6, seed=seed, labels=labels, **options,
+        part_rounds=part_rounds, longest=max(rounds), distance=3, noise="si1000", bases=("x", "z"),
+        schedule=curriculum(*rounds), batch_size=6, seed=seed, labels=labels, **options,
     )  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def test_what_cannot_be_carried_is_refused():
     source(12, tell_frame=True, part_rounds=3)
     with pytest.raises(SyndistillError, match="parts of more than 3 rounds"):
         source(12, labels="sampled", tell_frame=True, part_rounds=3)
-    with pytest.raises(SyndistillError, match="no frames to tell"):
+    with pytest.raises(SyndistillError, match="no frame to tell"):
         parts_of(simulate(Experiment(3, 8, "both", "si1000", 0.006), 4, 1), 4, 0, told=True)
 
 

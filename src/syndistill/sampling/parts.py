@@ -79,7 +79,7 @@ def _part(shots: Shots, part: Part, rounds: int) -> Shots:
     known = None
     if part.told and posterior is None:
         if frames is None:
-            raise SyndistillError("parts of a long experiment: these shots have no frames to tell; leave tell_frame out")
+            raise SyndistillError("parts of a long experiment: these shots have no frame to tell; leave tell_frame out")
         known = frames[:, part.first_round - 1 - SETTLED]
     return replace(
         shots,
