@@ -22,10 +22,12 @@ from numpy.typing import NDArray
 
 from syndistill.decoders.contract import decisions
 from syndistill.decoders.engines import PRECISIONS, Engine, packed_bits
+from syndistill.decoders.ensemble import PackedEnsemble
 from syndistill.decoders.kernels.weights import runs_compiled
 from syndistill.decoders.network import NetworkDecoder, on_circuit
+from syndistill.decoders.registry import decoder_names
 from syndistill.errors import SyndistillError
-from syndistill.files.network_file import network_path, read_header, shipped_names
+from syndistill.files.network_file import EXACT, members_in, network_path, read_header, shipped_names
 
 Packed = NDArray[np.uint8]
 VARIABLE = "SYNDISTILL_DECODERS"
@@ -36,7 +38,8 @@ def decoders() -> dict[str, sinter.Decoder | sinter.Sampler]:
     """By name, as sinter's --custom_decoders_module_function wants them.
 
     Every shipped network as "syndistill-NAME", with "-batched" as a sampler; "syndistill-d3" is the Student of distance
-    3. The environment variable SYNDISTILL_DECODERS adds networks by path: "mine=runs/a/student.safetensors other=...".
+    3. The environment variable SYNDISTILL_DECODERS adds networks by path: "mine=runs/a/student.safetensors other=...",
+    and ensembles: "both=student-d5,pymatching-correlated".
     """
     paths = {f"syndistill-{name}": name for name in shipped_names()}
     paths |= {name.replace("student-", ""): path for name, path in paths.items() if "-student-" in name}
@@ -54,13 +57,16 @@ def _named_by_user(text: str) -> dict[str, str]:
         name, equals, path = item.partition("=")
         if not name or not equals or not path:
             raise SyndistillError(f"{VARIABLE} has {item!r}; write NAME=PATH, several of them with spaces between")
-        read_header(path)  # a wrong path is said here and not by every worker
+        members = members_in(path)
+        for member in members:  # a wrong path is said here and not by every worker
+            if len(members) == 1 or member not in (EXACT, *decoder_names()):
+                read_header(member)
         found[name] = path
     return found
 
 
 class SinterDecoder(sinter.Decoder):
-    """A network by shipped name or path.
+    """A network by shipped name or path; or several decoders between commas, an ensemble (`decoders.ensemble`).
 
     discard_below: discard shots of which an observable's decision is less certain than this probability (0.5 to 1);
     None discards nothing. precision: "int8" for the quantised kernel (flat and local GRUs).
@@ -88,9 +94,9 @@ class SinterDecoder(sinter.Decoder):
             return _Constant(constant, dem.num_detectors)
         return _Compiled(self.on_circuit(dem), self.discard_below)
 
-    def on_circuit(self, source: stim.Circuit | stim.DetectorErrorModel) -> NetworkDecoder:
+    def on_circuit(self, source: stim.Circuit | stim.DetectorErrorModel) -> NetworkDecoder | PackedEnsemble:
         """The same decoder outside of sinter."""
-        return on_circuit(_engine(self.network, self.precision), source)
+        return _on_circuit(self.network, source, self.precision)
 
 
 class SinterSampler(sinter.Sampler):
@@ -107,7 +113,7 @@ class SinterSampler(sinter.Sampler):
 
 
 class _Compiled(sinter.CompiledDecoder):
-    def __init__(self, decoder: NetworkDecoder, discard_below: float | None) -> None:
+    def __init__(self, decoder: NetworkDecoder | PackedEnsemble, discard_below: float | None) -> None:
         self._decoder, self._discard_below = decoder, discard_below
 
     def decode_shots_bit_packed(self, *, bit_packed_detection_event_data: Packed) -> Packed:
@@ -133,8 +139,7 @@ class _Constant(sinter.CompiledDecoder):
 
 class _CompiledSampler(sinter.CompiledSampler):
     def __init__(self, sampler: SinterSampler, task: sinter.Task) -> None:
-        engine = _engine(sampler.network, "float32", sampler.device)
-        self._decoder = on_circuit(engine, task.circuit)
+        self._decoder = _on_circuit(sampler.network, task.circuit, device=sampler.device)
         self._sampler = task.circuit.compile_detector_sampler()
         self._batch, self._postselect = sampler.batch, task.postselection_mask
         if task.postselected_observables_mask is not None:
@@ -160,6 +165,15 @@ class _CompiledSampler(sinter.CompiledSampler):
     def handles_throttling(self) -> bool:
         """A ramp up from single shots would only slow it down."""
         return True
+
+
+def _on_circuit(
+    name: str, source: stim.Circuit | stim.DetectorErrorModel, precision: str = "float32", device: str = "cpu"
+) -> NetworkDecoder | PackedEnsemble:
+    def network(member: str) -> NetworkDecoder:
+        return on_circuit(_engine(member, precision, device), source)
+
+    return network(name) if len(members_in(name)) == 1 else PackedEnsemble(name, source, network)
 
 
 _engines: dict[tuple[str, str, str], Engine] = {}

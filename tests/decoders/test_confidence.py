@@ -1,7 +1,10 @@
 """A hard decoder's own confidence: its decisions stay, its probabilities can be believed, an ensemble may count it."""
 
+import pickle
+
 import numpy as np
 import pytest
+import sinter
 import stim
 import torch
 from scipy.special import expit
@@ -12,11 +15,13 @@ from syndistill.decoders.contract import decisions
 from syndistill.decoders.ensemble import _fitted
 from syndistill.decoders.exact_teacher import decoder_teacher
 from syndistill.decoders.registry import build_decoder
+from syndistill.decoders.runtime import decode
 from syndistill.distill.signals.ensemble import EnsembleTeacher, teacher_named
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.subject import Subject
 from syndistill.sampling.shots import simulate
 from syndistill.sampling.stored import StoredShots, dem_of_circuit, evaluation_seed
+from syndistill.sinter_plugin import VARIABLE, SinterDecoder, decoders
 from syndistill.statistics.calibration import log_odds, nll
 
 EXPERIMENT = Experiment(3, 5, "z", "si1000", 0.004)
@@ -81,6 +86,35 @@ def test_it_is_a_member_of_an_ensemble(shots):
     np.testing.assert_array_equal(matching.decode(there), matching.decode(there.take(0, there.n_shots)))
     wrong = [(decisions(one.decode(shots)) != shots.observables()).mean() for one in (together, matching)]
     assert wrong[0] < 0.97 * wrong[1]
+
+
+def test_it_decodes_packed_bits_for_everybody(shots):
+    """In one call and in sinter, from a circuit and from its error model, as `evaluate` judges it."""
+    name = "student-d3,pymatching-correlated"
+    expected = Subject.from_experiment(str(EXPERIMENT)).decoder(name).decode(shots)
+    for source in (CIRCUIT, DEM):
+        np.testing.assert_allclose(decode(name, source, shots.detectors_packed), expected, atol=1e-5)
+    compiled = pickle.loads(pickle.dumps(SinterDecoder(name))).compile_decoder_for_dem(dem=DEM)
+    found = compiled.decode_shots_bit_packed(bit_packed_detection_event_data=shots.detectors_packed)
+    sure_B = np.abs(expected[:, 0] - 0.5) > 1e-5  # PyTorch and the compiled network differ in the last digits
+    np.testing.assert_array_equal(found[sure_B], decisions(expected)[sure_B])
+    assert decode(name, CIRCUIT, shots.detectors_packed[:0]).shape == (0, 1)
+    with pytest.raises(SyndistillError, match="takes uint8 of shape"):
+        decode(name, CIRCUIT, shots.detectors_packed[:, 1:])
+
+
+def test_sinter_takes_one_by_name(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "both=student-d3,pymatching")
+    stats = decoders()["both-batched"].compiled_sampler_for_task(sinter.Task(circuit=CIRCUIT)).sample(2_000)
+    assert 0 < stats.errors < stats.shots // 4
+    for wrong, said in [
+        ("both=student-d3,pymathcing", "pymathcing"),
+        ("one=pymatching", "pymatching"),
+        ("twice=student-d3,student-d3", "names a member twice"),
+    ]:
+        monkeypatch.setenv(VARIABLE, wrong)
+        with pytest.raises(SyndistillError, match=said):
+            decoders()
 
 
 def test_weights_are_those_of_the_least_nll(shots):

@@ -7,19 +7,23 @@ Axes: M members, B shots, O observables.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
+import stim
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
 from syndistill.decoders.confidence import ConfidentDecoder
 from syndistill.decoders.contract import Decoder
+from syndistill.decoders.engines import packed_bits
 from syndistill.decoders.reference import ReferenceDecoder
+from syndistill.decoders.registry import build_decoder, decoder_names
 from syndistill.errors import SyndistillError
-from syndistill.sampling.stored import StoredShots
+from syndistill.files.network_file import EXACT, members_in
+from syndistill.sampling.stored import StoredShots, dem_of_circuit
 from syndistill.statistics.calibration import log_odds
 
 
@@ -62,6 +66,27 @@ class EnsembleDecoder(Decoder):
 
     def _probabilities(self, shots: StoredShots) -> NDArray[np.float64]:
         return np.asarray(expit(np.tensordot(self.weights_M, self._log_odds(shots), 1)))
+
+
+class PackedEnsemble:
+    """An ensemble by its name, "student-d5,pymatching-correlated", made for a circuit or an error model, that takes
+    Stim's packed bits as a network's decoder does. network: makes the decoder of a member that is none of the
+    references, for the same source."""
+
+    def __init__(
+        self, name: str, source: stim.Circuit | stim.DetectorErrorModel, network: Callable[[str], Decoder]
+    ) -> None:
+        self._dem = source if isinstance(source, stim.DetectorErrorModel) else dem_of_circuit(source)
+        members = ["optimal" if member == EXACT else member for member in members_in(name)]
+        known = decoder_names()
+        made = [build_decoder(member, self._dem) if member in known else network(member) for member in members]
+        self.decoder = EnsembleDecoder(made, name)
+
+    def probabilities(self, detectors_packed: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Float64 (B, O), of bits packed in Stim's order, uint8 (B, ceil(N / 8)). SyndistillError for another shape."""
+        packed = packed_bits(detectors_packed, self._dem.num_detectors, self.decoder.name)
+        unknown = np.zeros((len(packed), (self._dem.num_observables + 7) // 8), np.uint8)
+        return self.decoder.decode(StoredShots(None, self._dem, packed, unknown))
 
 
 def _fitted(logits_MBO: NDArray[np.float64], flipped_BO: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -17,9 +17,11 @@ import stim
 from numpy.typing import NDArray
 
 from syndistill.decoders.engines import Engine
+from syndistill.decoders.ensemble import PackedEnsemble
 from syndistill.decoders.kernel_engine import KernelEngine
 from syndistill.decoders.network import on_circuit
 from syndistill.decoders.onnx_engine import OnnxEngine
+from syndistill.files.network_file import members_in
 
 __all__ = ["decode", "load", "on_circuit"]
 
@@ -37,6 +39,10 @@ def decode(
 ) -> NDArray[np.float64]:
     """Probability that each observable flipped, float64 (B, O), of bit-packed detectors, uint8 (B, ceil(N / 8)).
 
-    For many calls on one circuit keep the decoder: `on_circuit(load(network), source)`.
+    network: what `load` takes, or several decoders between commas, an ensemble: "student-d5,pymatching-correlated".
+    For many calls on one circuit keep the decoder: `on_circuit(load(network), source)`, `PackedEnsemble`.
     """
+    if isinstance(network, str) and len(members_in(network)) > 1:
+        ensemble = PackedEnsemble(network, source, lambda member: on_circuit(load(member), source))
+        return ensemble.probabilities(detectors)
     return on_circuit(load(network), source).probabilities(detectors)
