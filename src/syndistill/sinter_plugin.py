@@ -12,8 +12,8 @@ from __future__ import annotations
 import collections
 import multiprocessing
 import os
+import sys
 import time
-from importlib.util import find_spec
 
 import numpy as np
 import sinter
@@ -21,9 +21,9 @@ import stim
 from numpy.typing import NDArray
 
 from syndistill.decoders.contract import decisions
+from syndistill.decoders.engine_for import engine_for
 from syndistill.decoders.engines import PRECISIONS, Engine, packed_bits
 from syndistill.decoders.ensemble import PackedEnsemble
-from syndistill.decoders.kernels.weights import runs_compiled
 from syndistill.decoders.network import NetworkDecoder, on_circuit
 from syndistill.decoders.registry import decoder_names
 from syndistill.errors import SyndistillError
@@ -181,27 +181,13 @@ _engines: dict[tuple[str, str, str], Engine] = {}
 
 
 def _engine(network: str, precision: str, device: str = "cpu") -> Engine:
-    """Compiled where that is possible (a flat or local GRU, llvmlite installed), else PyTorch."""
     network_path(network)  # refuses what is no name
     key = (network, precision, device)
     if key not in _engines:
-        _engines[key] = _load(network, precision, device)
+        _engines[key] = engine_for(network, precision, device)
+        if multiprocessing.parent_process() is not None and "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(1)  # sinter starts a worker for each core
     return _engines[key]
-
-
-def _load(network: str, precision: str, device: str) -> Engine:
-    compiled = runs_compiled(read_header(network).dials) and find_spec("llvmlite") is not None
-    if precision != "float32" or (compiled and device == "cpu"):
-        from syndistill.decoders.kernel_engine import KernelEngine
-
-        return KernelEngine(network, precision)
-    import torch
-
-    from syndistill.decoders.torch_engine import TorchEngine
-
-    if multiprocessing.parent_process() is not None:
-        torch.set_num_threads(1)  # sinter starts a worker for each core
-    return TorchEngine(network, device)
 
 
 def _constant_answer(dem: stim.DetectorErrorModel) -> NDArray[np.bool_] | None:

@@ -28,7 +28,7 @@ CircuitFile = Annotated[Path | None, typer.Option(metavar="FILE.stim", help="A n
 Simulated = Annotated[
     str | None, typer.Option(metavar="d=3,rounds=3,basis=z,noise=si1000,p=0.004", help="A simulated experiment.")
 ]
-Threads = Annotated[int, typer.Option(min=0, help="CPU threads of networks; 0 leaves PyTorch's default.")]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads of networks that PyTorch runs; 0: its default.")]
 Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change one setting, e.g. training.steps=1000. Repeatable."),

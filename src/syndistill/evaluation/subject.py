@@ -18,6 +18,7 @@ from syndistill.circuits.placement import place, si1000_noise
 from syndistill.circuits.shown import summary
 from syndistill.circuits.training_noise import noise_in
 from syndistill.decoders.contract import Decoder
+from syndistill.decoders.engine_for import engine_for
 from syndistill.decoders.ensemble import EnsembleDecoder
 from syndistill.decoders.network import on_circuit
 from syndistill.decoders.registry import build_decoder, decoder_names
@@ -102,9 +103,7 @@ class Subject:
         raise SyndistillError(_unknown(plain if at else name))
 
     def _network(self, name: str) -> Decoder:
-        from syndistill.decoders.torch_engine import TorchEngine  # here, as it takes PyTorch seconds to load
-
-        return on_circuit(TorchEngine(name), self.circuit)
+        return on_circuit(engine_for(name), self.circuit)
 
     def understood(self, names: Sequence[str]) -> list[str]:
         """How the first network among the decoders reads the circuit, line by line; nothing where none of them is one,
