@@ -1,8 +1,7 @@
 """inside-d5: what the Teacher's inside is worth at d=5, where a Teacher is needed, to a Student with a state at each
 stabiliser: features whose weight falls to 0 over the first half of the steps.
 
-Parts of a whole: at budget 1 all arms but the baseline and revealed labels are a screen of one or two seeds, and z_fuse
-without labels has one seed at budget 3. More seeds are the next to run.
+At budget 1 all arms but the baseline and revealed labels are a screen of one or two seeds.
 """
 
 from syndistill.ablation.built_in._inside import (
@@ -74,8 +73,7 @@ def plan() -> Plan:
             Sweep(student=STUDENT, budget=1, arms=("stays",), seeds=(1,)),
             Sweep(student=STUDENT, budget=3, arms=("shuffled", "readout")),
             Sweep(student=STUDENT, budget=3, arms=(EVERY, FUSED, CALIBRATED, STAGED, "spatial")),
-            Sweep(student=STUDENT, budget=3, arms=("temporal", *PAIRS)),
-            Sweep(student=STUDENT, budget=3, arms=("fused-only",), seeds=(1,)),
+            Sweep(student=STUDENT, budget=3, arms=("temporal", *PAIRS, "fused-only")),
         ),
         questions=(
             Question(
