@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 import sinter
@@ -23,11 +24,13 @@ from numpy.typing import NDArray
 from syndistill.decoders.contract import decisions
 from syndistill.decoders.engine_for import engine_for
 from syndistill.decoders.engines import PRECISIONS, Engine, packed_bits
-from syndistill.decoders.ensemble import PackedEnsemble
 from syndistill.decoders.network import NetworkDecoder, on_circuit
 from syndistill.decoders.registry import decoder_names
 from syndistill.errors import SyndistillError
 from syndistill.files.network_file import EXACT, members_in, network_path, read_header, shipped_names
+
+if TYPE_CHECKING:
+    from syndistill.decoders.ensemble import PackedEnsemble
 
 Packed = NDArray[np.uint8]
 VARIABLE = "SYNDISTILL_DECODERS"
@@ -173,7 +176,11 @@ def _on_circuit(
     def network(member: str) -> NetworkDecoder:
         return on_circuit(_engine(member, precision, device), source)
 
-    return network(name) if len(members_in(name)) == 1 else PackedEnsemble(name, source, network)
+    if not isinstance(name, str) or len(members_in(name)) == 1:
+        return network(name)
+    from syndistill.decoders.ensemble import PackedEnsemble  # here, as it takes time to load
+
+    return PackedEnsemble(name, source, network)
 
 
 _engines: dict[tuple[str, str, str], Engine] = {}

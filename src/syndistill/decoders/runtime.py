@@ -17,7 +17,6 @@ import stim
 from numpy.typing import NDArray
 
 from syndistill.decoders.engines import Engine
-from syndistill.decoders.ensemble import PackedEnsemble
 from syndistill.decoders.kernel_engine import KernelEngine
 from syndistill.decoders.network import on_circuit
 from syndistill.decoders.onnx_engine import OnnxEngine
@@ -43,6 +42,8 @@ def decode(
     For many calls on one circuit keep the decoder: `on_circuit(load(network), source)`, `PackedEnsemble`.
     """
     if isinstance(network, str) and len(members_in(network)) > 1:
+        from syndistill.decoders.ensemble import PackedEnsemble  # here, as it takes time to load
+
         ensemble = PackedEnsemble(network, source, lambda member: on_circuit(load(member), source))
         return ensemble.probabilities(detectors)
     return on_circuit(load(network), source).probabilities(detectors)
