@@ -25,9 +25,9 @@ from syndistill.decoders.contract import decisions
 from syndistill.decoders.engine_for import engine_for
 from syndistill.decoders.engines import PRECISIONS, Engine, packed_bits
 from syndistill.decoders.network import NetworkDecoder, on_circuit
-from syndistill.decoders.registry import decoder_names
+from syndistill.decoders.registry import decoder_names, decoders_in
 from syndistill.errors import SyndistillError
-from syndistill.files.network_file import EXACT, members_in, network_path, read_header, shipped_names
+from syndistill.files.network_file import network_path, read_header, shipped_names
 
 if TYPE_CHECKING:
     from syndistill.decoders.ensemble import PackedEnsemble
@@ -60,9 +60,9 @@ def _named_by_user(text: str) -> dict[str, str]:
         name, equals, path = item.partition("=")
         if not name or not equals or not path:
             raise SyndistillError(f"{VARIABLE} has {item!r}; write NAME=PATH, several of them with spaces between")
-        members = members_in(path)
+        members = decoders_in(path)
         for member in members:  # a wrong path is said here and not by every worker
-            if len(members) == 1 or member not in (EXACT, *decoder_names()):
+            if len(members) == 1 or member not in decoder_names():
                 read_header(member)
         found[name] = path
     return found
@@ -176,7 +176,7 @@ def _on_circuit(
     def network(member: str) -> NetworkDecoder:
         return on_circuit(_engine(member, precision, device), source)
 
-    if not isinstance(name, str) or len(members_in(name)) == 1:
+    if not isinstance(name, str) or len(decoders_in(name)) == 1:
         return network(name)
     from syndistill.decoders.ensemble import PackedEnsemble  # here, as it takes time to load
 

@@ -20,9 +20,8 @@ from syndistill.decoders.confidence import ConfidentDecoder
 from syndistill.decoders.contract import Decoder
 from syndistill.decoders.engines import packed_bits
 from syndistill.decoders.reference import ReferenceDecoder
-from syndistill.decoders.registry import build_decoder, decoder_names
+from syndistill.decoders.registry import build_decoder, decoder_names, decoders_in
 from syndistill.errors import SyndistillError
-from syndistill.files.network_file import EXACT, members_in
 from syndistill.sampling.stored import StoredShots, dem_of_circuit
 from syndistill.statistics.calibration import log_odds
 
@@ -77,9 +76,8 @@ class PackedEnsemble:
         self, name: str, source: stim.Circuit | stim.DetectorErrorModel, network: Callable[[str], Decoder]
     ) -> None:
         self._dem = source if isinstance(source, stim.DetectorErrorModel) else dem_of_circuit(source)
-        members = ["optimal" if member == EXACT else member for member in members_in(name)]
         known = decoder_names()
-        made = [build_decoder(member, self._dem) if member in known else network(member) for member in members]
+        made = [build_decoder(one, self._dem) if one in known else network(one) for one in decoders_in(name)]
         self.decoder = EnsembleDecoder(made, name)
 
     def probabilities(self, detectors_packed: NDArray[np.uint8]) -> NDArray[np.float64]:

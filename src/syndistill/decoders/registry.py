@@ -6,6 +6,7 @@ import stim
 
 from syndistill.decoders.contract import Decoder
 from syndistill.errors import SyndistillError
+from syndistill.files.network_file import EXACT, members_in
 
 REFERENCES = ("belief-matching", "optimal", "pymatching", "pymatching-correlated", "tesseract")
 
@@ -13,6 +14,12 @@ REFERENCES = ("belief-matching", "optimal", "pymatching", "pymatching-correlated
 def decoder_names() -> list[str]:
     """Sorted."""
     return list(REFERENCES)
+
+
+def decoders_in(name: str) -> list[str]:
+    """The decoders that a name lists between commas; `exact`, as a Teacher's list has it, is the decoder `optimal`."""
+    members = members_in(name)
+    return members if len(members) == 1 else ["optimal" if member == EXACT else member for member in members]
 
 
 def build_decoder(name: str, dem: stim.DetectorErrorModel) -> Decoder:

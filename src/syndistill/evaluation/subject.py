@@ -21,10 +21,10 @@ from syndistill.decoders.contract import Decoder
 from syndistill.decoders.engine_for import engine_for
 from syndistill.decoders.ensemble import EnsembleDecoder
 from syndistill.decoders.network import on_circuit
-from syndistill.decoders.registry import build_decoder, decoder_names
+from syndistill.decoders.registry import build_decoder, decoder_names, decoders_in
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import DEFAULT_BATCH, Comparison, LeftOut, compare, compare_recorded
-from syndistill.files.network_file import EXACT, members_in, network_path, read_header, shipped_names
+from syndistill.files.network_file import members_in, network_path, read_header, shipped_names
 from syndistill.reporter import SILENT, Reporter
 from syndistill.sampling.recorded import Recording
 from syndistill.sampling.stored import StoredShots, dem_of_circuit
@@ -79,9 +79,9 @@ class Subject:
 
     def _maker(self, name: str) -> Callable[[], Decoder]:
         """What makes the decoder; SyndistillError where the name means none, whatever the circuit."""
-        members = members_in(name)
+        members = decoders_in(name)
         if len(members) > 1:
-            makers = [self._maker("optimal" if member == EXACT else member) for member in members]
+            makers = [self._maker(member) for member in members]
             return lambda: EnsembleDecoder([make() for make in makers], name)
         plain, at, model = name.rpartition("@")
         if not at or name in decoder_names():
