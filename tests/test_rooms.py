@@ -17,8 +17,8 @@ ORDER = [
     {"sampling"},
     {"models"},
     {"training"},
-    {"distill"},
     {"decoders"},
+    {"distill"},
     {"evaluation"},
     {"deploy"},
     {"recipes"},
@@ -112,7 +112,7 @@ def test_of_what_decodes_and_ships_only_what_says_so_knows_torch() -> None:
     }
     rooms_with_torch = tuple(f"syndistill.{room}." for room in ("models", "training", "distill", "sampling.shots"))
     knowing = {name for name, names in direct.items() if any(n.startswith(("torch", *rooms_with_torch)) for n in names)}
-    assert knowing == {"decoders.torch_engine", "decoders.exact_teacher"}
+    assert knowing == {"decoders.torch_engine"}
     through = {name for name, names in direct.items() if any(n.startswith("syndistill.decoders.torch") for n in names)}
     assert through == {"decoders.engine_for", "deploy.bench"}  # the first where no compiled kernel serves
 

@@ -35,5 +35,5 @@ def small_plan(teacher_path):
 
 @pytest.fixture(autouse=True)
 def few_statistics(monkeypatch):
-    monkeypatch.setattr("syndistill.distill.cache.source.STATISTICS_SHOTS", 256)
-    monkeypatch.setattr("syndistill.distill.cache.source.STATISTICS_RATES", 1)
+    monkeypatch.setattr("syndistill.training.source.STATISTICS_SHOTS", 256)
+    monkeypatch.setattr("syndistill.training.source.STATISTICS_RATES", 1)

@@ -144,8 +144,8 @@ def road(teacher_file, stage1_run):
 @pytest.fixture(autouse=True)
 def few_statistics(monkeypatch):
     """Statistics from 256 shots: seconds matter here, their precision does not."""
-    monkeypatch.setattr("syndistill.distill.cache.source.STATISTICS_SHOTS", 256)
-    monkeypatch.setattr("syndistill.distill.cache.source.STATISTICS_RATES", 1)
+    monkeypatch.setattr("syndistill.training.source.STATISTICS_SHOTS", 256)
+    monkeypatch.setattr("syndistill.training.source.STATISTICS_RATES", 1)
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from syndistill.circuits.layout import Layout
-from syndistill.distill.cache.source import LiveSource, simulated, statistics_shots
+from syndistill.distill.cache.source import LiveSource, simulated
 from syndistill.distill.losses import posterior_divergence
 from syndistill.distill.signals.teacher import FrozenTeacher, PosteriorTeacher, TaughtShots
 from syndistill.distill.stage import StageInputs, prepare_stage, stage_statistics
@@ -15,6 +15,7 @@ from syndistill.errors import SyndistillError
 from syndistill.files.families import dials_of
 from syndistill.models.networks import build, load_network, weights_hash
 from syndistill.models.tensors_file import load_tensors
+from syndistill.training.source import statistics_shots
 from syndistill.training.start import fresh_network
 
 from .conftest import SIZES, STUDENT_SIZES, stage1_run

@@ -6,7 +6,6 @@ import math
 import pytest
 import torch
 
-from syndistill.distill.cache.source import statistics_shots
 from syndistill.distill.fuse import (
     PATIENCE,
     FuseRun,
@@ -35,6 +34,7 @@ from syndistill.models.networks import load_network
 from syndistill.models.tensors_file import load_tensors
 from syndistill.training.config import OptimiserConfig, TrainingConfig
 from syndistill.training.loop import Trainer
+from syndistill.training.source import statistics_shots
 
 from ..reporting import Heard
 from .test_terms import FEATURE, staged
@@ -81,7 +81,7 @@ def fused(tmp_path_factory, teacher_file, stage1_run):
                   check_shots=64, training=training)  # fmt: skip
     teacher = FrozenTeacher(load_network(run.teacher)[0])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("syndistill.distill.cache.source.STATISTICS_RATES", 1)  # as in every test
+        patch.setattr("syndistill.training.source.STATISTICS_RATES", 1)  # as in every test
         train_fusion(run, folder, teacher=teacher)
     return run, folder, teacher
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from syndistill.distill.cache.source import LiveSource, simulated, statistics_shots
+from syndistill.distill.cache.source import LiveSource, simulated
 from syndistill.distill.signals.features import state_orders
 from syndistill.distill.signals.teacher import FrozenTeacher, TaughtShots
 from syndistill.distill.stage import StageInputs, prepare_stage, stage_statistics
@@ -13,6 +13,7 @@ from syndistill.distill.terms import Terms
 from syndistill.files.families import dials_of
 from syndistill.models.contract import Outputs
 from syndistill.models.networks import build
+from syndistill.training.source import statistics_shots
 from syndistill.training.start import fresh_network
 
 from .conftest import SIZES, STUDENT_SIZES, stage1_run

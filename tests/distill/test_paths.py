@@ -120,7 +120,7 @@ def many(tmp_path_factory, teacher_file):
     run = FuseRun.model_validate(content)
     teacher = FrozenTeacher(load_network(run.teacher)[0])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("syndistill.distill.cache.source.STATISTICS_RATES", 1)
+        patch.setattr("syndistill.training.source.STATISTICS_RATES", 1)
         train_fusion(run, folder, teacher=teacher)
     return run, folder, teacher, member
 

@@ -103,7 +103,7 @@ def test_a_stage_repeated_from_its_run_json_is_the_same_to_the_bit(tmp_path, roa
 KILLED = """
 import json, sys, time
 from pathlib import Path
-from syndistill.distill.cache import source
+from syndistill.training import source
 source.STATISTICS_SHOTS = 256
 source.STATISTICS_RATES = 1
 from syndistill.distill.student import StudentRun, train_student

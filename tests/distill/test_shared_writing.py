@@ -12,7 +12,7 @@ from syndistill.distill.student import train_student
 PROGRAM = """
 import sys
 from pathlib import Path
-from syndistill.distill.cache import source
+from syndistill.training import source
 from syndistill.distill.student import StudentRun, train_student
 source.STATISTICS_SHOTS, source.STATISTICS_RATES = 256, 1  # as of the process beside it
 folder = Path(sys.argv[1])

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from syndistill.distill.cache.source import LiveSource, simulated, statistics_shots
+from syndistill.distill.cache.source import LiveSource, simulated
 from syndistill.distill.losses import posterior_divergence
 from syndistill.distill.objective import StudentObjective, gradient_shares
 from syndistill.distill.signals.teacher import FrozenTeacher
@@ -20,6 +20,7 @@ from syndistill.models.networks import FAMILIES, load_network, weights_hash
 from syndistill.models.tensors_file import load_tensors
 from syndistill.safe_files import unsealed
 from syndistill.training.loop import Trainer
+from syndistill.training.source import statistics_shots
 from syndistill.training.start import fresh_network
 
 FEATURE = {"weight": 1.0, "components": 4}

@@ -31,8 +31,8 @@ def in_seconds():
     judge = lambda network, **options: judge_teacher(network, **options | {"shots": 200})  # noqa: E731
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(gated, "judge_teacher", judge)
-        patched.setattr("syndistill.distill.cache.source.STATISTICS_SHOTS", 256)
-        patched.setattr("syndistill.distill.cache.source.STATISTICS_RATES", 1)
+        patched.setattr("syndistill.training.source.STATISTICS_SHOTS", 256)
+        patched.setattr("syndistill.training.source.STATISTICS_RATES", 1)
         yield
 
 

@@ -38,10 +38,10 @@ from syndistill.ablation.judge import (
 )
 from syndistill.ablation.plan import Plan, Target
 from syndistill.ablation.rows import REFERENCE, Failure, Rows, Score
-from syndistill.decoders.exact_teacher import ExactEveryEnd
 from syndistill.distill.cache.source import fill_cache
 from syndistill.distill.fuse import check_fuse, train_fusion
 from syndistill.distill.road import is_finished
+from syndistill.distill.signals.exact import ExactEveryEnd
 from syndistill.distill.signals.fusion import FUSION_FILE
 from syndistill.distill.signals.teacher import Teacher
 from syndistill.distill.stage import check_student_signals

@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 from pydantic import Field, model_validator
 
-from syndistill.distill.cache.source import statistics_shots
 from syndistill.distill.signals.ensemble import check_labels_for, teacher_named
 from syndistill.distill.signals.fusion import (
     FUSION_FILE,
@@ -55,6 +54,7 @@ from syndistill.training.distributed import join_world
 from syndistill.training.loop import Trainer
 from syndistill.training.objective import joint_class
 from syndistill.training.run_folder import open_run
+from syndistill.training.source import statistics_shots
 
 BINS = 15
 TWO_SIDED_95 = 1.959964
@@ -247,7 +247,7 @@ def train_fusion(
 
     first: called once the run has its folder, before it learns.
     """
-    teacher = teacher or teacher_named(run.teacher)
+    teacher = teacher or teacher_named(run.teacher, data=run.data)
     check_fuse(run, teacher)
     world = join_world(torch.device(run.training.device))
     with open_run(folder, run, {"teacher": teacher.key()}, FUSION_FILE, world):

@@ -126,7 +126,7 @@ def walk_road(
     A stage that `folder` holds finished is not run again, so a killed road goes on where it stopped. first: called once
     the road has its folder, before a stage learns.
     """
-    teacher = teacher or teacher_named(run.teacher)
+    teacher = teacher or teacher_named(run.teacher, data=run.data.simulated)
     cache = cache or folder / "cache"
     check_road(run, teacher, cache)
     world = join_world(torch.device(run.baseline.training.device))

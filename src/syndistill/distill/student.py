@@ -19,9 +19,8 @@ from syndistill.distill.cache.source import (
     check_cache,
     recorded,
     simulated,
-    statistics_shots,
 )
-from syndistill.distill.signals.ensemble import check_labels_for, teacher_named
+from syndistill.distill.signals.ensemble import EnsembleTeacher, check_labels_for, teacher_named
 from syndistill.distill.signals.fusion import SAME, Fusion, load_fusion
 from syndistill.distill.signals.teacher import BF16, TaughtShots, Teacher
 from syndistill.distill.stage import StageInputs, check_student_signals, prepare_stage, stage_statistics
@@ -49,7 +48,7 @@ from syndistill.training.loop import Trainer
 from syndistill.training.objective import label_loss
 from syndistill.training.run import ANCESTORS
 from syndistill.training.run_folder import open_run
-from syndistill.training.source import data_hashes, signature
+from syndistill.training.source import data_hashes, signature, statistics_shots
 from syndistill.training.start import AnyDials, check_carries, fresh_network, start_weights
 from syndistill.training.watch import Watch
 
@@ -70,7 +69,8 @@ class StudentRun(Strict):
 
     network: AnyDials
     teacher: Name
-    """A shipped network's name, a path, or an ensemble: several of them, or `exact` beside them, between commas."""
+    """A shipped network's name, a path, or an ensemble: several of them, and beside them `exact` or reference decoders,
+    as `pymatching-correlated`, between commas."""
     teacher_precision: Precision = "fp32"
     """bf16: the Teacher answers twice as fast on a CPU, to the third digit."""
     data: StudentData
@@ -144,7 +144,7 @@ def train_student(
     of your own, of which run.teacher is then only the name. first: called once the run has its folder, before it
     learns.
     """
-    teacher = teacher or teacher_named(run.teacher, run.teacher_precision)
+    teacher = teacher or teacher_named(run.teacher, run.teacher_precision, run.data.simulated)
     cache = cache or folder / "cache"
     network, fusion, said = _start_of(run, teacher)
     check_cache(run.data, teacher, cache)
@@ -280,8 +280,14 @@ def _fusion(run: StudentRun, teacher: Teacher) -> tuple[Fusion | None, dict[str,
 def _start(network: DecoderNetwork, run: StudentRun, teacher: Teacher) -> None:
     """Take up the weights of an earlier stage of the same Student, and of nothing else."""
     assert run.start_from is not None
-    check_earlier_stage(run.start_from, run.teacher, teacher.key() if run.terms.needs_teacher else None)
+    if not _is_member(run.start_from, teacher):
+        check_earlier_stage(run.start_from, run.teacher, teacher.key() if run.terms.needs_teacher else None)
     start_weights(network, run.start_from)
+
+
+def _is_member(start: str, teacher: Teacher) -> bool:
+    """Whether the ensemble that teaches has the Student of before among its members: it stays its own."""
+    return isinstance(teacher, EnsembleTeacher) and weights_hash(load_network(start)[0]) in teacher.kin
 
 
 def check_earlier_stage(start: str, teacher: str, key: str | None) -> None:

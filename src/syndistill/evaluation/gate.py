@@ -20,8 +20,10 @@ from syndistill.decoders.ensemble import EnsembleDecoder
 from syndistill.decoders.matching import MatchingDecoder
 from syndistill.decoders.network import NetworkDecoder
 from syndistill.decoders.optimal import OptimalDecoder
+from syndistill.decoders.registry import build_decoder
 from syndistill.decoders.torch_engine import TorchEngine
 from syndistill.distill.signals.ensemble import CarriedPosterior, EnsembleTeacher
+from syndistill.distill.signals.reference import ReferenceTeacher
 from syndistill.distill.signals.teacher import FrozenTeacher, Teacher
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import compare_recorded
@@ -176,11 +178,13 @@ def _result(label: str, stored: StoredShots, judged: Decoder, against: Decoder, 
 
 
 def decoder_of(teacher: Teacher, placement: Placement, dem: stim.DetectorErrorModel) -> Decoder:
-    """A Teacher made of networks and the exact posterior, as a decoder of an experiment's shots."""
+    """A Teacher made of networks, the exact posterior and references, as a decoder of an experiment's shots."""
     if isinstance(teacher, EnsembleTeacher):
         return EnsembleDecoder([decoder_of(member, placement, dem) for member in teacher.members], "Teacher")
     if isinstance(teacher, FrozenTeacher):
         return NetworkDecoder(TorchEngine(teacher.network), placement, "Teacher")
     if isinstance(teacher, CarriedPosterior):
         return OptimalDecoder(dem)
+    if isinstance(teacher, ReferenceTeacher):
+        return build_decoder(teacher.name, dem)
     raise SyndistillError(f"a {type(teacher).__name__} is no decoder; judge a network or an ensemble of them")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from syndistill.distill.cache.source import shots_in
 from syndistill.distill.fuse import FuseRun
 from syndistill.distill.legs import Legs
 from syndistill.distill.road import RoadRun, result_file
@@ -91,7 +92,7 @@ def _chosen(kinds: tuple[type[Strict], ...], name: str, changes: Sequence[str]) 
             raise SyndistillError(f"{change}: the kind of a run follows from its other settings; leave it out")
         content = with_change(content, change)
     run = validated(found_kind, content, where)
-    _check_hashes(content, hashes, where)
+    _check_hashes(run, content, hashes, where)
     return run
 
 
@@ -108,13 +109,16 @@ def _kind_of(content: Any) -> str:
     return str(content.get("kind", "missing")) if isinstance(content, dict) else "missing"
 
 
-def _check_hashes(content: dict[str, Any], hashes: dict[str, str], where: str) -> None:
+def _check_hashes(run: Any, content: dict[str, Any], hashes: dict[str, str], where: str) -> None:
     """A run.json repeats its run only with the networks that it was made with."""
     for key, wanted in hashes.items():
         name = content.get(key)
         if not isinstance(name, str):
             continue
-        found = teacher_named(name).key() if key == "teacher" else weights_hash(load_network(name)[0])
+        if key == "teacher":
+            found = teacher_named(name, data=shots_in(run.data)).key()
+        else:
+            found = weights_hash(load_network(name)[0])
         if found != wanted.removesuffix(BF16):
             raise SyndistillError(
                 f"{where} was made with another {key}: {name} has weights {found[:12]} now, {wanted[:12]} then; "

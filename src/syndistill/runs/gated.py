@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from syndistill.distill.cache.source import StudentData
+from syndistill.distill.cache.source import StudentData, shots_in
 from syndistill.distill.fuse import FuseRun, train_fusion
 from syndistill.distill.legs import Legs, result_of
 from syndistill.distill.road import RoadRun, is_finished, walk_road
@@ -59,7 +59,7 @@ def distil_gated(
 
 def _teacher_of(run: StudentRun | FuseRun | RoadRun) -> Teacher:
     precision = run.teacher_precision if isinstance(run, StudentRun) else "fp32"
-    return teacher_named(run.teacher, precision)
+    return teacher_named(run.teacher, precision, shots_in(run.data))
 
 
 def _distil(
@@ -109,7 +109,7 @@ def pass_gate(
     reporter: Reporter = SILENT,
 ) -> GateReport:
     """The report on the Teacher of that name, made once and kept in the folder. SyndistillError when it is refused."""
-    teacher = teacher_named(name)
+    teacher = teacher_named(name, data=shots_in(data))
     report = _kept(folder / GATE_FILE, teacher)
     if report is None:
         reporter.say(f"judging the Teacher {name} against matching")
@@ -134,7 +134,7 @@ def _kept(path: Path, teacher: Teacher) -> GateReport | None:
 
 def _judge(data: StudentData | DataConfig, teacher: Teacher, shots: int, reporter: Reporter) -> GateReport:
     """On the noise, bases and rounds that the Student will learn from (the default ones where they lie within)."""
-    simulated, cut = (data.simulated, data.cut_rounds) if isinstance(data, StudentData) else (data, ())
+    simulated, cut = shots_in(data), data.cut_rounds if isinstance(data, StudentData) else ()
     if (own := own_files(simulated)) is not None:
         return judge_on_files(teacher, own, shots=shots, reporter=reporter)
     learned = cut or [r for phase in simulated.curriculum.rounds for r in phase.rounds]

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from syndistill.distill.cache.source import StudentData, statistics_shots
+from syndistill.distill.cache.source import StudentData
 from syndistill.distill.road import is_finished
 from syndistill.distill.signals.ensemble import teacher_named
 from syndistill.distill.student import STUDENT_FILE, StudentRun, check_earlier_stage, student_hashes, train_student
@@ -52,6 +52,7 @@ from syndistill.training.config import (
     TrainingConfig,
 )
 from syndistill.training.run import TEACHER_FILE, TeacherRun, train_teacher
+from syndistill.training.source import statistics_shots
 
 OWN_FILE, ROWS_FILE, RESULT_FILE, PICTURE, REPORT = (
     "own.json", "rows.jsonl", "comparison.json", "comparison.png", "report.html",
@@ -134,7 +135,7 @@ def distil_own(asked: Asked, folder: Path, reporter: Reporter = SILENT, accept_a
 
 
 def _hashes(run: StudentRun) -> dict[str, str]:
-    return student_hashes(run, teacher_named(run.teacher, run.teacher_precision))
+    return student_hashes(run, teacher_named(run.teacher, run.teacher_precision, run.data.simulated))
 
 
 def _planned(asked: Asked, own: OwnNoise, folder: Path, reporter: Reporter) -> OwnRun:

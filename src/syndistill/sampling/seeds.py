@@ -9,7 +9,7 @@ import numpy as np
 
 from syndistill.errors import SyndistillError
 
-_ROLES = {"train": 1, "select": 2, "probe": 3, "confidence": 4}
+_ROLES = {"train": 1, "select": 2, "probe": 3, "ensemble": 4}
 
 
 def derived_seed(role: str, *keys: int) -> int:

@@ -12,8 +12,12 @@ from syndistill.errors import SyndistillError
 from syndistill.sampling.own_files import own_noise
 from syndistill.sampling.own_noise import OwnNoise
 from syndistill.sampling.parts import PartedSource
-from syndistill.sampling.stream import SimulatedSource
-from syndistill.training.config import FILES, DataConfig
+from syndistill.sampling.shots import Shots
+from syndistill.sampling.stream import Labels, SimulatedSource
+from syndistill.training.config import FILES, DataConfig, RoundsPhase
+
+STATISTICS_SHOTS = 4096
+STATISTICS_RATES = 16  # error rates among them, drawn as in training
 
 
 def simulated_source(data: DataConfig, batch_size: int, seed: int, **options: Any) -> SimulatedSource:
@@ -28,6 +32,21 @@ def simulated_source(data: DataConfig, batch_size: int, seed: int, **options: An
         said |= {"part_rounds": data.part_rounds, "longest": data.curriculum.longest, "tell_frame": data.tell_frame}
         return PartedSource(**said)
     return SimulatedSource(**said)
+
+
+def statistics_shots(
+    data: DataConfig, seed: int, shots: int = 0, role: str = "select", labels: Labels = "sampled"
+) -> list[Shots]:
+    """Batches of the longest experiments, of a role of their own: what statistics and gates are measured on.
+
+    shots: 0 for the usual number.
+    """
+    shots = shots or STATISTICS_SHOTS
+    phases = (RoundsPhase(from_shots=0, rounds=(data.curriculum.longest,)),)
+    schedule = data.curriculum.model_copy(update={"rounds": phases, "rates_per_chunk": STATISTICS_RATES})
+    n_batches = len(data.bases) * -(-shots // (512 * len(data.bases)))
+    said = {"ends": 0, "end_spacing": 0, "role": role, "labels": labels}
+    return simulated_source(data, 512, seed, schedule=schedule, batches_per_chunk=n_batches, **said).chunk(0)
 
 
 def signature(data: DataConfig) -> TrainingNoise:

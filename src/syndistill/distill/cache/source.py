@@ -53,7 +53,7 @@ from syndistill.reporter import SILENT, Reporter
 from syndistill.safe_files import LOCK_FILE, file_sha256, locked, remove_stale
 from syndistill.sampling.recorded_shots import RecordedShots
 from syndistill.sampling.shots import Shots
-from syndistill.sampling.stream import Labels, SimulatedSource
+from syndistill.sampling.stream import SimulatedSource
 from syndistill.training.config import (
     FILES,
     DataConfig,
@@ -61,19 +61,16 @@ from syndistill.training.config import (
     Number,
     Positive,
     Rounds,
-    RoundsPhase,
     Seed,
     Strict,
     TrainingConfig,
 )
 from syndistill.training.distributed import ALONE, World, join_world, wait_for_all
-from syndistill.training.source import noise_texts, simulated_source
+from syndistill.training.source import noise_texts, simulated_source, statistics_shots
 
 CACHE_SEED = 1_000_003  # of a cache's shots; runs that share a cache differ in their own seeds
 SHARE_CHUNKS = 4  # half a second each
 MANY_SHOTS = 50_000  # from here half a minute of compiling a Teacher has paid
-STATISTICS_SHOTS = 4096
-STATISTICS_RATES = 16  # error rates among them, drawn as in training
 
 
 @dataclass(frozen=True)
@@ -305,6 +302,11 @@ class StudentData(Strict):
         return self
 
 
+def shots_in(data: StudentData | DataConfig) -> DataConfig:
+    """What a run's simulated shots are like, whatever its kind."""
+    return data.simulated if isinstance(data, StudentData) else data
+
+
 class LiveSource:
     """Fresh shots, the Teacher to be asked by the objective."""
 
@@ -348,21 +350,6 @@ def recorded(data: StudentData, batch_size: int, seed: int) -> RecordedShots:
             f"{placement.rounds} rounds, data.simulated says nothing of such shots; give it these"
         )
     return source
-
-
-def statistics_shots(
-    data: DataConfig, seed: int, shots: int = 0, role: str = "select", labels: Labels = "sampled"
-) -> list[Shots]:
-    """Batches of the longest experiments, of a role of their own: what statistics and gates are measured on.
-
-    shots: 0 for the usual number.
-    """
-    shots = shots or STATISTICS_SHOTS
-    phases = (RoundsPhase(from_shots=0, rounds=(data.curriculum.longest,)),)
-    schedule = data.curriculum.model_copy(update={"rounds": phases, "rates_per_chunk": STATISTICS_RATES})
-    n_batches = len(data.bases) * -(-shots // (512 * len(data.bases)))
-    said = {"ends": 0, "end_spacing": 0, "role": role, "labels": labels}
-    return simulated_source(data, 512, seed, schedule=schedule, batches_per_chunk=n_batches, **said).chunk(0)
 
 
 def cached_source(

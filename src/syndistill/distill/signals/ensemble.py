@@ -1,7 +1,7 @@
-"""Several who answer as one Teacher: the mean of their logits.
+"""Several who answer as one Teacher: the mean of their logits, or a weighted sum where one of them says flips alone.
 
-The paper's Teacher is an ensemble of networks; here any mix of networks and the exact posterior is one.
-Axes: B shots, K ends, S stabilisers, L lines, C logit channels, D width.
+The paper's Teacher is an ensemble of networks; here any mix of networks, the exact posterior and reference decoders, as
+correlated matching, is one. Axes: M members, B shots, K ends, S stabilisers, L lines, C logit channels, D width.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from itertools import pairwise
 import torch
 
 from syndistill.circuits.layout import Layout
+from syndistill.decoders.ensemble import fitted_weights
+from syndistill.decoders.registry import decoder_names
 from syndistill.distill.losses import posterior_logits
+from syndistill.distill.signals.reference import ReferenceTeacher
 from syndistill.distill.signals.teacher import BF16, OUTPUTS, Answer, FrozenTeacher, Teacher
 from syndistill.errors import SyndistillError
 from syndistill.files.families import OutputForm
@@ -21,6 +24,9 @@ from syndistill.files.network_file import EXACT, members_in
 from syndistill.models.networks import load_network
 from syndistill.sampling.shots import Shots
 from syndistill.training.config import DataConfig, Precision
+
+FIT_BATCH = 512
+"""Shots that are asked at a time for the weights."""
 
 
 class CarriedPosterior(Teacher):
@@ -44,7 +50,9 @@ class EnsembleTeacher(Teacher):
     """The mean of the members' logits (of log odds, or of joint4's four logits).
 
     Hidden states, and what is asked with their help, are the first member's. "readout" is offered where every member
-    does; else all answer for the last end alone. SyndistillError for members of another distance or output.
+    does; else all answer for the last end alone. Beside a reference that says flips, members have weights: of the least
+    NLL on that one's `fit_shots`, for each basis and number of rounds, when such shots are first asked. SyndistillError
+    for members of another distance or output.
     """
 
     def __init__(self, members: Sequence[Teacher]) -> None:
@@ -60,10 +68,14 @@ class EnsembleTeacher(Teacher):
         self.labels = EXACT if any(member.labels == EXACT for member in self.members) else first.labels
         self.every_end = all("readout" in member.offers for member in self.members)
         self.offers = first.offers if self.every_end else first.offers - {"readout"}
+        references = [member for member in self.members if isinstance(member, ReferenceTeacher) and member.votes]
+        self._fitted_by = references[0] if references else None
+        self._weights: dict[tuple[str, int], torch.Tensor] = {}
 
     def key(self) -> str:
         keys = [member.key() for member in self.members]
-        digest = hashlib.sha256("\n".join(["mean of logits", *(key.removesuffix(BF16) for key in keys)]).encode())
+        how = "mean of logits" if self._fitted_by is None else "fitted weights of logits"
+        digest = hashlib.sha256("\n".join([how, *(key.removesuffix(BF16) for key in keys)]).encode())
         return digest.hexdigest() + (BF16 if any(key.endswith(BF16) for key in keys) else "")
 
     def offers_signal(self, name: str) -> bool:
@@ -75,10 +87,29 @@ class EnsembleTeacher(Teacher):
 
     def answer(self, shots: Shots, want: Collection[str] = ()) -> Answer:
         answer = self.first.answer(shots, want)
-        logits = [answer.logits_BKLC, *(member.logits(shots) for member in self.members[1:])]
-        if not self.every_end:
-            logits = [one[:, -1:, :1] for one in logits]
-        return Answer(torch.stack(logits).mean(0), answer.signals)
+        logits_MBKLC = self._with_others(answer.logits_BKLC, shots)
+        if self._fitted_by is None:
+            return Answer(logits_MBKLC.mean(0), answer.signals)
+        weights_M = self.weights(shots.basis, shots.rounds).to(logits_MBKLC)
+        return Answer(torch.tensordot(weights_M, logits_MBKLC, 1), answer.signals)
+
+    def _with_others(self, first_BKLC: torch.Tensor, shots: Shots) -> torch.Tensor:
+        logits = [first_BKLC, *(member.logits(shots) for member in self.members[1:])]
+        return torch.stack(logits if self.every_end else [one[:, -1:, :1] for one in logits])
+
+    def weights(self, basis: str, rounds: int) -> torch.Tensor:
+        """Of each member, beside a reference that says flips, float32 (M,)."""
+        if self._fitted_by is None:
+            raise SyndistillError("the members of this ensemble have equal weights; there is nothing to fit")
+        if (basis, rounds) not in self._weights:
+            shots = self._fitted_by.fit_shots(basis, rounds)
+            assert shots.labels_BKLO is not None
+            parts = [shots.take(slice(at, at + FIT_BATCH)) for at in range(0, len(shots), FIT_BATCH)]
+            logits = [self._with_others(self.first.logits(part), part)[:, :, -1, 0].cpu() for part in parts]
+            flipped_B1 = shots.labels_BKLO[:, -1, 0].cpu().numpy().astype(bool)
+            fitted_M = fitted_weights(torch.cat(logits, 1).double().numpy(), flipped_B1)
+            self._weights[basis, rounds] = torch.from_numpy(fitted_M).float()
+        return self._weights[basis, rounds]
 
     def gradients(self, shots: Shots, want: Collection[str], towards_BKC: torch.Tensor) -> dict[str, torch.Tensor]:
         return self.first.gradients(shots, want, towards_BKC)
@@ -86,17 +117,32 @@ class EnsembleTeacher(Teacher):
     def answer_from(self, shots: Shots, states_BKSD: torch.Tensor) -> torch.Tensor:
         return self.first.answer_from(shots, states_BKSD)
 
+    @property
+    def kin(self) -> frozenset[str]:
+        """Keys of the members: a Student that is one of them goes on with the ensemble as its Teacher."""
+        return frozenset(member.key().removesuffix(BF16) for member in self.members)
 
-def teacher_named(name: str, precision: Precision = "fp32") -> Teacher:
+
+def teacher_named(name: str, precision: Precision = "fp32", data: DataConfig | None = None) -> Teacher:
     """A network by shipped name or path, or an ensemble "teacher-d3,other.safetensors,exact", whose first member is a
-    network. SyndistillError for a name that means none."""
+    network. data: the shots that it will be asked about; reference decoders, as `pymatching-correlated`, are made for
+    their noise. SyndistillError for a name that means none."""
     first, *others = members_in(name)
-    if first == EXACT:
-        raise SyndistillError(f"the Teacher {name!r} begins with {EXACT}; name a network first: its features are taken")
+    if first == EXACT or first in decoder_names():
+        raise SyndistillError(f"the Teacher {name!r} begins with {first}; name a network first: its features are taken")
     network = FrozenTeacher(load_network(first)[0], precision)
-    exact = CarriedPosterior(network.layout, network.output)
-    beside = [exact if other == EXACT else FrozenTeacher(load_network(other)[0], precision) for other in others]
+    beside = [_member(other, network, precision, data) for other in others]
     return EnsembleTeacher([network, *beside]) if beside else network
+
+
+def _member(name: str, first: FrozenTeacher, precision: Precision, data: DataConfig | None) -> Teacher:
+    if name == EXACT:
+        return CarriedPosterior(first.layout, first.output)
+    if name not in decoder_names():
+        return FrozenTeacher(load_network(name)[0], precision)
+    if data is None:
+        raise SyndistillError(f"{name} as a Teacher is made for its shots' noise, which nobody says here; leave it out")
+    return ReferenceTeacher(name, data)
 
 
 def check_labels_for(teacher: str, data: DataConfig) -> None:

@@ -1,4 +1,4 @@
-"""Decoders of one experiment as Teachers; the exact posterior is what distillation can give at best, nothing unknown.
+"""The exact posterior as a Teacher: what distillation can give at best, nothing unknown.
 
 Axes: B shots, T slices (rounds + 1), S stabilisers, N detectors in Stim's order, O observables, C logit channels.
 """
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.layout import Layout
 from syndistill.circuits.placement import Placement, place_experiment
-from syndistill.decoders.contract import Decoder
 from syndistill.decoders.optimal import ExactPosterior
 from syndistill.distill.losses import LEAST, posterior_logits
 from syndistill.distill.signals.teacher import Answer, PosteriorTeacher, Teacher
@@ -23,8 +22,7 @@ from syndistill.errors import SyndistillError
 from syndistill.files.families import OutputForm
 from syndistill.sampling.exact_labels import with_exact_labels
 from syndistill.sampling.shots import Shots
-from syndistill.sampling.stored import StoredShots, dem_of_circuit
-from syndistill.statistics.calibration import log_odds
+from syndistill.sampling.stored import dem_of_circuit
 
 
 def exact_teacher(experiment: Experiment) -> PosteriorTeacher:
@@ -48,29 +46,6 @@ def exact_teacher(experiment: Experiment) -> PosteriorTeacher:
 
     key = hashlib.sha256(f"exact posterior\n{circuit}".encode()).hexdigest()
     return PosteriorTeacher(logits, key, placement.layout, "joint4" if both else "two_channel")
-
-
-def decoder_teacher(decoder: Decoder, experiment: Experiment) -> PosteriorTeacher:
-    """Answers about shots of this one experiment, of basis x or z, with a decoder made for it; offers "final" alone.
-
-    As a member of an `EnsembleTeacher` it lets matching, say, teach beside a network. Raises SyndistillError for a
-    decoder of flips alone (`ConfidentDecoder` gives it a probability), for one of another circuit, for basis both, and
-    when asked about shots of another basis or number of rounds.
-    """
-    if not decoder.gives_probabilities:
-        raise SyndistillError(f"{decoder.name} says flips, a Teacher probabilities; wrap it in a ConfidentDecoder")
-    if experiment.basis == "both":
-        raise SyndistillError("a decoder teaches one observable; give an experiment of basis x or z")
-    placement = place_experiment(experiment)
-    dem = dem_of_circuit(experiment.circuit())
-
-    def logits(shots: Shots) -> torch.Tensor:
-        detectors_BN = _detectors(shots, experiment, placement)
-        unknown_BO = np.zeros((len(shots), dem.num_observables), bool)
-        return torch.from_numpy(log_odds(decoder.decode(StoredShots.from_bits(detectors_BN, unknown_BO, dem))))
-
-    key = hashlib.sha256(f"decoder\n{decoder.content_id}\n{experiment}".encode()).hexdigest()
-    return PosteriorTeacher(logits, key, placement.layout)
 
 
 def _detectors(shots: Shots, experiment: Experiment, placement: Placement) -> NDArray[np.bool_]:

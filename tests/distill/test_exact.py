@@ -5,8 +5,8 @@ import torch
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.placement import place
-from syndistill.decoders.exact_teacher import ExactEveryEnd, exact_teacher
 from syndistill.decoders.optimal import ExactPosterior
+from syndistill.distill.signals.exact import ExactEveryEnd, exact_teacher
 from syndistill.errors import SyndistillError
 from syndistill.sampling.shots import simulate
 from syndistill.sampling.stored import dem_of_circuit

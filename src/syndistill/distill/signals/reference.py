@@ -1,0 +1,115 @@
+"""A reference decoder as a member of a Teacher: matching knows the noise of the shots, which a network only learned.
+
+Axes: B shots, S stabilisers, T slices (rounds + 1), N detectors in Stim's order, O observables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+
+import numpy as np
+import stim
+import torch
+from numpy.typing import NDArray
+
+from syndistill.circuits.experiment import Experiment
+from syndistill.circuits.layout import BASES
+from syndistill.circuits.placement import Placement, place_experiment
+from syndistill.decoders.contract import Decoder
+from syndistill.decoders.ensemble import votes
+from syndistill.decoders.registry import build_decoder
+from syndistill.distill.signals.teacher import Answer, Teacher
+from syndistill.errors import SyndistillError
+from syndistill.sampling.shots import Shots, concatenate
+from syndistill.sampling.stored import StoredShots, dem_of_circuit
+from syndistill.statistics.calibration import log_odds
+from syndistill.training.config import DataConfig, RoundsPhase
+from syndistill.training.source import noise_texts, own_files, statistics_shots
+
+FIT_SHOTS = 8_192
+"""Of each basis and number of rounds, at the error rates of the data: what members weigh."""
+FIT_SEED = 0  # of role "select"
+
+
+class ReferenceTeacher(Teacher):
+    """Answers about the shots of `data` for their last end, by a decoder of that name for each basis and number of
+    rounds; offers "final" alone.
+
+    It is made for the middle one of the data's error rates, or for a user's file as it is: shots do not say their rate,
+    and a common factor of all errors hardly changes a matching. A decoder of flips alone says +1 or -1 (`votes`), and
+    what that weighs is fitted by the ensemble on `fit_shots`. Raises SyndistillError for files of several patches,
+    which shots do not say either, for a number of rounds that no file has, and where it cannot serve the noise.
+    """
+
+    offers = frozenset({"final"})
+    output = "two_channel"
+
+    def __init__(self, name: str, data: DataConfig) -> None:
+        self.name, self.data = name, data
+        own = own_files(data)
+        if own is not None and len(own.patches) > 1:
+            raise SyndistillError(f"{name} as a Teacher is made for one patch, these files are of several; name one's")
+        if "both" in data.bases:
+            raise SyndistillError(f"{name} as a Teacher answers for bases x and z; take those, or leave it out")
+        self._made: dict[tuple[str, int], tuple[Decoder, stim.DetectorErrorModel, Placement]] = {}
+        shortest = min(r for phase in data.curriculum.rounds for r in phase.rounds)
+        dem, placement = self._model(data.bases[0], shortest)
+        self.layout = placement.layout
+        self.votes = not build_decoder(name, dem).gives_probabilities
+
+    def key(self) -> str:
+        c = self.data.curriculum
+        said = [self.name, f"{c.p_min} to {c.p_max}, tilt {c.tilt}", str(FIT_SHOTS), *noise_texts(self.data)]
+        return hashlib.sha256("\n".join(["a reference as Teacher", *said]).encode()).hexdigest()
+
+    @torch.no_grad()
+    def answer(self, shots: Shots, want: Collection[str] = ()) -> Answer:
+        self.require(want, "this question")
+        decoder, dem, placement = self._decoder(shots.basis, shots.rounds)
+        found_BO = decoder.decode(_stored(shots, dem, placement))
+        logits_BO = votes(found_BO) if self.votes else log_odds(found_BO)
+        held = int(placement.holds_O2[:, BASES.index(shots.basis)].argmax())
+        sign_B = np.where(_turned(shots, placement)[:, held], -1.0, 1.0)
+        return Answer(torch.from_numpy(sign_B * logits_BO[:, held]).float()[:, None, None, None])
+
+    def fit_shots(self, basis: str, rounds: int) -> Shots:
+        """Simulated for fits, with their labels, at the data's error rates."""
+        phases = (RoundsPhase(from_shots=0, rounds=(rounds,)),)
+        curriculum = self.data.curriculum.model_copy(update={"rounds": phases, "informative": None})
+        like = {"bases": (basis,), "curriculum": curriculum, "labels": "sampled", "part_rounds": None}
+        found = statistics_shots(self.data.model_copy(update=like | {"tell_frame": False}), FIT_SEED, FIT_SHOTS)
+        return concatenate([shots.only_last_end() for shots in found])
+
+    def _decoder(self, basis: str, rounds: int) -> tuple[Decoder, stim.DetectorErrorModel, Placement]:
+        if (basis, rounds) not in self._made:
+            dem, placement = self._model(basis, rounds)
+            self._made[basis, rounds] = build_decoder(self.name, dem), dem, placement
+        return self._made[basis, rounds]
+
+    def _model(self, basis: str, rounds: int) -> tuple[stim.DetectorErrorModel, Placement]:
+        own = own_files(self.data)
+        if own is None:
+            c = self.data.curriculum
+            experiment = Experiment(self.data.distance, rounds, basis, self.data.noise, (c.p_min + c.p_max) / 2)
+            return dem_of_circuit(experiment.circuit()), place_experiment(experiment)
+        if (0, basis, rounds) not in own.dems:
+            has = ", ".join(f"{r} of {b}" for _, b, r in sorted(own.dems))
+            raise SyndistillError(
+                f"{self.name} as a Teacher needs a file of basis {basis} and {rounds} rounds (there are {has}); give "
+                f"one, or set the rounds to those"
+            )
+        return own.dems[0, basis, rounds]
+
+
+def _stored(shots: Shots, dem: stim.DetectorErrorModel, placement: Placement) -> StoredShots:
+    """As the error model counts them; the observables are left unknown."""
+    slices_BTS = torch.cat([shots.events_BRS, shots.last_BKS[:, -1:]], 1).cpu().numpy().astype(bool)
+    detectors_BN = slices_BTS[:, placement.slice_N, placement.stabiliser_N]
+    return StoredShots.from_bits(detectors_BN, np.zeros((len(shots), dem.num_observables), bool), dem)
+
+
+def _turned(shots: Shots, placement: Placement) -> NDArray[np.bool_]:
+    """What the final stabiliser values make of a file's observables against line 0, (B, O)."""
+    final_BS = (shots.events_BRS.sum(1) + shots.last_BKS[:, -1]).cpu().numpy().astype(np.int64) % 2
+    return (final_BS @ placement.turn_OS.T.astype(np.int64) % 2).astype(bool)
