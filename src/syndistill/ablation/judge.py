@@ -33,7 +33,7 @@ from syndistill.models.networks import load_network
 from syndistill.models.tensors_file import load_tensors, save_tensors
 from syndistill.sampling.stored import StoredShots, evaluation_seed
 from syndistill.statistics.calibration import log_odds, nll, reliability
-from syndistill.training.config import Precision
+from syndistill.training.config import DataConfig, Precision
 
 _WARM_UP_SHOTS = 256
 
@@ -161,12 +161,12 @@ def _score(
 
 
 def teacher_of(plan: Plan) -> Teacher:
-    return _teacher(plan.teacher, plan.teacher_precision)
+    return _teacher(plan.teacher, plan.teacher_precision, plan.base.data.simulated)
 
 
 @lru_cache(maxsize=2)
-def _teacher(name: str, precision: Precision) -> Teacher:
-    return teacher_named(name, precision)
+def _teacher(name: str, precision: Precision, data: DataConfig) -> Teacher:
+    return teacher_named(name, precision, data)
 
 
 def mean_divergence(student_B: NDArray[np.float64], teacher_B: NDArray[np.float64]) -> float:
