@@ -14,6 +14,7 @@ CHECK = """
 import os
 from syndistill.cli.main import run_app
 from syndistill.files.network_file import network_path
+from syndistill.decoders.registry import decoder_names
 from syndistill.recipes import RECIPES, recipe
 import syndistill
 assert not syndistill.__file__.startswith(os.environ["CHECKOUT"]), syndistill.__file__
@@ -21,8 +22,8 @@ named = 0
 for name in RECIPES:
     run = recipe(name)
     for one in run.legs.values() if hasattr(run, "legs") else [run]:
-        for network in (getattr(one, "start_from", None), getattr(one, "teacher", None)):
-            if network and not network.startswith("leg:"):
+        for network in (getattr(one, "start_from", None), *(getattr(one, "teacher", None) or "").split(",")):
+            if network and network not in decoder_names() and not network.startswith("leg:"):
                 assert network_path(network).is_file(), (name, network)
                 named += 1
 assert named > 10

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from syndistill.distill.legs import Legs
+from syndistill.distill.legs import Legs, result_of
 from syndistill.distill.student import STUDENT_FILE, StudentRun
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import load_network, weights_hash
@@ -51,6 +51,15 @@ def test_what_a_leg_begins_from_must_be_earlier(legs):
     content["legs"]["first"]["start_from"] = "leg:second"
     with pytest.raises(SyndistillError, match="the leg first begins from leg:second, which is no earlier leg"):
         validated(Legs, content, "legs")
+    content["legs"]["first"] |= {"start_from": None, "teacher": "student-d3,leg:second,pymatching"}
+    with pytest.raises(SyndistillError, match="the leg first begins from leg:second, which is no earlier leg"):
+        validated(Legs, content, "legs")
+
+
+def test_an_earlier_leg_may_teach_among_others(legs, tmp_path):
+    taught = legs.legs["second"].model_copy(update={"teacher": "teacher-d3,leg:first,pymatching-correlated"})
+    found = Legs(legs=legs.legs | {"second": taught}).leg("second", tmp_path)
+    assert found.teacher == f"teacher-d3,{result_of('first', tmp_path)},pymatching-correlated"
 
 
 def test_a_configuration_of_ones_own_may_be_plain_json(tmp_path):

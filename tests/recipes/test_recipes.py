@@ -4,12 +4,13 @@ import json
 
 import pytest
 
+from syndistill.decoders.registry import decoder_names
 from syndistill.distill.legs import Legs, result_of
 from syndistill.distill.road import RoadRun
-from syndistill.distill.signals.teacher import FrozenTeacher
+from syndistill.distill.signals.ensemble import teacher_named
 from syndistill.distill.student import StudentRun, first_weights
 from syndistill.errors import SyndistillError
-from syndistill.files.network_file import read_header, shipped_names
+from syndistill.files.network_file import members_in, read_header, shipped_names
 from syndistill.models.networks import load_network, save_network, weights_hash
 from syndistill.recipes import RECIPES, recipe
 from syndistill.training.changes import validated
@@ -52,11 +53,12 @@ def test_no_recipe_names_a_file():
     for name in RECIPES:
         for run in single_runs(name):
             content = run.model_dump(mode="json")
-            named = [content.get("start_from"), content.get("teacher")]
+            named = [content.get("start_from"), *members_in(content.get("teacher") or "teacher-d3")]
             if unsure := (content["data"].get("unsure") if isinstance(run, StudentRun) else None):
                 named.append(unsure["network"])
             for network in filter(None, named):
-                assert network in shipped_names() or network.startswith("leg:"), (name, network)
+                known = network in shipped_names() or network in decoder_names()
+                assert known or network.startswith("leg:"), (name, network)
 
 
 def test_every_run_may_begin_from_what_it_names(tmp_path):
@@ -70,8 +72,8 @@ def test_every_run_may_begin_from_what_it_names(tmp_path):
                 start_weights(network, run.start_from, any_distance=True)
                 assert weights_hash(network) != before, name
             if isinstance(run, StudentRun):
-                teacher = FrozenTeacher(load_network(run.teacher)[0])
                 found = whole.leg(leg, tmp_path / name) if isinstance(whole, Legs) else run
+                teacher = teacher_named(found.teacher, data=found.data.simulated)
                 begun = first_weights(found, teacher)
                 fresh = fresh_network(found.network, found.training.seed)
                 assert (weights_hash(begun) == weights_hash(fresh)) == (found.start_from is None), (name, leg)

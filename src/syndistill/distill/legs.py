@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from syndistill.distill.student import STUDENT_FILE, StudentRun
+from syndistill.files.network_file import members_in
 from syndistill.training.config import Strict
 
 EARLIER = "leg:"
@@ -43,8 +44,9 @@ class Legs(Strict):
         if unsure is not None:
             unsure = unsure.model_copy(update={"network": _where(unsure.network, folder)})
         start = None if run.start_from is None else _where(run.start_from, folder)
+        teacher = ",".join(_where(member, folder) for member in members_in(run.teacher))
         data = run.data.model_copy(update={"unsure": unsure})
-        return run.model_copy(update={"start_from": start, "data": data})
+        return run.model_copy(update={"start_from": start, "teacher": teacher, "data": data})
 
 
 def result_of(leg: str, folder: Path) -> Path:
@@ -58,5 +60,5 @@ def _where(name: str, folder: Path) -> str:
 
 def _named(run: StudentRun) -> list[str]:
     """The legs whose weights a run takes up."""
-    names = [run.start_from, run.data.unsure.network if run.data.unsure else None]
+    names = [run.start_from, run.data.unsure.network if run.data.unsure else None, *members_in(run.teacher)]
     return [name.removeprefix(EARLIER) for name in names if name is not None and name.startswith(EARLIER)]
