@@ -291,7 +291,7 @@ class _Watching(Reporter):
 
 def _with_steps(run: OwnRun, own: OwnNoise, minutes: float, changes: Sequence[str], reporter: Reporter) -> OwnRun:
     """As many steps as fit into the minutes, by a probe of each training."""
-    reporter.say(f"measuring how many steps fit into {minutes:g} minutes")
+    reporter.say(f"measuring how many steps fit into {minutes:g} minutes; where it compiles first, that takes minutes")
     share = 1.0 - TEACHER_SHARE if run.teacher is not None else 1.0
     with tempfile.TemporaryDirectory() as there:
         teacher = run.teacher
