@@ -81,6 +81,22 @@ def test_a_teacher_is_tuned_gated_and_asked(tmp_path, monkeypatch):
     assert said["data"]["cached_shots"] == 4096
 
 
+def test_a_list_teaches_as_it_is(tmp_path, monkeypatch):
+    """The Student's own weights and matching on this circuit: nothing is tuned, the list is judged beside the rest."""
+    monkeypatch.setattr(own, "distil_gated", partial(own.distil_gated, gate_shots=1_000))
+    files = [written(tmp_path / "mine.stim", generated("z", 3))]
+    teacher = "student-d3-frame,pymatching-correlated"
+    changes = (*STEPS, "student.teacher_precision=fp32")
+    wanted = asked(*files, student="student-d3-frame", teacher=teacher, changes=changes)
+    found = distil_own(wanted, tmp_path / "out", Heard(), True)
+    assert teacher in [row.decoder for row in found.judged[files[0]].rows]
+    assert not (tmp_path / "out" / "teacher").exists()
+    said = read_header(str(found.student)).metadata["run"]
+    assert (said["teacher"], said["terms"]["final"]["weight"], said["terms"]["final"]["where"]) == (teacher, 1.0, "last")
+    with pytest.raises(SyndistillError, match="Student of another Teacher than teacher-d3,pymatching"):
+        distil_own(asked(*files, student=str(found.student), teacher="teacher-d3,pymatching"), tmp_path / "again")
+
+
 def test_labels_alone_go_on_from_any_teacher_s_student_and_say_whose_it_is(tmp_path):
     """The shipped student-d5 is one of an earlier teacher-d5; a Teacher that is not its own is refused at once."""
     files = [written(tmp_path / "mine.stim", generated("z", 3))]

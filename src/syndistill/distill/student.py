@@ -280,19 +280,15 @@ def _fusion(run: StudentRun, teacher: Teacher) -> tuple[Fusion | None, dict[str,
 def _start(network: DecoderNetwork, run: StudentRun, teacher: Teacher) -> None:
     """Take up the weights of an earlier stage of the same Student, and of nothing else."""
     assert run.start_from is not None
-    if not _is_member(run.start_from, teacher):
-        check_earlier_stage(run.start_from, run.teacher, teacher.key() if run.terms.needs_teacher else None)
+    check_goes_on(run.start_from, run.teacher, teacher if run.terms.needs_teacher else None)
     start_weights(network, run.start_from)
 
 
-def _is_member(start: str, teacher: Teacher) -> bool:
-    """Whether the ensemble that teaches has the Student of before among its members: it stays its own."""
-    return isinstance(teacher, EnsembleTeacher) and weights_hash(load_network(start)[0]) in teacher.kin
-
-
-def check_earlier_stage(start: str, teacher: str, key: str | None) -> None:
-    """SyndistillError where `start` is no Student after its baseline or stage 1, or one of another Teacher than that of
-    this name and key (None: from labels alone any will do)."""
+def check_goes_on(start: str, name: str, teacher: Teacher | None) -> None:
+    """SyndistillError where `start` is no Student after its baseline or stage 1, or one of another Teacher than this
+    one of that name (None: from labels alone any will do) and no member of the ensemble that it is."""
+    is_member = isinstance(teacher, EnsembleTeacher) and weights_hash(load_network(start)[0]) in teacher.kin
+    key = None if teacher is None or is_member else teacher.key()
     metadata = read_header(start).metadata
     said = metadata.get("run")
     kind = said.get("kind") if isinstance(said, dict) else None
@@ -301,9 +297,9 @@ def check_earlier_stage(start: str, teacher: str, key: str | None) -> None:
             f"{start} is no Student after its baseline or stage 1 (kind {kind!r}); name such a file with start_from"
         )
     of = str(metadata.get("teacher_hash")).removesuffix(BF16)
-    if key is not None and of not in (key.removesuffix(BF16), *_ancestors(teacher)):
+    if key is not None and of not in (key.removesuffix(BF16), *_ancestors(name)):
         raise SyndistillError(
-            f"{start} is the Student of another Teacher than {teacher}; name a checkpoint of this road"
+            f"{start} is the Student of another Teacher than {name}; name a checkpoint of this road"
         )
 
 

@@ -23,14 +23,15 @@ from rich.table import Table
 from syndistill.distill.cache.source import StudentData
 from syndistill.distill.road import is_finished
 from syndistill.distill.signals.ensemble import teacher_named
-from syndistill.distill.student import STUDENT_FILE, StudentRun, check_earlier_stage, student_hashes, train_student
+from syndistill.distill.signals.teacher import Teacher
+from syndistill.distill.student import STUDENT_FILE, StudentRun, check_goes_on, student_hashes, train_student
 from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import Comparison
 from syndistill.evaluation.gate import judge_on_files
 from syndistill.evaluation.subject import Subject
 from syndistill.evaluation.tables import pairs_table, per_round_table, rows_table
-from syndistill.files.network_file import network_path, read_header, shipped_names
+from syndistill.files.network_file import members_in, network_path, read_header, shipped_names
 from syndistill.models.networks import load_network, weights_hash
 from syndistill.reporter import SILENT, Bar, Reporter
 from syndistill.runs.gated import distil_gated
@@ -92,7 +93,7 @@ class Asked(Strict):
     student: Name | None = None
     """A saved or shipped network to begin from; None: the shipped one of the distance."""
     teacher: Name | None = None
-    """One to tune and to learn from beside the labels; None: labels alone."""
+    """One to tune and to learn from beside the labels; a list of several is asked as it is; None: labels alone."""
     shots: Positive = 200_000
     """To be judged on, of each file; of recordings all."""
     changes: tuple[str, ...] = ()
@@ -174,28 +175,37 @@ def _run_of(asked: Asked, own: OwnNoise) -> OwnRun:
     network, _ = load_network(start)
     if network.config.distance != own.distance:
         raise SyndistillError(f"{start} is of distance {network.config.distance}, the files are of {own.distance}")
-    # Before minutes are spent: a Student goes on with its own Teacher, tuned or not.
-    key = None if asked.teacher is None else weights_hash(load_network(asked.teacher)[0])
-    check_earlier_stage(start, asked.teacher or "", key)
     try:
         data = _data(asked, own, network.keeps_frame)
+        # Before minutes are spent: a Student goes on with its own Teacher, tuned or not.
+        teacher = None if asked.teacher is None else teacher_named(asked.teacher, data=data)
+        check_goes_on(start, asked.teacher or "", teacher)
+        tuned = asked.teacher is not None and not _is_list(asked.teacher)
         student = StudentRun(
             network=network.config,
-            teacher=TUNED if asked.teacher else _teacher_behind(start, own.distance),
+            teacher=TUNED if tuned else asked.teacher or _teacher_behind(start, own.distance),
             teacher_precision="bf16",
             data=StudentData(simulated=data),
-            terms=_terms(asked.teacher is not None),
+            terms=_terms(teacher),
             start_from=start,
             training=_training(steps=1_000, learning_rate=1.5e-3, matrix_rate=0.01),
         )
-        return OwnRun(teacher=_tuning(asked.teacher, data) if asked.teacher else None, student=student)
+        return OwnRun(teacher=_tuning(str(asked.teacher), data) if tuned else None, student=student)
     except ValidationError as error:
         raise SyndistillError(f"the run: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
 
 
-def _terms(taught: bool) -> Terms:
-    labels = LabelTerm(weight=0.3 if taught else 1.0, where="every")
-    return Terms(labels=labels, final=FinalTerm(weight=1.0 if taught else 0.0, where="every"))
+def _is_list(teacher: str) -> bool:
+    """Several decoders as one Teacher: nothing is tuned."""
+    return len(members_in(teacher)) > 1
+
+
+def _terms(teacher: Teacher | None) -> Terms:
+    """None: labels alone. One that knows the last end alone is asked about that one."""
+    labels = LabelTerm(weight=1.0 if teacher is None else 0.3, where="every")
+    if teacher is None:
+        return Terms(labels=labels, final=FinalTerm(weight=0.0, where="every"))
+    return Terms(labels=labels, final=FinalTerm(where="every" if "readout" in teacher.offers else "last"))
 
 
 def _tuning(name: str, data: DataConfig) -> TeacherRun:
@@ -300,10 +310,11 @@ def _with_steps(run: OwnRun, own: OwnNoise, minutes: float, changes: Sequence[st
             train_teacher(_short(teacher), Path(there) / "teacher", watch)
             teacher = _long(teacher, TEACHER_SHARE / 2 * minutes * 60 / watch.clock.seconds)
         watch = _Watching()
-        alone = run.student.model_copy(
-            update={"terms": _terms(taught=False), "teacher": _shipped("teacher", own.distance)}
-        )
-        train_student(_short(alone), Path(there) / "student", None, watch)
+        probed = run.student
+        if run.teacher is not None:  # it is not tuned yet, and will be asked before the first step
+            untaught = {"terms": _terms(None), "teacher": _shipped("teacher", own.distance)}
+            probed = probed.model_copy(update=untaught)
+        train_student(_short(probed), Path(there) / "student", None, watch)
         student = _long(run.student, share * minutes * 60 / watch.clock.seconds)
     if teacher is not None:
         asking = TEACHER_SHARE / 2 * minutes * 60
@@ -365,6 +376,8 @@ def _judged(asked: Asked, own: OwnNoise, run: OwnRun, folder: Path, reporter: Re
     if run.teacher is not None:
         before, after = str(run.teacher.start_from), str(folder / TEACHER_FILE)
         names += [before] if _same(before, after) else [before, after]
+    elif asked.teacher is not None:
+        names.append(asked.teacher)
     names = [*dict.fromkeys(names), str(folder / STUDENT_FILE)]
     if own.distance in BEST_KNOWN:
         names.append(BEST_KNOWN[own.distance])
