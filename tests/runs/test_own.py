@@ -92,7 +92,8 @@ def test_a_list_teaches_as_it_is(tmp_path, monkeypatch):
     assert teacher in [row.decoder for row in found.judged[files[0]].rows]
     assert not (tmp_path / "out" / "teacher").exists()
     said = read_header(str(found.student)).metadata["run"]
-    assert (said["teacher"], said["terms"]["final"]["weight"], said["terms"]["final"]["where"]) == (teacher, 1.0, "last")
+    final = said["terms"]["final"]
+    assert (said["teacher"], final["weight"], final["where"]) == (teacher, 1.0, "last")
     with pytest.raises(SyndistillError, match="Student of another Teacher than teacher-d3,pymatching"):
         distil_own(asked(*files, student=str(found.student), teacher="teacher-d3,pymatching"), tmp_path / "again")
 

@@ -115,7 +115,7 @@ def _trained(
 
 def student_d5() -> Legs:
     """The shipped student-d5, a local GRU of 29 k parameters: as `_earlier_d5` leaves it, then `_beside_d5`."""
-    return _beside_d5("leg:boundary", 16, 25_000, 22)
+    return _beside_d5("leg:boundary", 16, 16_000, 22)
 
 
 def student_d5_82k() -> Legs:
