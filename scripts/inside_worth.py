@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from syndistill.ablation.table import Judged, read_table
+from syndistill.ablation.table import read_table
 from syndistill.errors import SyndistillError
 from syndistill.runs.picture import HIGHLIGHT, NETWORK, new_figure, plain, save_png
 from syndistill.statistics.paired_seeds import differences, mean_and_half
@@ -50,7 +50,7 @@ def points_of(source: Path) -> list[Point]:
             continue
         each = differences(values, {WITH: 1.0, WITHOUT: -1.0})
         mean, half = mean_and_half(list(each.values()))
-        lers = table.values(student, budget, ler)[WITHOUT]
+        lers = table.values(student, budget, lambda judged: judged.ler)[WITHOUT]
         low, high = (None, None) if half is None else (100 * np.expm1(mean - half), 100 * np.expm1(mean + half))
         found.append(
             Point(
@@ -59,10 +59,6 @@ def points_of(source: Path) -> list[Point]:
             )
         )  # fmt: skip
     return found
-
-
-def ler(judged: Judged) -> float:
-    return judged.ler
 
 
 def markdown(points: Sequence[Point]) -> list[str]:
@@ -94,7 +90,7 @@ def draw(points: Sequence[Point], path: Path) -> None:
             here = sorted((p for p in shown if (p.student == main) == (name == main)), key=lambda p: getattr(p, field))
             x, y = [getattr(p, field) for p in here], [p.change for p in here]
             style = "o-" if name else "s"
-            axes.plot(x, y, style, color=colour, markersize=5, label=f"d=5, {main}" if name else None)
+            axes.plot(x, y, style, color=colour, markersize=5)
             for p in here:
                 if p.low is not None:
                     axes.plot([getattr(p, field)] * 2, [p.low, p.high], color=colour, linewidth=1.2)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import stim
 import torch
+from numpy.typing import NDArray
 
 from syndistill.circuits.experiment import Experiment, every_end
 from syndistill.circuits.layout import Layout, answered
@@ -117,6 +118,12 @@ class Shots:
             known_BLO=None if self.known_BLO is None else of_rounds(self.known_BLO),
             ends=self.ends if ends is None else ends,
         )
+
+
+def detectors_of(shots: Shots, placement: Placement) -> NDArray[np.bool_]:
+    """Those of the whole experiment, (B, N), as the placed circuit counts them."""
+    slices_BTS = torch.cat([shots.events_BRS, shots.last_BKS[:, -1:]], 1).cpu().numpy().astype(bool)
+    return slices_BTS[:, placement.slice_N, placement.stabiliser_N]
 
 
 def concatenate(parts: list[Shots]) -> Shots:

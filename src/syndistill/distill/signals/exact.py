@@ -21,7 +21,7 @@ from syndistill.distill.signals.teacher import Answer, PosteriorTeacher, Teacher
 from syndistill.errors import SyndistillError
 from syndistill.files.families import OutputForm
 from syndistill.sampling.exact_labels import with_exact_labels
-from syndistill.sampling.shots import Shots
+from syndistill.sampling.shots import Shots, detectors_of
 from syndistill.sampling.stored import dem_of_circuit
 
 
@@ -55,8 +55,7 @@ def _detectors(shots: Shots, experiment: Experiment, placement: Placement) -> ND
             f"this Teacher is of basis {experiment.basis} and {experiment.rounds} rounds, these shots are of "
             f"{shots.basis} and {shots.rounds}; train on that experiment alone"
         )
-    slices_BTS = torch.cat([shots.events_BRS, shots.last_BKS[:, -1:]], 1).cpu().numpy().astype(bool)
-    return slices_BTS[:, placement.slice_N, placement.stabiliser_N]
+    return detectors_of(shots, placement)
 
 
 class ExactEveryEnd(Teacher):

@@ -1,6 +1,6 @@
 """A reference decoder as a member of a Teacher: matching knows the noise of the shots, which a network only learned.
 
-Axes: B shots, S stabilisers, T slices (rounds + 1), N detectors in Stim's order, O observables.
+Axes: B shots, S stabilisers, N detectors in Stim's order, O observables.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from syndistill.decoders.ensemble import votes
 from syndistill.decoders.registry import build_decoder
 from syndistill.distill.signals.teacher import Answer, Teacher
 from syndistill.errors import SyndistillError
-from syndistill.sampling.shots import Shots, concatenate
+from syndistill.sampling.shots import Shots, concatenate, detectors_of
 from syndistill.sampling.stored import StoredShots, dem_of_circuit
 from syndistill.statistics.calibration import log_odds
 from syndistill.training.config import DataConfig, RoundsPhase
@@ -54,9 +54,9 @@ class ReferenceTeacher(Teacher):
             raise SyndistillError(f"{name} as a Teacher answers for bases x and z; take those, or leave it out")
         self._made: dict[tuple[str, int], tuple[Decoder, stim.DetectorErrorModel, Placement]] = {}
         shortest = min(r for phase in data.curriculum.rounds for r in phase.rounds)
-        dem, placement = self._model(data.bases[0], shortest)
+        decoder, _, placement = self._decoder(data.bases[0], shortest)
         self.layout = placement.layout
-        self.votes = not build_decoder(name, dem).gives_probabilities
+        self.votes = not decoder.gives_probabilities
 
     def key(self) -> str:
         c = self.data.curriculum
@@ -104,9 +104,7 @@ class ReferenceTeacher(Teacher):
 
 def _stored(shots: Shots, dem: stim.DetectorErrorModel, placement: Placement) -> StoredShots:
     """As the error model counts them; the observables are left unknown."""
-    slices_BTS = torch.cat([shots.events_BRS, shots.last_BKS[:, -1:]], 1).cpu().numpy().astype(bool)
-    detectors_BN = slices_BTS[:, placement.slice_N, placement.stabiliser_N]
-    return StoredShots.from_bits(detectors_BN, np.zeros((len(shots), dem.num_observables), bool), dem)
+    return StoredShots.from_bits(detectors_of(shots, placement), np.zeros((len(shots), dem.num_observables), bool), dem)
 
 
 def _turned(shots: Shots, placement: Placement) -> NDArray[np.bool_]:
