@@ -47,6 +47,8 @@ def network_file(tmp_path_factory):
             with torch.no_grad():
                 for parameter in network.parameters():
                     parameter.add_(0.4 * torch.randn_like(parameter))
+            if network.config.unread():
+                network.forget_parities()
             noise = {NOISE_KEY: noise_of("uniform", distance, ("both",), (0.001, 0.03), 9).to_json()} if both else {}
             save_network(path, network, (metadata or {}) | noise)
         return path

@@ -27,6 +27,7 @@ SIZES = [
     {"width": 6, "readout_width": 9, "readout_layers": 0},
     {"width": 13, "readout_width": 28, "readout_layers": 2},
     {"width": 10, "readout_width": 20, "frame_memory": True},
+    {"width": 10, "readout_width": 20, "frame_memory": True, "events_alone": True},
 ]
 BATCHES = (1, 3, 16, 17, 100)
 

@@ -18,7 +18,7 @@ SMALL = {
     "flat_gru": {"width": 7, "readout_width": 5, "readout_layers": 2},
     "local_gru": {"width": 4, "readout_width": 3, "readout_layers": 0},
 }  # fmt: skip
-SWITCHES = ("turn_x", "next_events", "attention_bias", "agree_lines")
+SWITCHES = ("turn_x", "next_events", "attention_bias", "agree_lines", "events_alone")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

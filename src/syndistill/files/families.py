@@ -13,6 +13,8 @@ from dataclasses import dataclass, fields
 from math import prod
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from syndistill.circuits.layout import BASES
 from syndistill.errors import SyndistillError
 
@@ -88,6 +90,17 @@ class Dials(ABC):
     @abstractmethod
     def shapes(self) -> Shapes:
         """Of the state dict; all of it is float32."""
+
+    def unread(self) -> Shapes:
+        """Weights of input bits that a network of these dials does not read: of each a shape in which the last place of
+        the last axis is that of such a bit. They are zeros."""
+        return {}
+
+    def check_values(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """SyndistillError where tensors of these shapes are no weights of a network of these dials."""
+        for name, shape in self.unread().items():
+            if tensors[name].reshape(shape)[..., -1].any():
+                raise SyndistillError(f"{name} has weights of bits that its config says it does not read")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +208,10 @@ class FlatGruDials(GruDials):
 class LocalGruDials(GruDials):
     family: Literal["local_gru"] = "local_gru"
     width: int = 8
+    events_alone: bool = False
+    """Whether it reads detection events alone, not the running parities of the stabilisers beside them. Its weights of
+    parities are zeros, so that whatever runs it needs to know nothing of this. With a frame memory every round of a
+    long experiment then looks like every other: parities are 0 at first, and fair coins in the end."""
 
     def shapes(self) -> Shapes:
         d, out, n = self.width, self.readout_width, self.n_stabilisers
@@ -212,6 +229,12 @@ class LocalGruDials(GruDials):
         for b in ("x", "z") if self.frame_memory else ():
             found |= {f"frame_weight.{b}": (2, 4, d), f"frame_bias.{b}": (self.distance**2,)}
         return found | {f"line.{b}": (self.distance, out) for b in (("both",) if self.joint else ("x", "z"))}
+
+    def unread(self) -> Shapes:
+        if not self.events_alone:
+            return {}
+        found: Shapes = {f"project.{kind}.weight": (-1, 4, self.width + BITS) for kind in range(2)}
+        return found | {f"{cell}.inputs.{kind}": (-1, BITS) for cell in ("cell", "last_cell") for kind in range(2)}
 
 
 FAMILIES: Mapping[str, type[Dials]] = {

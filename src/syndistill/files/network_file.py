@@ -103,6 +103,10 @@ def read_network(name_or_path: str | Path) -> NetworkFile:
     header = _header(path, found)
     tensors = numpy_tensors(found.content)
     check_weights(str(path), tensors)
+    try:
+        header.dials.check_values(tensors)
+    except SyndistillError as error:
+        raise SyndistillError(f"{path}: {error}; {_REMEDY}") from None
     return NetworkFile(header.path, header.dials, header.config, header.metadata, tensors)
 
 

@@ -87,6 +87,10 @@ class GruNetwork(TurnableNetwork):
     def _temporal(self, states_BRX: torch.Tensor, basis: str) -> torch.Tensor:
         return states_BRX
 
+    def _bits(self, events: torch.Tensor, parity: torch.Tensor) -> torch.Tensor:
+        """Events, then parities (*, 2 S)."""
+        return torch.cat([events, parity], -1).to(working_dtype(events.device))
+
     def init_state(self, batch: int, basis: str) -> State:
         self.n_channels(basis)
         start_X = self.start[basis].flatten()
@@ -133,7 +137,7 @@ class GruNetwork(TurnableNetwork):
             events_BS = events_BS * self.defined_S(state.basis)
         events_BS = self.turned(events_BS, state.basis)
         parity_BS = state.parity_BS ^ events_BS
-        memory_BRX, _ = self._moved(bits_of(events_BS, parity_BS)[:, None], state.memory_BX, state.basis)
+        memory_BRX, _ = self._moved(self._bits(events_BS, parity_BS)[:, None], state.memory_BX, state.basis)
         return replace(
             state,
             rounds_done=state.rounds_done + 1,
@@ -151,7 +155,7 @@ class GruNetwork(TurnableNetwork):
         first = self.first_state(shots, begin)
         shots = self.turned_shots(defined_only(shots))
         parity_BRS, _, last_parity_BKS, _ = event_history(shots, begin)
-        memory_BRX, turns_BRFC = self._moved(bits_of(shots.events_BRS, parity_BRS), first.memory_BX, shots.basis)
+        memory_BRX, turns_BRFC = self._moved(self._bits(shots.events_BRS, parity_BRS), first.memory_BX, shots.basis)
         states_BRX = memory_BRX[..., : self.n_states]
         ended_NX = memory_BRX[:, [end - 1 for end in shots.ends]].flatten(0, 1)
         last_NS, parity_NS = shots.last_BKS.flatten(0, 1), last_parity_BKS.flatten(0, 1)
@@ -165,11 +169,6 @@ class GruNetwork(TurnableNetwork):
             state=State(shots.basis, done, memory_BRX[:, -1], parity_BRS[:, -1], shots.events_BRS[:, -1]),
             turns_BRFC=turns_BRFC,
         )
-
-
-def bits_of(events: torch.Tensor, parity: torch.Tensor) -> torch.Tensor:
-    """Events, then parities (*, 2 S)."""
-    return torch.cat([events, parity], -1).to(working_dtype(events.device))
 
 
 class FlatGru(GruNetwork):
@@ -235,7 +234,7 @@ class FlatGru(GruNetwork):
     def _decide_in_frame(
         self, state_NX: torch.Tensor, last_NS: torch.Tensor, parity_NS: torch.Tensor, basis: str
     ) -> torch.Tensor:
-        hidden_NW = self.decide(torch.cat([state_NX, bits_of(last_NS, parity_NS)], -1))
+        hidden_NW = self.decide(torch.cat([state_NX, self._bits(last_NS, parity_NS)], -1))
         if self.config.output == "joint4":
             joint: torch.Tensor = self.heads["both"](hidden_NW)
             return joint.unflatten(-1, (-1, 4))
@@ -354,6 +353,8 @@ class LocalGru(GruNetwork):
         self.register_buffer("kinds_2", torch.tensor(self._n_of_kind), persistent=False)
         for name, member_LQ in (("x_LQ", line_Q == of_line), ("z_LQ", order_Q % n_lines == of_line)):
             self.register_buffer(name, torch.from_numpy(member_LQ).float() / n_lines, persistent=False)
+        if config.events_alone:
+            self.forget_parities()
 
     def compile_blocks(self) -> None:
         for cell in (self.cell, self.last_cell):
@@ -389,6 +390,15 @@ class LocalGru(GruNetwork):
         member_LQ = (self.x_LQ if read_as == "x" else self.z_LQ) > 0
         return torch.stack([factor_BRQ[..., member_Q].prod(-1) for member_Q in member_LQ], -1)
 
+    def _bits(self, events: torch.Tensor, parity: torch.Tensor) -> torch.Tensor:
+        return super()._bits(events, torch.zeros_like(parity) if self.config.events_alone else parity)
+
+    def forget_parities(self) -> None:
+        """Set the weights of parities to zero; they stay so, for no gradient reaches them."""
+        with torch.no_grad():
+            for name, shape in self.config.unread().items():
+                self.get_parameter(name).view(shape)[..., -1] = 0
+
     def _predicted(self, states_BRX: torch.Tensor) -> torch.Tensor | None:
         return None if self.next_events is None else self.next_events(self._states(states_BRX)).squeeze(-1)
 
@@ -415,9 +425,9 @@ class LocalGru(GruNetwork):
     def _decide_in_frame(
         self, state_NX: torch.Tensor, last_NS: torch.Tensor, parity_NS: torch.Tensor, basis: str
     ) -> torch.Tensor:
-        bits_N1I = bits_of(last_NS, parity_NS)[:, None]
+        bits_N1I = self._bits(last_NS, parity_NS)[:, None]
         state_NSD = self.last_cell(bits_N1I, self._states(state_NX).to(bits_N1I.dtype), self.cell.recurrent)[:, 0]
-        data_NQW = self._qubits(state_NSD, last_NS, parity_NS)
+        data_NQW = self._qubits(state_NSD, bits_N1I[:, 0])
 
         def lines_NLW(b: str) -> torch.Tensor:
             return (self.x_LQ if b == "x" else self.z_LQ).to(data_NQW.dtype) @ data_NQW
@@ -427,9 +437,9 @@ class LocalGru(GruNetwork):
             return self._answers(merged_NLW, "both")
         return torch.cat([self._answers(lines_NLW(f), b) for b, f in self._read(basis)], -1)
 
-    def _qubits(self, state_NSD: torch.Tensor, last_NS: torch.Tensor, parity_NS: torch.Tensor) -> torch.Tensor:
+    def _qubits(self, state_NSD: torch.Tensor, bits_NI: torch.Tensor) -> torch.Tensor:
         """(N, Q, W): the data qubits whose row and column have an even sum, then the others."""
-        seen_NSX = torch.cat([state_NSD, last_NS[..., None].to(state_NSD), parity_NS[..., None].to(state_NSD)], -1)
+        seen_NSX = torch.cat([state_NSD, bits_NI.unflatten(-1, (BITS, -1)).mT.to(state_NSD)], -1)
         seen_NSX = nn.functional.pad(seen_NSX, (0, 0, 0, 1))  # a corner where no stabiliser is holds zeros
         kinds = zip(self.project, self.corner_Q4.split(self._n_of_kind), strict=True)
         return torch.relu(torch.cat([project(seen_NSX[:, q4].flatten(2)) for project, q4 in kinds], 1))

@@ -1,5 +1,6 @@
 """A network as the beginning of another: of another distance, of one that reads X experiments turned, a narrow local
-GRU as that of a wider one, which answers as it did before its first step, a GRU as that of one with a frame memory.
+GRU as that of a wider one, which answers as it did before its first step, a GRU as that of one with a frame memory, a
+local GRU as that of one that reads events alone.
 
 Axes: G gates, T places of a neighbourhood, D states of a stabiliser, S stabilisers, W readout width, I bits.
 """
@@ -126,3 +127,17 @@ def can_gain_frame(source: DecoderNetwork, target: DecoderNetwork) -> bool:
 def with_frame(source: DecoderNetwork, target: DecoderNetwork) -> dict[str, torch.Tensor]:
     """A state dict for `target`: the weights of `source`, and the factors of a fresh frame."""
     return target.state_dict() | source.state_dict()
+
+
+def forgets_parities(source: DecoderNetwork, target: DecoderNetwork) -> bool:
+    """Whether both are local GRUs, and `target` reads events alone where `source` reads parities too."""
+    both = isinstance(source, LocalGru) and isinstance(target, LocalGru)
+    return both and target.config.events_alone and not source.config.events_alone
+
+
+def of_events_alone(source: LocalGru) -> LocalGru:
+    """The same weights, but for those of parities. It answers otherwise."""
+    network = LocalGru(replace(source.config, events_alone=True))
+    network.load_state_dict(source.state_dict())
+    network.forget_parities()
+    return network

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 from pydantic import BeforeValidator, SerializeAsAny
@@ -10,8 +10,18 @@ from pydantic import BeforeValidator, SerializeAsAny
 from syndistill.errors import SyndistillError
 from syndistill.files.families import Dials, dials_of
 from syndistill.models.contract import DecoderNetwork
+from syndistill.models.gru import LocalGru
 from syndistill.models.networks import build, load_network, weights_hash
-from syndistill.models.warm_start import can_begin, can_gain_frame, can_widen, carried_over, widened, with_frame
+from syndistill.models.warm_start import (
+    can_begin,
+    can_gain_frame,
+    can_widen,
+    carried_over,
+    forgets_parities,
+    of_events_alone,
+    widened,
+    with_frame,
+)
 from syndistill.training.config import DataConfig
 
 
@@ -34,24 +44,27 @@ def fresh_network(config: Dials, seed: int) -> DecoderNetwork:
 
 def start_weights(network: DecoderNetwork, path: str, any_distance: bool = False) -> str:
     """Copy a saved network's weights in; returns their hash. Refuses another architecture, but for a local GRU of
-    narrower states, which goes on answering as it did, and for a GRU without a frame memory, which begins a fresh one.
+    narrower states, which goes on answering as it did, for a GRU without a frame memory, which begins a fresh one, and
+    for a local GRU that read parities, which forgets them.
 
     any_distance: also take the same architecture of another distance or not turned, as far as its weights carry over.
     """
     found, _ = load_network(path)
+    of = weights_hash(found)
+    if forgets_parities(found, network):
+        found = of_events_alone(cast(LocalGru, found))
     if any_distance and can_begin(found, network):
-        network.load_state_dict(carried_over(found, network))
-        return weights_hash(found)
-    if can_widen(found, network):
-        network.load_state_dict(widened(found, network))
-        return weights_hash(found)
-    if can_gain_frame(found, network):
-        network.load_state_dict(with_frame(found, network))
-        return weights_hash(found)
-    if found.config != network.config:
+        weights = carried_over(found, network)
+    elif can_widen(found, network):
+        weights = widened(found, network)
+    elif can_gain_frame(found, network):
+        weights = with_frame(found, network)
+    elif found.config == network.config:
+        weights = found.state_dict()
+    else:
         raise SyndistillError(f"{path} holds a network of another configuration than this run's; name its own stage")
-    network.load_state_dict(found.state_dict())
-    return weights_hash(found)
+    network.load_state_dict(weights)
+    return of
 
 
 def check_carries(network: DecoderNetwork, data: DataConfig) -> None:
