@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from syndistill.circuits.experiment import Experiment
 from syndistill.distill.fuse import (
     FuseRun,
     best_temperature,
@@ -194,6 +195,17 @@ def test_the_fuse_stage(tmp_path, teacher_file, taught, output, mode):
         load_fusion(path, other)
     with pytest.raises(SyndistillError, match="holds no fusion"):
         load_fusion(Path(teacher_file(output)), teacher)
+
+
+def test_probes_learn_from_files_of_the_users_own(tmp_path, teacher_file):
+    (tmp_path / "mine.stim").write_text(str(Experiment(3, 2, "z", "si1000", 0.008).circuit()))
+    files = {"noise": "files", "files": (str(tmp_path / "mine.stim"),), "bases": ("z",)}
+    phases = (RoundsPhase(from_shots=0, rounds=(2,)),)
+    curriculum = Curriculum(p_min=1.0, p_max=1.0, tilt=0.0, n_rates=2, rounds=phases)
+    run = fuse_run(teacher_file("two_channel"), data=DataConfig(distance=3, curriculum=curriculum, **files))
+    train_fusion(run, tmp_path / "fuse")
+    report = json.loads((tmp_path / "fuse" / "fuse_report.json").read_text())
+    assert set(report["paths"]) >= {"transformer", "state", "z_fuse"}
 
 
 def test_paths_that_the_teacher_cannot_give_are_named(tmp_path, small):

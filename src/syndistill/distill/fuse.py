@@ -37,7 +37,7 @@ from syndistill.models.device import usable_device
 from syndistill.reporter import SILENT, Reporter
 from syndistill.safe_files import read_sealed, write_json, write_sealed
 from syndistill.sampling.shots import Shots
-from syndistill.sampling.stream import Labels, SimulatedSource
+from syndistill.sampling.stream import Labels
 from syndistill.statistics.calibration import fitted_temperature
 from syndistill.statistics.rates import wilson
 from syndistill.training.config import (
@@ -54,7 +54,7 @@ from syndistill.training.distributed import join_world
 from syndistill.training.loop import Trainer
 from syndistill.training.objective import joint_class
 from syndistill.training.run_folder import open_run
-from syndistill.training.source import statistics_shots
+from syndistill.training.source import simulated_source, statistics_shots
 
 BINS = 15
 TWO_SIDED_95 = 1.959964
@@ -308,11 +308,8 @@ def train_probes(run: FuseRun, fusion: Fusion, teacher: Teacher, folder: Path, r
 
     The fusion ends with the averaged weights. Killed, it goes on from the folder: the looks are kept there.
     """
-    data, training, file = run.data, run.training, folder / LOOKS_FILE
-    source = SimulatedSource(
-        data.distance, data.noise, data.bases, data.curriculum, training.batch_size, training.seed, role="probe",
-        labels=data.labels,
-    )  # fmt: skip
+    training, file = run.training, folder / LOOKS_FILE
+    source = simulated_source(run.data, training.batch_size, training.seed, role="probe")
     held_out = run.shots(training.seed + 3, run.check_shots)
     objective = ProbeObjective(teacher)
     trainer = Trainer(fusion, objective, source, training, folder)  # type: ignore[arg-type]

@@ -91,7 +91,7 @@ class StudentRun(Strict):
         check_labels_for(self.teacher, self.data.simulated)
         check_start(self.training, self.start_from)
         check_constant_batch(self.training)
-        if self.data.recorded and terms.needs_every_end:
+        if self.data.recorded and terms.needs_whole_history:
             raise ValueError("data.recorded has the labels of the last end alone; terms must look at that one")
         if self.data.cached_ends == "last" and terms.needs_every_end:
             raise ValueError("data.cached_ends=last has no answers of earlier ends; terms must look at the last one")

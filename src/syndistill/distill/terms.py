@@ -199,9 +199,14 @@ class Terms(Strict):
     @property
     def needs_every_end(self) -> bool:
         """Whether the ends before the last one are looked at."""
+        return self.needs_whole_history or self.fused.weight > 0
+
+    @property
+    def needs_whole_history(self) -> bool:
+        """Whether shots that have but their last end are too little: z_fuse is followed at the ends that there are."""
         looked_at = (self.labels, self.final, self.eyes)
         where_every = any(term.weight > 0 and term.where == "every" for term in looked_at)
-        return where_every or any(term.weight > 0 for term in (self.readout, self.fused, self.frame))
+        return where_every or any(term.weight > 0 for term in (self.readout, self.frame))
 
 
 def numbered(name: str, layer: int | None) -> str:
