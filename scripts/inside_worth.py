@@ -4,7 +4,7 @@ and by Student, from the rows of ablations of the plans inside-d5 and inside-d3.
     python scripts/inside_worth.py results/inside-d5 results/inside-d5-10k results/inside-d3 --picture worth.png
 
 Prints Markdown: a line for each Student, number of asked shots and number of steps that has both arms, the mean over
-seeds with its 95 % t interval. The picture has one panel for the shots and one for the steps.
+seeds with its 95 % t interval. The picture has a panel for the shots, one for the steps, one for the Student's size.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ import numpy as np
 
 from syndistill.ablation.table import read_table
 from syndistill.errors import SyndistillError
-from syndistill.runs.picture import HIGHLIGHT, NETWORK, new_figure, plain, save_png
+from syndistill.runs.picture import HIGHLIGHT, new_figure, plain, save_png
 from syndistill.statistics.paired_seeds import differences, mean_and_half
 
 WITH, WITHOUT = "spatial+temporal", "baseline"
 
 
 class Point(NamedTuple):
-    """low, high: None for one seed."""
+    """size: the Student's parameters. low, high: None for one seed."""
 
     distance: int
+    size: int
     student: str
     shots: int
     steps: int
@@ -54,7 +55,7 @@ def points_of(source: Path) -> list[Point]:
         low, high = (None, None) if half is None else (100 * np.expm1(mean - half), 100 * np.expm1(mean + half))
         found.append(
             Point(
-                plan.base.data.simulated.distance, student, plan.base.data.cached_shots, round(plan.steps * budget),
+                plan.base.data.simulated.distance, plan.network(student).n_parameters, student, plan.base.data.cached_shots, round(plan.steps * budget),
                 len(each), float(np.mean([lers[seed] for seed in each])), 100 * float(np.expm1(mean)), low, high,
             )
         )  # fmt: skip
@@ -74,28 +75,29 @@ def markdown(points: Sequence[Point]) -> list[str]:
 
 
 def draw(points: Sequence[Point], path: Path) -> None:
-    """Two panels of one Student, the one with most points; of other Students a pale point at their numbers."""
+    """Shots and steps of one Student, the one with most points; every Student by its size."""
     names = [point.student for point in points]
     main = max(dict.fromkeys(names), key=names.count)
     own = [point for point in points if point.student == main]
     most = lambda which: max({*which}, key=[*which].count)  # noqa: E731
     steps, shots = most([p.steps for p in own]), most([p.shots for p in own])
     panels = [
-        ("shots asked of the Teacher", f"{steps:,} steps", "shots", [p for p in points if p.steps == steps]),
-        ("steps of training", f"{shots:,} shots asked", "steps", [p for p in points if p.shots == shots]),
+        ("shots asked of the Teacher", f"{steps:,} steps", "shots", [p for p in own if p.steps == steps]),
+        ("steps of training", f"{shots:,} shots asked", "steps", [p for p in own if p.shots == shots]),
+        (
+            "parameters of the Student",
+            f"{shots:,} shots, {steps:,} steps",
+            "size",
+            [p for p in points if (p.shots, p.steps) == (shots, steps)],
+        ),
     ]
-    figure = new_figure(8.5, 3.6)
-    for axes, (label, title, field, shown) in zip(figure.subplots(1, 2, sharey=True), panels, strict=True):
-        for name, colour in ((main, HIGHLIGHT), (None, NETWORK)):
-            here = sorted((p for p in shown if (p.student == main) == (name == main)), key=lambda p: getattr(p, field))
-            x, y = [getattr(p, field) for p in here], [p.change for p in here]
-            style = "o-" if name else "s"
-            axes.plot(x, y, style, color=colour, markersize=5)
-            for p in here:
-                if p.low is not None:
-                    axes.plot([getattr(p, field)] * 2, [p.low, p.high], color=colour, linewidth=1.2)
-                if not name:
-                    axes.annotate(f" {p.student}", (getattr(p, field), p.change), fontsize=8, color=colour)
+    figure = new_figure(10.5, 3.6)
+    for axes, (label, title, field, shown) in zip(figure.subplots(1, 3, sharey=True), panels, strict=True):
+        here = sorted(shown, key=lambda p: getattr(p, field))
+        axes.plot([getattr(p, field) for p in here], [p.change for p in here], "o-", color=HIGHLIGHT, markersize=5)
+        for p in here:
+            if p.low is not None:
+                axes.plot([getattr(p, field)] * 2, [p.low, p.high], color=HIGHLIGHT, linewidth=1.2)
         axes.axhline(0, color="#475569", linewidth=1)
         axes.set_xscale("log")
         ticks = sorted({getattr(p, field) for p in shown})
@@ -114,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--picture", type=Path, help="PNG to draw into")
     of = parser.parse_args(arguments)
     try:
-        points = sorted((p for source in of.rows for p in points_of(source)), key=lambda p: p[:4])
+        points = sorted((p for source in of.rows for p in points_of(source)), key=lambda p: p[:5])
     except SyndistillError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

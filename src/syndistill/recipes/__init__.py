@@ -19,6 +19,7 @@ from syndistill.recipes.students import (
     student_d3_joint,
     student_d5,
     student_d5_82k,
+    student_d5_frame,
 )
 from syndistill.recipes.teachers import teacher_d3, teacher_d3_joint, teacher_d5, teacher_tiny
 from syndistill.training.run import TeacherRun
@@ -34,6 +35,7 @@ RECIPES: dict[str, Callable[[], AnyRun]] = {
     "student-d3-frame": student_d3_frame,
     "student-d5": student_d5,
     "student-d5-82k": student_d5_82k,
+    "student-d5-frame": student_d5_frame,
     "baseline-d3": baseline_d3,
     "labels-d3": labels_d3,
     "road-d3": road_d3,

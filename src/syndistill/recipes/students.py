@@ -12,7 +12,7 @@ from syndistill.distill.road import RoadRun
 from syndistill.distill.stage1 import Stage1
 from syndistill.distill.stage2 import Stage2
 from syndistill.distill.student import StudentRun
-from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
+from syndistill.distill.terms import FinalTerm, FrameTerm, LabelTerm, Terms
 from syndistill.files.families import FlatGruDials, LocalGruDials
 from syndistill.models.networks import preset
 from syndistill.training.config import (
@@ -153,6 +153,64 @@ def _beside_d5(start: str, width: int, steps: int, seed: int) -> Legs:
         }
     )
     return Legs(legs=earlier | {"beside": beside})
+
+
+def student_d5_frame() -> Legs:
+    """The shipped student-d5-frame: a local GRU of 84 k parameters that reads events alone and keeps a frame for every
+    line, first from labels and true frames, then from teacher-d5's answers at every end of 15 and 25 rounds.
+
+    123,000 and 287,000 asked shots, 16 and 22 minutes of one core in bf16. The shipped one's first leg began from
+    results/networks/local-d5-frame-32-beside, an earlier network with frames, and the shots of 25 rounds in its last
+    leg had p from .002 to .004 (docs/log/2026-11-30.md): this makes its like.
+    """
+    legs = _earlier_d5().legs
+    run = legs["wider"]
+    network = LocalGruDials(
+        distance=5,
+        width=32,
+        readout_width=32,
+        readout_layers=1,
+        turn_x=True,
+        frame_memory=True,
+        events_alone=True,
+    )
+    labels, frame = LabelTerm(where="every"), FrameTerm(weight=0.3, delay=3, fade=0.75)
+    fresh = {"cached_shots": 0, "cached_ends": "every", "unsure": None, "ends": 6}
+    framed = _framed_d5(run, "leg:wider", fresh, (5, 9, 15), 0.001, 1_500, 0.012, 41).model_copy(
+        update={"network": network, "terms": Terms(labels=labels, final=FinalTerm(weight=0.0), frame=frame)}
+    )
+
+    first = {"cached_shots": 122_880, "cache_seed": 1_000_021, "ends": 5}
+    further = {"cached_shots": 286_720, "cache_seed": 1_000_023, "ends": 5}
+    ends_15 = _framed_d5(framed, "leg:framed", first, (15,), 0.003, 5_000, 0.012, 44)
+    ends_25 = _framed_d5(framed, "leg:ends-15", further, (15,) * 6 + (25,), 0.0025, 4_400, 0.010, 47)
+    return Legs(legs=legs | {"framed": framed, "ends-15": _answered(ends_15, 0.1), "ends-25": _answered(ends_25, 0.05)})
+
+
+def _answered(run: StudentRun, labels: float) -> StudentRun:
+    """The Teacher's posterior at every end, and a little of the labels."""
+    terms = Terms(labels=LabelTerm(weight=labels, where="every"), final=FinalTerm(where="every"))
+    return run.model_copy(update={"terms": terms, "teacher_precision": "bf16"})
+
+
+def _framed_d5(
+    run: StudentRun,
+    start: str,
+    data: Mapping[str, object],
+    rounds: tuple[int, ...],
+    p_min: float,
+    steps: int,
+    rate: float,
+    seed: int,
+) -> StudentRun:
+    """`run` going on from `start`, p up to .005, batches of 256, Muon's rate falling to 0."""
+    rates = {"learning_rate": 0.15 * rate, "matrix_rate": rate, "warmup_steps": 100, "decay_steps": steps * 39 // 40}
+    training = {"steps": steps, "batch_size": 256, "seed": seed}
+    going = _going_on(run, start, data, training, rates | {"ema_decay": 0.998}, rounds)
+    simulated = going.data.simulated
+    curriculum = simulated.curriculum.model_copy(update={"p_min": p_min, "p_max": 0.005})
+    simulated = simulated.model_copy(update={"curriculum": curriculum})
+    return going.model_copy(update={"data": going.data.model_copy(update={"simulated": simulated})})
 
 
 def _earlier_d5() -> Legs:
