@@ -53,12 +53,10 @@ def points_of(source: Path) -> list[Point]:
         mean, half = mean_and_half(list(each.values()))
         lers = table.values(student, budget, lambda judged: judged.ler)[WITHOUT]
         low, high = (None, None) if half is None else (100 * np.expm1(mean - half), 100 * np.expm1(mean + half))
-        found.append(
-            Point(
-                plan.base.data.simulated.distance, plan.network(student).n_parameters, student, plan.base.data.cached_shots, round(plan.steps * budget),
-                len(each), float(np.mean([lers[seed] for seed in each])), 100 * float(np.expm1(mean)), low, high,
-            )
-        )  # fmt: skip
+        where = (plan.base.data.simulated.distance, plan.network(student).n_parameters, student)
+        spent = (plan.base.data.cached_shots, round(plan.steps * budget), len(each))
+        without = float(np.mean([lers[seed] for seed in each]))
+        found.append(Point(*where, *spent, without, 100 * float(np.expm1(mean)), low, high))
     return found
 
 
