@@ -57,7 +57,8 @@ SUITES = {
         short=3, long=(5, 9, 15, 25), rates=(0.002, LONG_P), optimum=True,
     ),
     5: Suite(
-        5, "teacher-d5", ("student-d5", "student-d5-82k", "results/networks/local-d5-labels.safetensors"),
+        5, "teacher-d5",
+        ("student-d5", "student-d5-82k", "student-d5-frame", "results/networks/local-d5-labels.safetensors"),
         short=5, long=(3, 9, 15, 25), rates=(LONG_P,), optimum=False,
     ),
 }  # fmt: skip
