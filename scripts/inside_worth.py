@@ -98,6 +98,7 @@ def draw(points: Sequence[Point], path: Path) -> None:
                 axes.plot([getattr(p, field)] * 2, [p.low, p.high], color=HIGHLIGHT, linewidth=1.2)
         axes.axhline(0, color="#475569", linewidth=1)
         axes.set_xscale("log")
+        axes.margins(x=0.2)
         ticks = sorted({getattr(p, field) for p in shown})
         axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
         axes.minorticks_off()

@@ -96,9 +96,14 @@ def _cell(comparison: Comparison, name: str) -> str:
 def _per_round(found: Found, name: str) -> str:
     counts = [(r, row.errors, row.shots) for r, c in found.items() for row in c.rows if row.decoder == name]
     early = fit_per_round(*zip(*[count for count in counts if count[0] <= EARLY], strict=True))
+    if coin := [rounds for rounds, errors, shots in counts if 2 * errors >= shots]:
+        return f"{_percent(early)} | a coin after {min(coin)} | -"
     late = fit_late(counts)
-    cells = [f"{100 * fit.epsilon:.3f} ({100 * fit.low:.3f} to {100 * fit.high:.3f})" for fit in (early, late)]
-    return " | ".join([*cells, f"{late.epsilon / early.epsilon:.2f}"])
+    return " | ".join([_percent(early), _percent(late), f"{late.epsilon / early.epsilon:.2f}"])
+
+
+def _percent(fit: PerRoundFit) -> str:
+    return f"{100 * fit.epsilon:.3f} ({100 * fit.low:.3f} to {100 * fit.high:.3f})"
 
 
 def fit_late(counts: list[tuple[int, int, int]]) -> PerRoundFit:
