@@ -1,5 +1,7 @@
 """The table of long experiments: paired ratios and both fits, from rows that are kept."""
 
+from types import SimpleNamespace
+
 import long
 import pytest
 
@@ -32,3 +34,17 @@ def test_too_few_long_ones(tmp_path, capsys):
     assert long.main(call) == 2
     assert "error: 0 numbers of rounds from 25 to 100" in capsys.readouterr().err
     assert not (tmp_path / "rows.jsonl").exists()
+
+
+def test_a_decoder_that_has_lost_the_frame_is_said_to_be_a_coin():
+    """A fit needs error rates below one half; another decoder's row beside it is fitted."""
+    rounds = (3, 9, 25, 50, 100)
+    errors = {"good": (30, 90, 220, 350, 450), "lost": (30, 90, 300, 480, 503)}
+    found = {
+        r: SimpleNamespace(rows=[SimpleNamespace(decoder=name, errors=e[i], shots=1000) for name, e in errors.items()])
+        for i, r in enumerate(rounds)
+    }
+    early, late, ratio = long._per_round(found, "lost").split(" | ")
+    assert (late, ratio) == ("a coin after 100", "-")
+    assert early.count(" to ") == 1
+    assert long._per_round(found, "good").count(" to ") == 2

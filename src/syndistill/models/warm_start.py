@@ -7,6 +7,7 @@ Axes: G gates, T places of a neighbourhood, D states of a stabiliser, S stabilis
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -137,7 +138,7 @@ def forgets_parities(source: DecoderNetwork, target: DecoderNetwork) -> bool:
 
 def of_events_alone(source: LocalGru) -> LocalGru:
     """The same weights, but for those of parities. It answers otherwise."""
-    network = LocalGru(replace(source.config, events_alone=True))
-    network.load_state_dict(source.state_dict())
+    network = copy.deepcopy(source)
+    network.config = replace(source.config, events_alone=True)
     network.forget_parities()
     return network

@@ -156,12 +156,13 @@ def _beside_d5(start: str, width: int, steps: int, seed: int) -> Legs:
 
 
 def student_d5_frame() -> Legs:
-    """The shipped student-d5-frame: a local GRU of 84 k parameters that reads events alone and keeps a frame for every
+    """The shipped student-d5-frame: a local GRU of 83 k parameters that reads events alone and keeps a frame for every
     line, first from labels and true frames, then from teacher-d5's answers at every end of 15 and 25 rounds.
 
-    123,000 and 287,000 asked shots, 16 and 22 minutes of one core in bf16. The shipped one's first leg began from
-    results/networks/local-d5-frame-32-beside, an earlier network with frames, and the shots of 25 rounds in its last
-    leg had p from .002 to .004 (docs/log/2026-11-30.md): this makes its like.
+    A shot of 15 rounds takes 8 ms of one core in bf16, one of 25 rounds 20. The shipped one's first leg began from
+    results/networks/local-d5-frame-32-beside, an earlier network with frames; in its last leg the first 122,880 shots
+    were those of the leg before, and the shots of 25 rounds had p from .002 to .004 (docs/log/2026-11-30.md): this
+    makes its like.
     """
     legs = _earlier_d5().legs
     run = legs["wider"]
@@ -206,11 +207,8 @@ def _framed_d5(
     """`run` going on from `start`, p up to .005, batches of 256, Muon's rate falling to 0."""
     rates = {"learning_rate": 0.15 * rate, "matrix_rate": rate, "warmup_steps": 100, "decay_steps": steps * 39 // 40}
     training = {"steps": steps, "batch_size": 256, "seed": seed}
-    going = _going_on(run, start, data, training, rates | {"ema_decay": 0.998}, rounds)
-    simulated = going.data.simulated
-    curriculum = simulated.curriculum.model_copy(update={"p_min": p_min, "p_max": 0.005})
-    simulated = simulated.model_copy(update={"curriculum": curriculum})
-    return going.model_copy(update={"data": going.data.model_copy(update={"simulated": simulated})})
+    noise = {"p_min": p_min, "p_max": 0.005}
+    return _going_on(run, start, data, training, rates | {"ema_decay": 0.998}, rounds, noise)
 
 
 def _earlier_d5() -> Legs:
@@ -303,11 +301,12 @@ def _going_on(
     training: Mapping[str, int],
     rates: Mapping[str, float],
     rounds: tuple[int, ...],
+    noise: Mapping[str, float] | None = None,
 ) -> StudentRun:
-    """The run from `start`'s weights, with these settings changed."""
+    """The run from `start`'s weights, with these settings changed; noise: the curriculum's range of p."""
     simulated = run.data.simulated
     phases = (RoundsPhase(from_shots=0, rounds=rounds),)
-    curriculum = simulated.curriculum.model_copy(update={"rounds": phases})
+    curriculum = simulated.curriculum.model_copy(update={"rounds": phases, **(noise or {})})
     shots = {"simulated": simulated.model_copy(update={"curriculum": curriculum})}
     optimiser = run.training.optimiser.model_copy(update=rates)
     return run.model_copy(
