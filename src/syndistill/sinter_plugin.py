@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from syndistill.decoders.contract import decisions
 from syndistill.decoders.engine_for import engine_for
 from syndistill.decoders.engines import PRECISIONS, Engine, packed_bits
-from syndistill.decoders.network import NetworkDecoder, on_circuit
+from syndistill.decoders.network import NetworkDecoder, named_on_circuit
 from syndistill.decoders.registry import decoder_names, decoders_in
 from syndistill.errors import SyndistillError
 from syndistill.files.network_file import network_path, read_header, shipped_names
@@ -173,21 +174,14 @@ class _CompiledSampler(sinter.CompiledSampler):
 def _on_circuit(
     name: str, source: stim.Circuit | stim.DetectorErrorModel, precision: str = "float32", device: str = "cpu"
 ) -> NetworkDecoder | PackedEnsemble:
-    def network(member: str) -> NetworkDecoder:
-        return on_circuit(_engine(member, precision, device), source)
-
-    if not isinstance(name, str) or len(decoders_in(name)) == 1:
-        return network(name)
-    from syndistill.decoders.ensemble import PackedEnsemble  # here, as it takes time to load
-
-    return PackedEnsemble(name, source, network)
+    return named_on_circuit(name, source, lambda member: _engine(member, precision, device))
 
 
-_engines: dict[tuple[str, str, str], Engine] = {}
+_engines: dict[tuple[str | Path, str, str], Engine] = {}
 """One process decodes many tasks with one network."""
 
 
-def _engine(network: str, precision: str, device: str = "cpu") -> Engine:
+def _engine(network: str | Path, precision: str, device: str = "cpu") -> Engine:
     network_path(network)  # refuses what is no name
     key = (network, precision, device)
     if key not in _engines:

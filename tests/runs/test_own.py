@@ -93,9 +93,21 @@ def test_a_list_teaches_as_it_is(tmp_path, monkeypatch):
     assert not (tmp_path / "out" / "teacher").exists()
     said = read_header(str(found.student)).metadata["run"]
     final = said["terms"]["final"]
-    assert (said["teacher"], final["weight"], final["where"]) == (teacher, 1.0, "last")
+    assert (said["teacher"], final["weight"], final["where"]) == (teacher, 1.0, "every")
     with pytest.raises(SyndistillError, match="Student of another Teacher than teacher-d3,pymatching"):
         distil_own(asked(*files, student=str(found.student), teacher="teacher-d3,pymatching"), tmp_path / "again")
+
+
+@pytest.mark.parametrize(("student", "teacher", "expected"), [
+    ("student-d5", "student-d5,pymatching-correlated", (True, "fp32")),
+    ("student-d5", "teacher-d5,student-d5", (True, "bf16")),
+    ("student-d5", None, (True, "bf16")),
+])  # fmt: skip
+def test_what_is_faster_here_is_taken(tmp_path, student, teacher, expected):
+    """A local GRU's rounds compiled, in training and as a Teacher."""
+    files = [written(tmp_path / "mine.stim", generated("z", 5, 5))]
+    run = own._run_of(asked(*files, student=student, teacher=teacher), own_noise(files)).student
+    assert (run.training.compile, run.teacher_precision) == expected
 
 
 def test_labels_alone_go_on_from_any_teacher_s_student_and_say_whose_it_is(tmp_path):

@@ -182,14 +182,22 @@ class MemoryModel:
         of_line = Placement.of_lines(self.layout, self.basis, [self.line])
         return replace(of_line, rounds=self.rounds, slice_N=slice_N, stabiliser_N=stabiliser_N)
 
-    def dem(self) -> stim.DetectorErrorModel:
-        """With the detectors of `placement` and the line as observable 0."""
+    def dem(self, *, decomposed: bool = False) -> stim.DetectorErrorModel:
+        """With the detectors of `placement` and the line as observable 0.
+
+        decomposed: each error in two parts, as matching takes it: what checks of the memory's basis see, with the line,
+        and what the others see. An error of a rotated code is seen by at most two of each.
+        """
         placed, n = self.placement(), self.layout.n_stabilisers
+        on_S = self.layout.on_basis_S(self.basis)
         number = {code: k for k, code in enumerate((placed.slice_N * n + placed.stabiliser_N).tolist())}
         lines = []
         for (codes, flipped), p in self.chance.items():
-            targets = [f"D{number[code]}" for code in sorted(codes)] + ["L0"] * flipped
-            lines.append(f"error({p!r}) {' '.join(targets)}")
+            of_basis = {code for code in codes if on_S[code % n]} if decomposed else codes
+            parts = [part for part in (of_basis, codes - of_basis) if part]
+            texts = [" ".join(f"D{number[code]}" for code in sorted(part)) for part in parts]
+            texts[0] += " L0" * flipped
+            lines.append(f"error({p!r}) {' ^ '.join(texts)}")
         return stim.DetectorErrorModel("\n".join([*lines, f"detector D{len(number) - 1}", "logical_observable L0"]))
 
     def placed(self) -> Placed:

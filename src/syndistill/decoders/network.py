@@ -6,6 +6,10 @@ Axes: B shots or logical qubits, R rounds, N detectors, S stabilisers in the lay
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
 import stim
 from numpy.typing import NDArray
@@ -15,7 +19,11 @@ from syndistill.decoders.answers import Answers
 from syndistill.decoders.contract import Decoder, warn_of_more_rounds, warn_of_other_noise
 from syndistill.decoders.engines import Bits, Engine, packed_bits, require_engine
 from syndistill.errors import SyndistillError
+from syndistill.files.network_file import members_in
 from syndistill.sampling.stored import StoredShots
+
+if TYPE_CHECKING:
+    from syndistill.decoders.ensemble import PackedEnsemble
 
 
 class NetworkDecoder(Decoder):
@@ -55,6 +63,17 @@ class NetworkDecoder(Decoder):
 def on_circuit(engine: Engine, source: stim.Circuit | stim.DetectorErrorModel) -> NetworkDecoder:
     """A decoder of a circuit's shots, or an error model's. SyndistillError for what the network cannot decode."""
     return NetworkDecoder(engine, place(source, engine.home))
+
+
+def named_on_circuit(
+    network: str | Path, source: stim.Circuit | stim.DetectorErrorModel, engine: Callable[[str | Path], Engine]
+) -> NetworkDecoder | PackedEnsemble:
+    """What `engine` makes one of, or several decoders between commas: "student-d5,pymatching-correlated"."""
+    if not isinstance(network, str) or len(members_in(network)) == 1:
+        return on_circuit(engine(network), source)
+    from syndistill.decoders.ensemble import PackedEnsemble  # here, as it takes time to load
+
+    return PackedEnsemble(network, source, lambda member: on_circuit(engine(member), source))
 
 
 class StreamingDecoder:

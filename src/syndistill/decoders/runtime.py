@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 
 from syndistill.decoders.engines import Engine
 from syndistill.decoders.kernel_engine import KernelEngine
-from syndistill.decoders.network import on_circuit
+from syndistill.decoders.network import named_on_circuit, on_circuit
 from syndistill.decoders.onnx_engine import OnnxEngine
-from syndistill.files.network_file import members_in
 
-__all__ = ["decode", "load", "on_circuit"]
+__all__ = ["decode", "load", "named_on_circuit", "on_circuit"]
 
 
 def load(name_or_path: str | Path, precision: str = "float32") -> Engine:
@@ -39,11 +38,6 @@ def decode(
     """Probability that each observable flipped, float64 (B, O), of bit-packed detectors, uint8 (B, ceil(N / 8)).
 
     network: what `load` takes, or several decoders between commas, an ensemble: "student-d5,pymatching-correlated".
-    For many calls on one circuit keep the decoder: `on_circuit(load(network), source)`, `PackedEnsemble`.
+    For many calls on one circuit keep the decoder: `named_on_circuit(network, source, load)`.
     """
-    if isinstance(network, str) and len(members_in(network)) > 1:
-        from syndistill.decoders.ensemble import PackedEnsemble  # here, as it takes time to load
-
-        ensemble = PackedEnsemble(network, source, lambda member: on_circuit(load(member), source))
-        return ensemble.probabilities(detectors)
-    return on_circuit(load(network), source).probabilities(detectors)
+    return named_on_circuit(network, source, load).probabilities(detectors)

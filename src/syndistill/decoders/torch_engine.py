@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ class TorchEngine(Engine):
 
     def __init__(
         self,
-        network: str | DecoderNetwork,
+        network: str | Path | DecoderNetwork,
         device: str = "cpu",
         metadata: Mapping[str, Any] | None = None,
         name: str | None = None,
@@ -46,7 +47,7 @@ class TorchEngine(Engine):
         if isinstance(network, DecoderNetwork):
             self.network, self.name = network.eval(), name or "network"
         else:
-            self.name = network
+            self.name = str(network)
             self.network, metadata = load_network(network)
         self.network.requires_grad_(False).to(self.device)
         self.layout = self.network.layout

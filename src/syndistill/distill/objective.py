@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -97,7 +97,7 @@ class Lessons:
         kept = [k for k, end in enumerate(shots.ends) if end <= self.most_rounds]
         if not kept:
             return None
-        return replace(shots.at_ends(kept), events_BRS=shots.events_BRS[:, : self.most_rounds])
+        return shots.cut_at(kept)
 
 
 Loss = Callable[[Outputs, Shots, Lesson], torch.Tensor]

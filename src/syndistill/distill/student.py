@@ -12,6 +12,7 @@ from pydantic import computed_field, model_validator
 
 from syndistill.circuits.training_noise import NOISE_KEY
 from syndistill.distill.cache.source import (
+    MANY_SHOTS,
     LiveSource,
     StudentData,
     cached_source,
@@ -315,6 +316,8 @@ def _source(run: StudentRun, given: StageInputs, folder: Path, reporter: Reporte
     if run.data.recorded is not None:
         return LiveSource(recorded(run.data, run.training.batch_size, run.training.seed), ())
     if not run.data.cached_shots:
+        if run.terms.needs_teacher and run.training.steps * run.training.batch_size >= MANY_SHOTS:
+            given.teacher.prepare_for_many()
         fresh = simulated(run.data, run.training.batch_size, run.training.seed, only_last=not every_end)
         return LiveSource(fresh, run.data.cut_rounds, every_end, run.data.ends if every_end else 0)
     return cached_source(run.data, run.training, given.teacher, folder, given.targets, every_end, reporter)

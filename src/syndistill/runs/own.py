@@ -22,8 +22,8 @@ from rich.table import Table
 
 from syndistill.distill.cache.source import StudentData
 from syndistill.distill.road import is_finished
-from syndistill.distill.signals.ensemble import teacher_named
-from syndistill.distill.signals.teacher import Teacher
+from syndistill.distill.signals.ensemble import EnsembleTeacher, teacher_named
+from syndistill.distill.signals.teacher import FrozenTeacher, Teacher
 from syndistill.distill.student import STUDENT_FILE, StudentRun, check_goes_on, student_hashes, train_student
 from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
 from syndistill.errors import SyndistillError
@@ -32,6 +32,8 @@ from syndistill.evaluation.gate import judge_on_files
 from syndistill.evaluation.subject import Subject
 from syndistill.evaluation.tables import pairs_table, per_round_table, rows_table
 from syndistill.files.network_file import members_in, network_path, read_header, shipped_names
+from syndistill.models.contract import DecoderNetwork
+from syndistill.models.gru import LocalGru
 from syndistill.models.networks import load_network, weights_hash
 from syndistill.reporter import SILENT, Bar, Reporter
 from syndistill.runs.gated import distil_gated
@@ -48,6 +50,7 @@ from syndistill.training.config import (
     Name,
     OptimiserConfig,
     Positive,
+    Precision,
     RoundsPhase,
     Strict,
     TrainingConfig,
@@ -184,11 +187,11 @@ def _run_of(asked: Asked, own: OwnNoise) -> OwnRun:
         student = StudentRun(
             network=network.config,
             teacher=TUNED if tuned else asked.teacher or _teacher_behind(start, own.distance),
-            teacher_precision="bf16",
+            teacher_precision=_precision(teacher),
             data=StudentData(simulated=data),
             terms=_terms(teacher),
             start_from=start,
-            training=_training(steps=1_000, learning_rate=1.5e-3, matrix_rate=0.01),
+            training=_training(steps=1_000, learning_rate=1.5e-3, matrix_rate=0.01, compiled=_compiles(network)),
         )
         return OwnRun(teacher=_tuning(str(asked.teacher), data) if tuned else None, student=student)
     except ValidationError as error:
@@ -200,12 +203,17 @@ def _is_list(teacher: str) -> bool:
     return len(members_in(teacher)) > 1
 
 
+def _precision(teacher: Teacher | None) -> Precision:
+    """bf16 halves a transformer's time; the compiled rounds of a local GRU are of float32."""
+    members = teacher.members if isinstance(teacher, EnsembleTeacher) else [teacher]
+    networks = [member.network for member in members if isinstance(member, FrozenTeacher)]
+    return "fp32" if networks and all(isinstance(network, LocalGru) for network in networks) else "bf16"
+
+
 def _terms(teacher: Teacher | None) -> Terms:
-    """None: labels alone. One that knows the last end alone is asked about that one."""
+    """None: labels alone."""
     labels = LabelTerm(weight=1.0 if teacher is None else 0.3, where="every")
-    if teacher is None:
-        return Terms(labels=labels, final=FinalTerm(weight=0.0, where="every"))
-    return Terms(labels=labels, final=FinalTerm(where="every" if "readout" in teacher.offers else "last"))
+    return Terms(labels=labels, final=FinalTerm(weight=0.0 if teacher is None else 1.0, where="every"))
 
 
 def _tuning(name: str, data: DataConfig) -> TeacherRun:
@@ -220,8 +228,21 @@ def _tuning(name: str, data: DataConfig) -> TeacherRun:
     )
 
 
-def _training(steps: int, learning_rate: float, matrix_rate: float) -> TrainingConfig:
+def _compiles(network: DecoderNetwork) -> bool:
+    """A local GRU's rounds are compiled within seconds, where there is a compiler and they have its width, and then
+    take half the time."""
+    if not isinstance(network, LocalGru):
+        return False
+    try:
+        network.compile_blocks()
+    except SyndistillError:
+        return False
+    return True
+
+
+def _training(steps: int, learning_rate: float, matrix_rate: float, compiled: bool = False) -> TrainingConfig:
     return TrainingConfig(
+        compile=compiled,
         steps=steps,
         batch_size=256,
         seed=1,

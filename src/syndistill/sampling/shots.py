@@ -103,6 +103,11 @@ class Shots:
         ends = tuple(self.ends[k] for k in kept)
         return self._each(lambda events_BRS: events_BRS, lambda tensor: tensor[:, kept], ends)
 
+    def cut_at(self, kept: list[int]) -> Shots:
+        """The experiment as it was after the last of these ends, with these alone."""
+        shorter = self.at_ends(kept)
+        return replace(shorter, events_BRS=self.events_BRS[:, : shorter.ends[-1]])
+
     def to(self, device: torch.device | str) -> Shots:
         return self._each(lambda tensor: tensor.to(device), lambda tensor: tensor.to(device))
 

@@ -51,8 +51,8 @@ class EnsembleTeacher(Teacher):
 
     Hidden states, and what is asked with their help, are the first member's. "readout" is offered where every member
     does; else all answer for the last end alone. Beside a reference that says flips, members have weights: of the least
-    NLL on that one's `fit_shots`, for each basis and number of rounds, when such shots are first asked. SyndistillError
-    for members of another distance or output.
+    NLL on that one's `fit_shots`, for each basis and end, when such shots are first asked. SyndistillError for members
+    of another distance or output.
     """
 
     def __init__(self, members: Sequence[Teacher]) -> None:
@@ -90,26 +90,34 @@ class EnsembleTeacher(Teacher):
         logits_MBKLC = self._with_others(answer.logits_BKLC, shots)
         if self._fitted_by is None:
             return Answer(logits_MBKLC.mean(0), answer.signals)
-        weights_M = self.weights(shots.basis, shots.rounds).to(logits_MBKLC)
-        return Answer(torch.tensordot(weights_M, logits_MBKLC, 1), answer.signals)
+        ends = shots.ends if self.every_end else (shots.rounds,)
+        weights_MK = torch.stack([self.weights(shots.basis, end) for end in ends], 1).to(logits_MBKLC)
+        return Answer(torch.einsum("mk,mbklc->bklc", weights_MK, logits_MBKLC), answer.signals)
 
     def _with_others(self, first_BKLC: torch.Tensor, shots: Shots) -> torch.Tensor:
         logits = [first_BKLC, *(member.logits(shots) for member in self.members[1:])]
         return torch.stack(logits if self.every_end else [one[:, -1:, :1] for one in logits])
 
     def weights(self, basis: str, rounds: int) -> torch.Tensor:
-        """Of each member, beside a reference that says flips, float32 (M,)."""
+        """Of each member for an experiment of so many rounds, beside a reference that says flips, float32 (M,)."""
         if self._fitted_by is None:
             raise SyndistillError("the members of this ensemble have equal weights; there is nothing to fit")
         if (basis, rounds) not in self._weights:
-            shots = self._fitted_by.fit_shots(basis, rounds)
-            assert shots.labels_BKLO is not None
-            parts = [shots.take(slice(at, at + FIT_BATCH)) for at in range(0, len(shots), FIT_BATCH)]
-            logits = [self._with_others(self.first.logits(part), part)[:, :, -1, 0].cpu() for part in parts]
-            flipped_B1 = shots.labels_BKLO[:, -1, 0].cpu().numpy().astype(bool)
-            fitted_M = fitted_weights(torch.cat(logits, 1).double().numpy(), flipped_B1)
-            self._weights[basis, rounds] = torch.from_numpy(fitted_M).float()
+            longest = max(rounds, self._fitted_by.data.curriculum.longest)
+            shots = self._fitted_by.fit_shots(basis, longest if self.every_end else rounds)
+            # Every end of the longest shots is an experiment of its own: all of them are fitted at once.
+            self._fit(shots if self.every_end else shots.only_last_end())
         return self._weights[basis, rounds]
+
+    def _fit(self, shots: Shots) -> None:
+        assert shots.labels_BKLO is not None
+        parts = [shots.take(slice(at, at + FIT_BATCH)) for at in range(0, len(shots), FIT_BATCH)]
+        logits_MBK = torch.cat([self._with_others(self.first.logits(one), one)[..., 0, 0].cpu() for one in parts], 1)
+        flipped_BK = shots.labels_BKLO[..., 0, 0].cpu().numpy().astype(bool)
+        for k, end in enumerate(shots.ends):
+            of_end_MB1 = logits_MBK[:, :, [k]].double().numpy()
+            fitted_M = fitted_weights(of_end_MB1, flipped_BK[:, [k]])
+            self._weights[shots.basis, end] = torch.from_numpy(fitted_M).float()
 
     def gradients(self, shots: Shots, want: Collection[str], towards_BKC: torch.Tensor) -> dict[str, torch.Tensor]:
         return self.first.gradients(shots, want, towards_BKC)

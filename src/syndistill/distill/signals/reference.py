@@ -1,6 +1,6 @@
 """A reference decoder as a member of a Teacher: matching knows the noise of the shots, which a network only learned.
 
-Axes: B shots, S stabilisers, N detectors in Stim's order, O observables.
+Axes: B shots, K ends, S stabilisers, L lines, N detectors in Stim's order, O observables.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Collection
 import numpy as np
 import stim
 import torch
-from numpy.typing import NDArray
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.layout import BASES
@@ -19,7 +18,7 @@ from syndistill.circuits.placement import Placement, place_experiment
 from syndistill.decoders.contract import Decoder
 from syndistill.decoders.ensemble import votes
 from syndistill.decoders.registry import build_decoder
-from syndistill.distill.signals.teacher import Answer, Teacher
+from syndistill.distill.signals.teacher import OUTPUTS, Answer, Teacher
 from syndistill.errors import SyndistillError
 from syndistill.sampling.shots import Shots, concatenate, detectors_of
 from syndistill.sampling.stored import StoredShots, dem_of_circuit
@@ -33,16 +32,16 @@ FIT_SEED = 0  # of role "select"
 
 
 class ReferenceTeacher(Teacher):
-    """Answers about the shots of `data` for their last end, by a decoder of that name for each basis and number of
-    rounds; offers "final" alone.
+    """Answers about the shots of `data`, by a decoder of that name for each basis and end.
 
-    It is made for the middle one of the data's error rates, or for a user's file as it is: shots do not say their rate,
-    and a common factor of all errors hardly changes a matching. A decoder of flips alone says +1 or -1 (`votes`), and
-    what that weighs is fitted by the ensemble on `fit_shots`. Raises SyndistillError for files of several patches,
-    which shots do not say either, for a number of rounds that no file has, and where it cannot serve the noise.
+    It is made for the middle one of the data's error rates, or for a user's file as it is (for ends without a file, for
+    what follows from the next longer one): shots do not say their rate, and a common factor of all errors hardly
+    changes a matching. A decoder of flips alone says +1 or -1 (`votes`), and what that weighs is fitted by the ensemble
+    on `fit_shots`. Raises SyndistillError for files of several patches, which shots do not say either, and where it
+    cannot serve the noise.
     """
 
-    offers = frozenset({"final"})
+    offers = OUTPUTS
     output = "two_channel"
 
     def __init__(self, name: str, data: DataConfig) -> None:
@@ -61,25 +60,32 @@ class ReferenceTeacher(Teacher):
     def key(self) -> str:
         c = self.data.curriculum
         said = [self.name, f"{c.p_min} to {c.p_max}, tilt {c.tilt}", str(FIT_SHOTS), *noise_texts(self.data)]
-        return hashlib.sha256("\n".join(["a reference as Teacher", *said]).encode()).hexdigest()
+        return hashlib.sha256("\n".join(["a reference as Teacher, at every end", *said]).encode()).hexdigest()
 
     @torch.no_grad()
     def answer(self, shots: Shots, want: Collection[str] = ()) -> Answer:
         self.require(want, "this question")
+        ends = [self._at_last_end(shots.cut_at([k])) for k in range(len(shots.ends))]
+        return Answer(torch.stack(ends, 1)[..., None])
+
+    def _at_last_end(self, shots: Shots) -> torch.Tensor:
+        """Of every line, float32 (B, L): they differ from the observable by final values, which the shot shows."""
         decoder, dem, placement = self._decoder(shots.basis, shots.rounds)
         found_BO = decoder.decode(_stored(shots, dem, placement))
         logits_BO = votes(found_BO) if self.votes else log_odds(found_BO)
         held = int(placement.holds_O2[:, BASES.index(shots.basis)].argmax())
-        sign_B = np.where(_turned(shots, placement)[:, held], -1.0, 1.0)
-        return Answer(torch.from_numpy(sign_B * logits_BO[:, held]).float()[:, None, None, None])
+        turn_SL = placement.turn_OS[[held]].T.astype(np.int64) + self.layout.line_matrix(shots.basis)
+        final_BS = (shots.events_BRS.sum(1) + shots.last_BKS[:, -1]).cpu().numpy().astype(np.int64)
+        sign_BL = 1.0 - 2.0 * (final_BS @ turn_SL % 2)
+        return torch.from_numpy(sign_BL * logits_BO[:, [held]]).float()
 
     def fit_shots(self, basis: str, rounds: int) -> Shots:
-        """Simulated for fits, with their labels, at the data's error rates."""
+        """Simulated for fits, with the labels of every end, at the data's error rates."""
         phases = (RoundsPhase(from_shots=0, rounds=(rounds,)),)
         curriculum = self.data.curriculum.model_copy(update={"rounds": phases, "informative": None})
         like = {"bases": (basis,), "curriculum": curriculum, "labels": "sampled", "part_rounds": None}
         found = statistics_shots(self.data.model_copy(update=like | {"tell_frame": False}), FIT_SEED, FIT_SHOTS)
-        return concatenate([shots.only_last_end() for shots in found])
+        return concatenate(found)
 
     def _decoder(self, basis: str, rounds: int) -> tuple[Decoder, stim.DetectorErrorModel, Placement]:
         if (basis, rounds) not in self._made:
@@ -93,21 +99,13 @@ class ReferenceTeacher(Teacher):
             c = self.data.curriculum
             experiment = Experiment(self.data.distance, rounds, basis, self.data.noise, (c.p_min + c.p_max) / 2)
             return dem_of_circuit(experiment.circuit()), place_experiment(experiment)
-        if (0, basis, rounds) not in own.dems:
-            has = ", ".join(f"{r} of {b}" for _, b, r in sorted(own.dems))
-            raise SyndistillError(
-                f"{self.name} as a Teacher needs a file of basis {basis} and {rounds} rounds (there are {has}); give "
-                f"one, or set the rounds to those"
-            )
-        return own.dems[0, basis, rounds]
+        if (0, basis, rounds) in own.dems:
+            return own.dems[0, basis, rounds]
+        model = own.memory(basis, rounds).model()
+        return model.dem(decomposed=True), model.placement()
 
 
 def _stored(shots: Shots, dem: stim.DetectorErrorModel, placement: Placement) -> StoredShots:
     """As the error model counts them; the observables are left unknown."""
     return StoredShots.from_bits(detectors_of(shots, placement), np.zeros((len(shots), dem.num_observables), bool), dem)
 
-
-def _turned(shots: Shots, placement: Placement) -> NDArray[np.bool_]:
-    """What the final stabiliser values make of a file's observables against line 0, (B, O)."""
-    final_BS = (shots.events_BRS.sum(1) + shots.last_BKS[:, -1]).cpu().numpy().astype(np.int64) % 2
-    return (final_BS @ placement.turn_OS.T.astype(np.int64) % 2).astype(bool)

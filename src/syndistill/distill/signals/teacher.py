@@ -322,7 +322,7 @@ def cut(taught: TaughtShots, rounds: int, every_end: bool = False) -> TaughtShot
     shots = taught.shots
     k = shots.ends.index(rounds)
     kept = slice(0 if every_end else k, k + 1)
-    shorter = replace(shots.at_ends([*range(len(shots.ends))[kept]]), events_BRS=shots.events_BRS[:, :rounds])
+    shorter = shots.cut_at([*range(len(shots.ends))[kept]])
     teacher_BKLC = None if taught.teacher_BKLC is None else taught.teacher_BKLC[:, kept]
     return replace(taught, shots=shorter, teacher_BKLC=teacher_BKLC)
 
