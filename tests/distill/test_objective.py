@@ -9,8 +9,11 @@ import torch
 from syndistill.distill.losses import posterior_divergence
 from syndistill.distill.objective import StudentObjective
 from syndistill.distill.signals.teacher import FrozenTeacher, cut
-from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
+from syndistill.distill.stage import check_student_signals
+from syndistill.distill.terms import FinalTerm, LabelTerm, ReadoutTerm, Terms
 from syndistill.errors import SyndistillError
+from syndistill.files.families import dials_of
+from syndistill.models.networks import build
 from syndistill.training.objective import label_loss
 
 
@@ -122,3 +125,25 @@ def test_nothing_to_learn_from_is_an_error(small, taught):
         StudentObjective(Terms(labels=LabelTerm(weight=0), final=FinalTerm(weight=0)), None)
     with pytest.raises(SyndistillError, match="Teacher"):
         StudentObjective(Terms(), None)(small(), taught())
+
+
+def test_each_line_is_asked_by_itself_before_the_lines_agree(taught, teacher):
+    shots = taught().shots
+    torch.manual_seed(5)
+    network = build(dials_of({"family": "local_gru", "distance": 3, "width": 4, "readout_width": 8}))
+    outputs = network(shots)
+    alone, agreed = outputs.alone_BKLC, outputs.logits_BKLC
+    lines = (shots.labels_BKLO[:, :, :1] ^ shots.labels_BKLO).float()  # how each stands to the first: shots show it
+    torch.testing.assert_close(agreed[:, :, 0], (alone * (1 - 2 * lines)).mean(2))
+    assert not torch.allclose(alone, agreed)
+    off = {"labels": LabelTerm(weight=0.0), "final": FinalTerm(weight=0.0)}
+    terms = Terms(**off, readout=ReadoutTerm(weight=1.0, alone=True))
+    loss, _ = StudentObjective(terms, teacher)(network, taught())
+    torch.testing.assert_close(loss, posterior_divergence(alone, teacher.logits(shots), 1.0).mean())
+
+
+def test_lines_that_do_not_agree_are_not_asked_alone(small):
+    alone = Terms(readout=ReadoutTerm(weight=1.0, alone=True))
+    with pytest.raises(SyndistillError, match=r"those of this flat_gru network do not: leave it out"):
+        check_student_signals(small(), alone)
+    check_student_signals(small(), Terms(readout=ReadoutTerm(weight=1.0)))

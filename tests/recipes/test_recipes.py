@@ -1,6 +1,8 @@
 """Recipes are complete, and say what their names promise."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +48,15 @@ def test_every_shipped_network_has_a_recipe_of_its_name_that_makes_its_very_kind
             continue
         assert name in RECIPES
         assert single_runs(name)[-1].network == load_network(name)[0].config, name
+
+
+KEPT = sorted((Path(__file__).parents[2] / "results" / "networks").glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("network", [*shipped_names(), *KEPT], ids=lambda network: Path(network).stem)
+def test_no_network_names_a_place_of_the_machine_that_made_it(network):
+    said = json.dumps(read_header(network).metadata)
+    assert not re.findall(r'[",](?:/|~|[A-Z]:)[^",]*', said)
 
 
 def test_no_recipe_names_a_file():

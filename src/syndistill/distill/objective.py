@@ -17,7 +17,7 @@ from syndistill.distill.losses import posterior_divergence
 from syndistill.distill.signals.features import EyesLoss, FeatureLoss
 from syndistill.distill.signals.fusion import FusedTarget
 from syndistill.distill.signals.teacher import Target, TaughtShots, Teacher
-from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
+from syndistill.distill.terms import FinalTerm, LabelTerm, ReadoutTerm, Terms
 from syndistill.errors import SyndistillError
 from syndistill.models.contract import DecoderNetwork, Outputs
 from syndistill.sampling.shots import Shots
@@ -301,7 +301,7 @@ def _terms(
     if terms.readout.weight:
         if terms.readout.gated and gate is None:
             raise SyndistillError("a gated readout term needs the gate's weights; measure them first")
-        found.append(Term("readout", terms.readout.weight, _readout(terms.readout.temperature, gate)))
+        found.append(Term("readout", terms.readout.weight, _readout(terms.readout, gate)))
     for name, term in terms.features.items():
         if name not in features:
             raise SyndistillError(f"the {name} term has no adapter and statistics; prepare them first")
@@ -375,10 +375,12 @@ def _final(term: FinalTerm) -> Loss:
     return loss
 
 
-def _readout(temperature: float, gate: Mapping[int, float] | None) -> Loss:
+def _readout(term: ReadoutTerm, gate: Mapping[int, float] | None) -> Loss:
     def loss(outputs: Outputs, shots: Shots, lesson: Lesson) -> torch.Tensor:
+        own_BKLC = outputs.alone_BKLC if term.alone else outputs.logits_BKLC
+        assert own_BKLC is not None
         assert lesson.teacher_BKLC is not None
-        divergence_BKL = posterior_divergence(outputs.logits_BKLC, lesson.teacher_BKLC, temperature)
+        divergence_BKL = posterior_divergence(own_BKLC, lesson.teacher_BKLC, term.temperature)
         if gate is None:
             return divergence_BKL.mean()
         weights_K = torch.tensor([gate[end] for end in shots.ends], device=divergence_BKL.device)

@@ -275,6 +275,11 @@ def check_student_signals(network: DecoderNetwork, terms: Terms) -> None:
     network.check_signals([student_signal(network, terms, name) for name in terms.features])
     if terms.eyes.weight:
         network.check_signals([EyesLoss.source])
+    if terms.readout.weight and terms.readout.alone and not network.lines_agree:
+        raise SyndistillError(
+            "readout.alone asks each line before all agree on an answer; "
+            f"those of this {network.config.family} network do not: leave it out"
+        )
 
 
 def student_signal(network: DecoderNetwork, terms: Terms, name: str) -> str:

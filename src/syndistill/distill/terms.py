@@ -61,6 +61,10 @@ class ReadoutTerm(Strict):
     temperature: Temperature = 1.0
     gated: bool = False
     """Weigh each end by how far the Teacher's NLL is below the entropy of the base rate there; fixed at the start."""
+    alone: bool = False
+    """Of what each line says by itself, before the lines agree on one answer (`DecoderNetwork.lines_agree`). The answer
+    alone asks no line to be right, and lines that are wrong each in its own way hold a frame together for few rounds.
+    """
 
 
 class FusedTerm(Strict):

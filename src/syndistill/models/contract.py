@@ -49,6 +49,8 @@ class Outputs:
     """After the last round, of families that `carries`."""
     turns_BRFC: torch.Tensor | None = None
     """What each round multiplied the logical frames by, F of one basis: of all lines, or of them together (F = 1)."""
+    alone_BKLC: torch.Tensor | None = None
+    """What each line says by itself, where `lines_agree`: logits_BKLC are the mean of these, turned to each line."""
 
 
 class DecoderNetwork(nn.Module, ABC):
@@ -69,6 +71,8 @@ class DecoderNetwork(nn.Module, ABC):
     """
     shows_the_way: ClassVar[bool] = False
     """Whether `forward` gives `Outputs.on_the_way`."""
+    lines_agree: bool = False
+    """Whether all lines have one answer, the mean of what each says by itself."""
     carries: ClassVar[bool] = False
     """Whether `forward` gives `Outputs.state`, and begins where it is told to: how a long experiment is learned in
     parts."""

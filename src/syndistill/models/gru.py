@@ -73,12 +73,16 @@ class GruNetwork(TurnableNetwork):
     ) -> torch.Tensor:
         """logits_NLC from the state, the last slice and the final parities, as of frames that are known to be 1."""
 
-    def _decide(
+    def _by_line(
         self, memory_NX: torch.Tensor, last_NS: torch.Tensor, parity_NS: torch.Tensor, basis: str
     ) -> torch.Tensor:
-        """logits_NLC from the memory, the last slice and the final parities."""
+        """What each line says by itself, logits_NLC, from the memory, the last slice and the final parities."""
         logits_NLC = self._decide_in_frame(memory_NX[:, : self.n_states], last_NS, parity_NS, basis)
         return in_frame(logits_NLC, self._frames(memory_NX, basis)) if self.keeps_frame else logits_NLC
+
+    def _agreed(self, logits_NLC: torch.Tensor, parity_NS: torch.Tensor, basis: str) -> torch.Tensor:
+        """One answer of all lines, in families where `lines_agree`."""
+        return logits_NLC
 
     @abstractmethod
     def _predicted(self, states_BRX: torch.Tensor) -> torch.Tensor | None:
@@ -148,7 +152,8 @@ class GruNetwork(TurnableNetwork):
 
     def readout(self, state: State, last_BS: torch.Tensor) -> torch.Tensor:
         last_BS = self.turned(last_BS * self.defined_S(state.basis), state.basis)
-        return self._decide(state.memory_BX, last_BS, state.parity_BS ^ last_BS, state.basis)
+        parity_BS = state.parity_BS ^ last_BS
+        return self._agreed(self._by_line(state.memory_BX, last_BS, parity_BS, state.basis), parity_BS, state.basis)
 
     def forward(self, shots: Shots, want_signals: Collection[str] = (), begin: State | None = None) -> Outputs:
         self.check_signals(want_signals)
@@ -159,15 +164,18 @@ class GruNetwork(TurnableNetwork):
         states_BRX = memory_BRX[..., : self.n_states]
         ended_NX = memory_BRX[:, [end - 1 for end in shots.ends]].flatten(0, 1)
         last_NS, parity_NS = shots.last_BKS.flatten(0, 1), last_parity_BKS.flatten(0, 1)
-        logits_NLC = self._decide(ended_NX, last_NS, parity_NS, shots.basis)
+        alone_NLC = self._by_line(ended_NX, last_NS, parity_NS, shots.basis)
+        logits_NLC = self._agreed(alone_NLC, parity_NS, shots.basis)
+        ended = (len(shots), len(shots.ends))
         predicted_BRS = self._predicted(states_BRX)
         done = first.rounds_done + shots.rounds
         return Outputs(
-            logits_NLC.unflatten(0, (len(shots), len(shots.ends))),
+            logits_NLC.unflatten(0, ended),
             None if predicted_BRS is None else self.turned_back(predicted_BRS, shots.basis),
             {"temporal": self._temporal(states_BRX, shots.basis)} if "temporal" in want_signals else {},
             state=State(shots.basis, done, memory_BRX[:, -1], parity_BRS[:, -1], shots.events_BRS[:, -1]),
             turns_BRFC=turns_BRFC,
+            alone_BKLC=alone_NLC.unflatten(0, ended) if self.lines_agree else None,
         )
 
 
@@ -316,6 +324,7 @@ class LocalGru(GruNetwork):
 
     config: LocalGruDials
     signals_offered: ClassVar[frozenset[str]] = frozenset({"temporal"})
+    lines_agree = True
     corner_Q4: torch.Tensor
     kinds_2: torch.Tensor
     x_LQ: torch.Tensor
@@ -416,10 +425,7 @@ class LocalGru(GruNetwork):
         a_line = 2 * self.config.readout_layers * out**2 + out * channels + (2 * out**2 if self.joint else 0)
         return cell + (cell + project + d * a_line) / rounds
 
-    def _decide(
-        self, memory_NX: torch.Tensor, last_NS: torch.Tensor, parity_NS: torch.Tensor, basis: str
-    ) -> torch.Tensor:
-        logits_NLC = super()._decide(memory_NX, last_NS, parity_NS, basis)
+    def _agreed(self, logits_NLC: torch.Tensor, parity_NS: torch.Tensor, basis: str) -> torch.Tensor:
         return agreed(logits_NLC, parity_NS, self.layout, self.read_as(basis))
 
     def _decide_in_frame(

@@ -118,6 +118,7 @@ class SyndromeTransformer(TurnableNetwork):
     def __init__(self, config: TransformerDials) -> None:
         super().__init__()
         self.config = config
+        self.lines_agree = config.agree_lines
         self.gradient_rounds = 0
         self.layout = layout = Layout(config.distance)
         self.embedder = StabiliserEmbedder(layout.n_stabilisers, config.width, config.embedder_layers)
@@ -174,7 +175,8 @@ class SyndromeTransformer(TurnableNetwork):
         biases = self._biases(last_BS, state.previous_BS, constants)
         mixed, _ = self._mix(state.memory_BX, last_BSD, biases, constants)
         rounds_B = torch.full((len(last_BS),), state.rounds_done, device=last_BS.device)
-        return self._decide(mixed, rounds_B, parity_BS, state.basis)
+        logits_BLC: torch.Tensor = self.line_readout(mixed, rounds_B, state.basis, self.read_as(state.basis))
+        return self._agreed(logits_BLC, parity_BS, state.basis)
 
     def forward(self, shots: Shots, want_signals: Collection[str] = (), begin: State | None = None) -> Outputs:
         b, rounds, _ = shots.events_BRS.shape
@@ -202,8 +204,9 @@ class SyndromeTransformer(TurnableNetwork):
         biases = self._biases(shots.last_BKS.flatten(0, 1), last_previous_BKS.flatten(0, 1), constants)
         mixed, inner = self._mix(ended, last, biases, constants, wanted["ends"].values())
         rounds_BK = torch.tensor(shots.ends, device=mixed.device).repeat(b)
-        logits = self._decide(mixed, rounds_BK, last_parity_BKS.flatten(0, 1), shots.basis)
-        logits_BKLC = logits.unflatten(0, (b, len(shots.ends)))
+        alone = self.line_readout(mixed, rounds_BK, shots.basis, self.read_as(shots.basis))
+        logits = self._agreed(alone, last_parity_BKS.flatten(0, 1), shots.basis)
+        logits_BKLC, alone_BKLC = (x.unflatten(0, (b, len(shots.ends))) for x in (logits, alone))
         signals = {name: torch.stack([i[m] for i in inside], 1) for name, m in wanted["spatial"].items()}
         signals |= {name: inner[m].unflatten(0, (b, len(shots.ends))) for name, m in wanted["ends"].items()}
         if "temporal" in want_signals:
@@ -211,14 +214,12 @@ class SyndromeTransformer(TurnableNetwork):
         next_BRS = self.turned_back(self.next_events(states_BRSD).squeeze(-1), shots.basis)
         signals = {name: self.turned_back(signal, shots.basis, axis=-2) for name, signal in signals.items()}
         on_the_way = {"temporal": states} | {name: [i[m] for i in inside] for name, m in wanted["spatial"].items()}
-        return Outputs(logits_BKLC, next_BRS, signals, {n: x for n, x in on_the_way.items() if n in want_signals})
+        on_the_way = {n: x for n, x in on_the_way.items() if n in want_signals}
+        alone_BKLC = alone_BKLC if self.lines_agree else None
+        return Outputs(logits_BKLC, next_BRS, signals, on_the_way, alone_BKLC=alone_BKLC)
 
-    def _decide(
-        self, mixed_NSD: torch.Tensor, rounds_N: torch.Tensor, parity_NS: torch.Tensor, basis: str
-    ) -> torch.Tensor:
-        read_as = self.read_as(basis)
-        logits_NLC: torch.Tensor = self.line_readout(mixed_NSD, rounds_N, basis, read_as)
-        return agreed(logits_NLC, parity_NS, self.layout, read_as) if self.config.agree_lines else logits_NLC
+    def _agreed(self, logits_NLC: torch.Tensor, parity_NS: torch.Tensor, basis: str) -> torch.Tensor:
+        return agreed(logits_NLC, parity_NS, self.layout, self.read_as(basis)) if self.lines_agree else logits_NLC
 
     def _table(self, embedder: StabiliserEmbedder, basis: str) -> torch.Tensor:
         table_SVD = embedder.table_SVD()
