@@ -121,6 +121,14 @@ class DecoderNetwork(nn.Module, ABC):
     def compile_blocks(self) -> None:
         """Compile in place what pays; the state dict's keys stay. Families without such blocks do nothing."""
 
+    def compile_if_possible(self) -> bool:
+        """`compile_blocks`; where it can't be done here the network is slower, and that is all. Whether it was done."""
+        try:
+            self.compile_blocks()
+        except SyndistillError:
+            return False
+        return True
+
     def n_parameters(self) -> int:
         return sum(p.numel() for p in self.parameters())
 

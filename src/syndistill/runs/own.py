@@ -32,7 +32,6 @@ from syndistill.evaluation.gate import judge_on_files
 from syndistill.evaluation.subject import Subject
 from syndistill.evaluation.tables import pairs_table, per_round_table, rows_table
 from syndistill.files.network_file import members_in, network_path, read_header, shipped_names
-from syndistill.models.contract import DecoderNetwork
 from syndistill.models.gru import LocalGru
 from syndistill.models.networks import load_network, weights_hash
 from syndistill.reporter import SILENT, Bar, Reporter
@@ -184,6 +183,8 @@ def _run_of(asked: Asked, own: OwnNoise) -> OwnRun:
         teacher = None if asked.teacher is None else teacher_named(asked.teacher, data=data)
         check_goes_on(start, asked.teacher or "", teacher)
         tuned = asked.teacher is not None and not _is_list(asked.teacher)
+        # A local GRU's rounds are compiled within seconds, and then take half the time; a transformer's take minutes.
+        compiled = isinstance(network, LocalGru) and network.compile_if_possible()
         student = StudentRun(
             network=network.config,
             teacher=TUNED if tuned else asked.teacher or _teacher_behind(start, own.distance),
@@ -191,7 +192,7 @@ def _run_of(asked: Asked, own: OwnNoise) -> OwnRun:
             data=StudentData(simulated=data),
             terms=_terms(teacher),
             start_from=start,
-            training=_training(steps=1_000, learning_rate=1.5e-3, matrix_rate=0.01, compiled=_compiles(network)),
+            training=_training(steps=1_000, learning_rate=1.5e-3, matrix_rate=0.01, compiled=compiled),
         )
         return OwnRun(teacher=_tuning(str(asked.teacher), data) if tuned else None, student=student)
     except ValidationError as error:
@@ -226,18 +227,6 @@ def _tuning(name: str, data: DataConfig) -> TeacherRun:
         start_from=name,
         training=training.model_copy(update={"precision": "bf16"}),
     )
-
-
-def _compiles(network: DecoderNetwork) -> bool:
-    """A local GRU's rounds are compiled within seconds, where there is a compiler and they have its width, and then
-    take half the time."""
-    if not isinstance(network, LocalGru):
-        return False
-    try:
-        network.compile_blocks()
-    except SyndistillError:
-        return False
-    return True
 
 
 def _training(steps: int, learning_rate: float, matrix_rate: float, compiled: bool = False) -> TrainingConfig:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -219,8 +219,7 @@ class UnsureSource:
         self.source, self.unsure = source, unsure
         self.batches_per_chunk = source.batches_per_chunk
         self.network: DecoderNetwork = load_network(unsure.network)[0].eval().requires_grad_(False)
-        with suppress(SyndistillError):  # where there is no compiler it is slower, and that is all
-            self.network.compile_blocks()
+        self.network.compile_if_possible()
         if self.network.layout.distance != source.distance:
             raise SyndistillError(
                 f"data.unsure.network {unsure.network} is of distance {self.network.layout.distance}, the shots of "
