@@ -220,36 +220,6 @@ def ablation_d3() -> Plan:
     )
 
 
-def ablation_d5() -> Plan:
-    """The 2^3 and the stages at one budget, 3 seeds; what two cores train in an hour."""
-    d3 = ablation_d3()
-    kept = [arm for arm in ARMS if arm.block != "controls"]
-    names = {arm.name for arm in kept}
-    simulated = d3.base.data.simulated.model_copy(update={"distance": 5})
-    data = d3.base.data.model_copy(update={"simulated": simulated, "cached_shots": 65_536})
-    questions = []
-    for question in QUESTIONS:
-        if not question.primary.keys() <= names:
-            continue
-        others = {words: contrast for words, contrast in question.others.items() if contrast.keys() <= names}
-        questions.append(question.model_copy(update={"others": others}))
-    changes: dict[str, Any] = {
-        "name": "ablation-d5",
-        "title": "d=5, SI1000 noise, p = .004",
-        "teacher": "teacher-d5",
-        "seeds": (1, 2, 3),
-        "steps": 800,
-        "base": d3.base.model_copy(update={"data": data}),
-        "arms": tuple(kept),
-        "questions": tuple(questions),
-        "sweeps": (Sweep(student="flat-gru-100k", budget=1),),
-        "probing": Probing(steps=100, fit_shots=4_096, report_shots=4_096),
-        "judging": Judging(cases=((5, 200_000),), primary_rounds=5, teacher_shots=10_000, optimum=False),
-        "gate_shots": 5_000,
-    }
-    return plan_from({**dict(d3), **changes}, "plan ablation-d5")
-
-
 def ablation_tiny() -> Plan:
     """A minute or two: shows that a plan, a sweep and a report are made, and nothing else."""
     d3 = ablation_d3()
