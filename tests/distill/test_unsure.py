@@ -1,17 +1,30 @@
 """A cache of the shots that a Student is not sure of: which are kept, what their answers are, and what is refused."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from syndistill.distill.cache.source import StudentData, Unsure, UnsureSource, cache_key, cached_source, simulated
+from syndistill.distill.cache.source import (
+    Recorded,
+    StudentData,
+    Unsure,
+    UnsureShots,
+    UnsureSource,
+    cache_key,
+    cached_source,
+    simulated,
+)
 from syndistill.distill.cache.store import read_manifest
 from syndistill.distill.student import StudentRun, train_student
 from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
 from syndistill.errors import SyndistillError
 from syndistill.files.families import dials_of
 from syndistill.models.networks import save_network
+from syndistill.sampling import revealed_labels, stream
 from syndistill.training.config import Curriculum, DataConfig, OptimiserConfig, RoundsPhase, TrainingConfig
+from syndistill.training.source import simulated_source
 
 from ..reporting import Heard
 
@@ -81,6 +94,77 @@ def test_a_student_learns_from_it(chooser, teacher_file, tmp_path):
         train_student(other, tmp_path / "other", cache=tmp_path / "run" / "cache")
 
 
+def fresh(path, labels, **changes):
+    wanted = data_of(path).simulated.model_copy(update={"labels": labels})
+    return data_of(path, cached_shots=0, cached_ends="every", simulated=wanted, **changes)
+
+
+@pytest.mark.parametrize("labels", ["sampled", "exact", "revealed"])
+def test_batches_of_fresh_shots_are_full_of_unsure_ones(chooser, labels):
+    network, path = chooser
+    data = fresh(path, labels)
+    source = simulated(data, 64, 1)
+    batches = source.chunk(0)
+    assert [len(shots) for shots in batches] == [64] * 16
+    assert all((shots.posterior_BKLP is not None) == (labels != "sampled") for shots in batches)
+    for shots, again in zip(batches, simulated(data, 64, 1).chunk(0), strict=True):
+        assert torch.equal(shots.events_BRS, again.events_BRS)
+    # All of what every batch would be without a choice, so that the share of sure ones is known.
+    everyone = simulated(data.model_copy(update={"unsure": None}), 1024, 1).chunk(0)
+
+    def is_unsure(some):
+        return torch.cat([network(s.only_last_end()).logits_BKLC[:, -1, 0, 0].abs() < BELOW for s in some]).numpy()
+
+    share = is_unsure(everyone).mean()
+    expected = share / (share + 0.1 * (1 - share))
+    found = is_unsure(batches)
+    # binomial, 6 standard deviations: false alarm below 1e-8; `share` itself is of 16 times as many shots
+    assert abs(found.mean() - expected) < 6 * np.sqrt(expected * (1 - expected) / len(found)) * 1.1
+
+
+@pytest.mark.parametrize("labels", ["sampled", "revealed"])
+def test_processes_share_a_chosen_batch(chooser, labels):
+    _, path = chooser
+    data = fresh(path, labels)
+    options = {"labels": labels, "chooser": UnsureShots(data.unsure, 3)}
+    whole, *parts = (simulated_source(data.simulated, 64, 1, share=share, **options).chunk(0)
+                     for share in ((0, 1), (0, 2), (1, 2)))  # fmt: skip
+    for shots, *halves in zip(whole, *parts, strict=True):
+        assert torch.equal(shots.events_BRS, torch.cat([half.events_BRS for half in halves]))
+
+
+@pytest.mark.parametrize(("ends", "found"), [(0, (1, 2, 3)), (2, None), (1, (3,))])
+def test_revealed_labels_are_made_for_the_ends_that_are_learned_from(chooser, ends, found):
+    source = simulated(fresh(chooser[1], "revealed"), 32, 1, ends)
+    drawn = {shots.ends for index in range(4) for shots in source.chunk(index)}
+    assert drawn == {found} if found else drawn == {(1, 3), (2, 3)}
+
+
+def test_where_nobody_is_chosen_it_is_said(chooser, monkeypatch):
+    monkeypatch.setattr(revealed_labels, "_BARREN", 3)
+    monkeypatch.setattr(stream, "_BLOCKS", 3)
+    for labels in ("sampled", "revealed"):
+        data = fresh(chooser[1], labels, unsure=Unsure(network=chooser[1], below=1e-9, others=0.0))
+        with pytest.raises(SyndistillError, match="choose less strictly"):
+            simulated(data, 8, 1).chunk(0)
+
+
+def test_a_student_learns_from_fresh_unsure_shots(chooser, small, tmp_path, teacher_file):
+    _, path = chooser
+    run = StudentRun(
+        network=dials_of({"family": "flat_gru", "distance": 3, "width": 8, "readout_width": 8}),
+        teacher=teacher_file(),
+        data=fresh(path, "revealed"),
+        terms=Terms(labels=LabelTerm(where="every"), final=FinalTerm(weight=0.0)),
+        training=TrainingConfig(steps=3, batch_size=16, threads=1),
+    )
+    assert train_student(run, tmp_path / "run").is_file()
+    (tmp_path / "run/student.safetensors").unlink()
+    save_network(Path(path), small("flat_gru", seed=5), {})  # another network behind the same name
+    with pytest.raises(SyndistillError, match="unsure"):
+        train_student(run, tmp_path / "run")
+
+
 def test_the_key_knows_the_chooser_by_its_weights(chooser, small, teacher, tmp_path):
     _, path = chooser
     save_network(tmp_path / "same.safetensors", chooser[0], {"said": "else"})
@@ -95,7 +179,12 @@ def test_the_key_knows_the_chooser_by_its_weights(chooser, small, teacher, tmp_p
 def test_what_cannot_be_is_refused(chooser, teacher_file):
     _, path = chooser
     with pytest.raises(ValueError, match="cached_shots above 0"):
-        data_of(path, cached_shots=0)
+        data_of(path, cached_shots=0)  # cached_ends=last
+    parts = data_of(path).simulated.model_copy(update={"part_rounds": 1})
+    with pytest.raises(ValueError, match="and unsure out"):
+        data_of(path, cached_shots=0, cached_ends="every", simulated=parts)
+    with pytest.raises(ValueError, match="leave unsure out"):
+        data_of(path, cached_shots=0, cached_ends="every", recorded=Recorded(folder="f", shots=1))
     with pytest.raises(ValueError, match="cut_rounds needs"):
         data_of(path, cut_rounds=(2,))
     with pytest.raises(ValueError, match="cached_ends=last has no answers"):

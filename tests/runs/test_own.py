@@ -110,6 +110,16 @@ def test_what_is_faster_here_is_taken(tmp_path, student, teacher, expected):
     assert (run.training.compile, run.teacher_precision) == expected
 
 
+@pytest.mark.parametrize(("distance", "teacher", "chosen"), [
+    (5, None, "student-d5"), (5, "student-d5,pymatching", "student-d5"), (3, None, None), (3, "teacher-d3", None),
+])  # fmt: skip
+def test_costly_labels_are_for_shots_that_the_student_is_not_sure_of(tmp_path, distance, teacher, chosen):
+    files = [written(tmp_path / "mine.stim", generated("z", 5, distance))]
+    student = "student-d5" if distance == 5 else None
+    data = own._run_of(asked(*files, teacher=teacher, student=student), own_noise(files)).student.data
+    assert (data.unsure.network if data.unsure else None) == chosen
+
+
 def test_labels_alone_go_on_from_any_teacher_s_student_and_say_whose_it_is(tmp_path):
     """The shipped student-d5 is one of an earlier teacher-d5; a Teacher that is not its own is refused at once."""
     files = [written(tmp_path / "mine.stim", generated("z", 3))]

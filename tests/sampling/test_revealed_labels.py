@@ -209,6 +209,22 @@ def test_lines_differ_by_what_the_shot_shows():
     torch.testing.assert_close(shots.posterior_BKLP.sum(-1), torch.ones(50, 1, 5))
 
 
+@pytest.mark.parametrize("ends", [(), (2, 3)])
+def test_chosen_shots_are_those_of_the_draw_that_are_chosen(ends):
+    def chosen(shots):
+        return shots.events_BRS.sum((1, 2)) > 3
+
+    every = revealed_shots(experiment(), 4 * 1_024, 2, ends)  # whole blocks, which the seed fixes
+    wanted = np.flatnonzero(chosen(every).numpy())[:500]
+    found = revealed_shots(experiment(), 500, 2, ends, chosen=chosen)
+    kept_N = np.arange(3, 500, 7)
+    some = revealed_shots(experiment(), 500, 2, ends, kept_N, chosen)
+    assert len(found) == 500 < len(every)
+    for of, shots in ((wanted, found), (wanted[kept_N], some)):
+        for name in ("events_BRS", "last_BKS", "labels_BKLO", "posterior_BKLP"):
+            assert torch.equal(getattr(every, name)[torch.from_numpy(of)], getattr(shots, name)), name
+
+
 def test_a_function_of_the_seed():
     one, again, other = (revealed_shots(experiment(), 1_500, seed=s) for s in (1, 1, 2))
     for name in ("events_BRS", "last_BKS", "labels_BKLO", "posterior_BKLP"):

@@ -263,6 +263,8 @@ def student_hashes(run: StudentRun, teacher: Teacher) -> dict[str, str]:
     hashes = {"teacher": teacher.key()} | data_hashes(run.data.simulated)
     if run.start_from is not None:
         hashes["start_from"] = weights_hash(load_network(run.start_from)[0])
+    if run.data.unsure is not None and not run.data.cached_shots:  # a cache knows it by its key
+        hashes["unsure"] = weights_hash(load_network(run.data.unsure.network)[0])
     if run.data.recorded is not None:
         hashes["recorded"] = recorded(run.data, run.training.batch_size, run.training.seed).sha256
     if run.fusion is not None:
@@ -318,6 +320,7 @@ def _source(run: StudentRun, given: StageInputs, folder: Path, reporter: Reporte
     if not run.data.cached_shots:
         if run.terms.needs_teacher and run.training.steps * run.training.batch_size >= MANY_SHOTS:
             given.teacher.prepare_for_many()
-        fresh = simulated(run.data, run.training.batch_size, run.training.seed, only_last=not every_end)
-        return LiveSource(fresh, run.data.cut_rounds, every_end, run.data.ends if every_end else 0)
+        ends = run.data.ends if every_end else 0
+        fresh = simulated(run.data, run.training.batch_size, run.training.seed, ends if every_end else 1)
+        return LiveSource(fresh, run.data.cut_rounds, every_end, ends)
     return cached_source(run.data, run.training, given.teacher, folder, given.targets, every_end, reporter)

@@ -15,7 +15,7 @@ once (GM: class, member), of all shots one after the other, J joint errors of al
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from types import ModuleType
@@ -43,6 +43,10 @@ MOST_OPEN = 18
 
 _LARGEST = 5
 _AT_A_TIME = 1024
+_BARREN = 1000
+"""Blocks in a row of which no shot was chosen, after which none is to be expected."""
+Chosen = Callable[[Shots], torch.Tensor]
+"""bool (B,): which of these shots, with their last end alone and without labels, are to be labelled."""
 
 
 class RevealedLabels:
@@ -70,12 +74,20 @@ class RevealedLabels:
         detector_N = self.model.detector_N
         return np.stack([self.placed.slice_N[detector_N], self.placed.stabiliser_N[detector_N]], axis=1)
 
-    def draw(self, n_shots: int, seed: int, kept_N: NDArray[np.int64] | None = None) -> Shots:
-        """Shots with one end, `labels_BKLO` as drawn and `posterior_BKLP` as revealed. A function of the seed.
+    def draw(
+        self, n_shots: int, seed: int, kept_N: NDArray[np.int64] | None = None, chosen: Chosen | None = None
+    ) -> Shots:
+        """Shots with one end, `labels_BKLO` as drawn and `posterior_BKLP` as revealed. A function of the seed, and of
+        what is chosen.
 
-        kept_N: of the shots drawn only these (increasing), since labels are what costs.
+        chosen: shots are drawn until so many were chosen, and these counted alone. kept_N: of those only these
+        (increasing), since labels are what costs.
         """
-        return concatenate([self.labelled(*sample) for sample in _samples(self.dem, n_shots, seed, kept_N)])
+        samples = _samples(self.dem, n_shots, seed, kept_N, None if chosen is None else self._of_detectors(chosen))
+        return concatenate([self.labelled(*sample) for sample in samples])
+
+    def _of_detectors(self, chosen: Chosen) -> Callable[[NDArray[np.bool_]], torch.Tensor]:
+        return lambda events_BD: chosen(shots_from_detectors(events_BD, self.placed))
 
     def labelled(
         self, events_BD: NDArray[np.bool_], labels_BO: NDArray[np.bool_], errors_BA: NDArray[np.bool_]
@@ -129,10 +141,28 @@ class RevealedEnds:
         self.columns: dict[int, NDArray[np.int64]] = {}
         self.common: dict[tuple[int, int], int] = {}
 
-    def draw(self, n_shots: int, seed: int, ends: tuple[int, ...], kept_N: NDArray[np.int64] | None = None) -> Shots:
+    def draw(
+        self,
+        n_shots: int,
+        seed: int,
+        ends: tuple[int, ...],
+        kept_N: NDArray[np.int64] | None = None,
+        chosen: Chosen | None = None,
+    ) -> Shots:
         """Shots with these ends, as RevealedLabels.draw."""
-        samples = _samples(self.dem, n_shots, seed, kept_N)
+        samples = _samples(self.dem, n_shots, seed, kept_N, None if chosen is None else self._of_bits(chosen))
         return concatenate([self._some(shown_BX, errors_BJ, ends) for shown_BX, _, errors_BJ in samples])
+
+    def _of_bits(self, chosen: Chosen) -> Callable[[NDArray[np.bool_]], torch.Tensor]:
+        """Of the bits of `joint_dem`, in place of shots."""
+        last = self.experiment.rounds
+        of_last = self._end(last)
+
+        def of_bits(shown_BX: NDArray[np.bool_]) -> torch.Tensor:
+            events_BRS, last_BKS, _, _ = split_bits(shown_BX, self.errors)
+            return chosen(shots_from_detectors(_detectors(events_BRS, last_BKS, last, of_last.placed), of_last.placed))
+
+        return of_bits
 
     def _some(self, shown_BX: NDArray[np.bool_], errors_BJ: NDArray[np.bool_], ends: tuple[int, ...]) -> Shots:
         events_BRS, last_BKS, label_BK, _ = split_bits(shown_BX, self.errors)
@@ -179,16 +209,34 @@ class RevealedEnds:
 
 
 def _samples(
-    dem: stim.DetectorErrorModel, n_shots: int, seed: int, kept_N: NDArray[np.int64] | None
+    dem: stim.DetectorErrorModel,
+    n_shots: int,
+    seed: int,
+    kept_N: NDArray[np.int64] | None,
+    chosen: Callable[[NDArray[np.bool_]], torch.Tensor] | None,
 ) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]]:
-    """Blocks of detectors, observables and errors of the shots kept."""
+    """Blocks of detectors, observables and errors of the shots kept, of the first n_shots that are chosen."""
     sampler = dem.compile_sampler(seed=seed)
-    for first in range(0, n_shots, _AT_A_TIME):
-        sample = sampler.sample(min(_AT_A_TIME, n_shots - first), return_errors=True)
+    first = barren = 0
+    while first < n_shots:
+        left = n_shots - first
+        sample = sampler.sample(min(_AT_A_TIME, left) if chosen is None else _AT_A_TIME, return_errors=True)
+        if chosen is not None:
+            at = np.flatnonzero(chosen(sample[0]).numpy())[:left]
+            sample = tuple(part[at] for part in sample)
+            barren = 0 if len(at) else barren + 1
+            if barren == _BARREN:
+                raise SyndistillError(
+                    f"none of {_BARREN * _AT_A_TIME:,} shots was chosen to be labelled; choose less strictly (unsure: "
+                    "raise below or others)"
+                )
+        n_here = len(sample[0])
         if kept_N is not None:
-            here = kept_N[(kept_N >= first) & (kept_N < first + _AT_A_TIME)] - first
+            here = kept_N[(kept_N >= first) & (kept_N < first + n_here)] - first
             sample = tuple(part[here] for part in sample)
-        yield sample
+        first += n_here
+        if len(sample[0]):
+            yield sample
 
 
 def _detectors(events_BRS: NDArray, last_BKS: NDArray, end: int, placed: Placement) -> NDArray:
@@ -202,14 +250,15 @@ def revealed_shots(
     seed: int,
     ends: tuple[int, ...] = (),
     kept_N: NDArray[np.int64] | None = None,
+    chosen: Chosen | None = None,
 ) -> Shots:
     """Fresh shots with these ends (none: the last alone) and the oracle's posterior. Same arguments: same shots.
 
-    kept_N: of the shots drawn only these (increasing).
+    chosen, kept_N: as of RevealedLabels.draw.
     """
     if ends in ((), (experiment.rounds,)):
-        return _revealed_labels(experiment).draw(n_shots, seed, kept_N)
-    return _revealed_ends(experiment).draw(n_shots, seed, ends, kept_N)
+        return _revealed_labels(experiment).draw(n_shots, seed, kept_N, chosen)
+    return _revealed_ends(experiment).draw(n_shots, seed, ends, kept_N, chosen)
 
 
 # 51 rates, two bases, several numbers of rounds; up to 1 s each to prepare

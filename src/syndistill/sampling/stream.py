@@ -8,20 +8,24 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from syndistill.circuits.experiment import Experiment
+from syndistill.errors import SyndistillError
 from syndistill.sampling.exact_labels import with_exact_labels
 from syndistill.sampling.own_noise import Memory, OwnMemory, OwnNoise, simulate_own
-from syndistill.sampling.revealed_labels import revealed_shots
+from syndistill.sampling.revealed_labels import Chosen, revealed_shots
 from syndistill.sampling.seeds import derived_seed, share_of
 from syndistill.sampling.shots import Shots, concatenate, simulate
 
 BatchT = TypeVar("BatchT", covariant=True)
 Labels = Literal["sampled", "exact", "revealed"]
+_BLOCKS = 1000
+"""Of shots, until enough of them were chosen: one of a thousand."""
 
 
 class BatchSource(Protocol[BatchT]):
@@ -41,12 +45,19 @@ class Schedule(Protocol):
     def draw_rates(self, shots_seen: int, rounds: int, rng: np.random.Generator) -> list[float]: ...
 
 
+class Chooser(Protocol):
+    """Says which shots are learned from: bool (B,), by their last end, and by lot."""
+
+    def __call__(self, shots: Shots, rng: np.random.Generator) -> torch.Tensor: ...
+
+
 class SimulatedSource:
     """Chunks of batches: one number of rounds a chunk, bases in turn, several error rates mixed in each batch.
 
     ends: at how many ends a chunk is taught, see DataConfig; end_spacing: at its last one and at every so many rounds
     before it, `ends` of them at most. share: (i, n), to make of every batch the i-th of n parts alone, since labels
-    can cost much. told_every: of exact labels, see `sampling.exact_labels`.
+    can cost much. told_every: of exact labels, see `sampling.exact_labels`. chooser: batches are of the shots that it
+    chooses, and only these are labelled; None: all.
     """
 
     def __init__(
@@ -64,11 +75,13 @@ class SimulatedSource:
         end_spacing: int = 0,
         share: tuple[int, int] = (0, 1),
         told_every: int = 0,
+        chooser: Chooser | None = None,
     ) -> None:
         self.distance, self.noise, self.bases, self.schedule = distance, noise, bases, schedule
         self.batch_size, self.seed, self.role = batch_size, seed, role
         self.batches_per_chunk, self.labels = batches_per_chunk, labels
         self.ends, self.end_spacing, self.told_every = ends, end_spacing, told_every
+        self.chooser = chooser
         self._mine = share_of(batch_size, share)
 
     def chunk(self, index: int) -> list[Shots]:
@@ -134,14 +147,33 @@ class SimulatedSource:
         return Experiment(self.distance, rounds, basis, self.noise, p)
 
     def _drawn(self, memory: Memory, n_shots: int, seed: int, ends: tuple[int, ...], kept_N: np.ndarray) -> Shots:
-        """Of n_shots drawn with this seed those of `kept_N` (increasing), labelled."""
+        """Of n_shots drawn with this seed, or chosen of those, the ones of `kept_N` (increasing), labelled."""
+        chosen = None
+        if self.chooser is not None:
+            chosen = partial(self.chooser, rng=np.random.default_rng([seed, 3]))
         if self.labels == "revealed":
-            return revealed_shots(memory, n_shots, seed, ends, kept_N)
-        every = (
-            simulate_own(memory, n_shots, seed) if isinstance(memory, OwnMemory) else simulate(memory, n_shots, seed)
-        )
+            return revealed_shots(memory, n_shots, seed, ends, kept_N, chosen)
+        every = _simulated(memory, n_shots, seed) if chosen is None else self._chosen(memory, n_shots, seed, chosen)
         shots = every.take(torch.from_numpy(kept_N))
         return with_exact_labels(shots, memory, self.told_every) if self.labels == "exact" else shots
+
+    def _chosen(self, memory: Memory, n_shots: int, seed: int, chosen: Chosen) -> Shots:
+        """As many blocks of n_shots as it takes to choose so many."""
+        parts, found = [], 0
+        for block in range(_BLOCKS):
+            shots = _simulated(memory, n_shots, derived_seed(self.role, seed, block))
+            parts.append(shots.take(chosen(shots.only_last_end())))
+            found += len(parts[-1])
+            if found >= n_shots:
+                return concatenate(parts).take(slice(n_shots))
+        raise SyndistillError(
+            f"of {_BLOCKS * n_shots:,} shots {found:,} were chosen, and {n_shots:,} are needed; choose less strictly "
+            "(data.unsure: raise below or others)"
+        )
+
+
+def _simulated(memory: Memory, n_shots: int, seed: int) -> Shots:
+    return simulate_own(memory, n_shots, seed) if isinstance(memory, OwnMemory) else simulate(memory, n_shots, seed)
 
 
 class ShotStream(Generic[BatchT]):

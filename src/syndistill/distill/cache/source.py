@@ -1,7 +1,7 @@
 """Which shots a Student learns from, and the sources of its batches: fresh ones, or those of a cache.
 
-Of simulated shots a cache may keep those that an earlier Student is not sure of. What a shot teaches depends on its
-events alone, so choosing by them changes no target, only which shots come often.
+Simulated shots may be those alone that an earlier Student is not sure of. What a shot teaches depends on its events
+alone, so choosing by them changes no target, only which shots come often.
 Axes: B shots, R rounds, K ends, S stabilisers, L lines, C logit channels, Q rounds kept, P components.
 """
 
@@ -212,25 +212,39 @@ class Unsure(Strict):
         return self.model_dump(mode="json") | {"network": weights_hash(load_network(self.network)[0])}
 
 
+class UnsureShots:
+    """Says which shots are kept. SyndistillError for a network of another distance."""
+
+    def __init__(self, unsure: Unsure, distance: int) -> None:
+        self.unsure = unsure
+        self.network: DecoderNetwork = load_network(unsure.network)[0].eval().requires_grad_(False)
+        self.network.compile_if_possible()
+        if self.network.layout.distance != distance:
+            raise SyndistillError(
+                f"data.unsure.network {unsure.network} is of distance {self.network.layout.distance}, the shots of "
+                f"{distance}; name one of theirs"
+            )
+
+    @torch.no_grad()
+    def __call__(self, shots: Shots, rng: np.random.Generator) -> torch.Tensor:
+        logits_BC = self.network(shots.only_last_end()).logits_BKLC[:, -1, 0].float()
+        by_lot_B = torch.from_numpy(rng.random(len(shots)) < self.unsure.others)
+        return by_lot_B | (logits_BC.abs().amin(-1) < self.unsure.below)
+
+
 class UnsureSource:
     """The unsure shots of each batch of a source; batches without any are left out."""
 
     def __init__(self, source: SimulatedSource, unsure: Unsure) -> None:
-        self.source, self.unsure = source, unsure
+        self.source = source
         self.batches_per_chunk = source.batches_per_chunk
-        self.network: DecoderNetwork = load_network(unsure.network)[0].eval().requires_grad_(False)
-        self.network.compile_if_possible()
-        if self.network.layout.distance != source.distance:
-            raise SyndistillError(
-                f"data.unsure.network {unsure.network} is of distance {self.network.layout.distance}, the shots of "
-                f"{source.distance}; name one of theirs"
-            )
+        self.is_kept = UnsureShots(unsure, source.distance)
 
     def chunk(self, index: int) -> Sequence[Shots]:
         rng = np.random.default_rng([self.source.seed, 3, index])
         kept = []
         for shots in self.source.chunk(index):
-            chosen_B = torch.from_numpy(rng.random(len(shots)) < self.unsure.others) | self._is_unsure(shots)
+            chosen_B = self.is_kept(shots, rng)
             if chosen_B.any():
                 kept.append(shots.take(chosen_B))
         return kept
@@ -239,11 +253,6 @@ class UnsureSource:
         """Of the simulated shots of a few chunks, how many are kept."""
         kept = sum(len(shots) for index in range(n_chunks) for shots in self.chunk(index))
         return kept / (n_chunks * self.batches_per_chunk * self.source.batch_size)
-
-    @torch.no_grad()
-    def _is_unsure(self, shots: Shots) -> torch.Tensor:
-        logits_BC = self.network(shots.only_last_end()).logits_BKLC[:, -1, 0].float()
-        return logits_BC.abs().amin(-1) < self.unsure.below
 
 
 class Recorded(Strict):
@@ -276,7 +285,8 @@ class StudentData(Strict):
     cached_ends: Where = "every"
     """last: the Teacher is asked for the last end alone, at little more than half the price."""
     unsure: Unsure | None = None
-    """Of the cached_shots only those are asked and kept that a Student is not sure of."""
+    """Only the shots that a Student is not sure of: of the cached_shots those that are asked and kept, of fresh ones
+    those that are labelled and learned from, so that a batch is full of them."""
     recorded: Recorded | None = None
     """The Student learns from these alone, the Teacher asked live; `simulated` says what they are like: statistics and
     the gate are of such shots."""
@@ -287,12 +297,17 @@ class StudentData(Strict):
             raise ValueError("revealed labels are of bases x and z; take sampled ones for both")
         if self.simulated.labels == "exact" and self.simulated.distance != 3:
             raise ValueError("exact labels exist for distance 3; take sampled or revealed ones")
-        if not self.cached_shots and (self.unsure or self.cached_ends == "last"):
-            raise ValueError("unsure and cached_ends are about cached shots; set cached_shots above 0")
-        if self.recorded and (self.cached_shots or self.cut_rounds):
-            raise ValueError("recorded shots are asked live and have one end; set cached_shots=0 and cut_rounds=[]")
-        if self.simulated.part_rounds is not None and (self.cut_rounds or self.cached_shots):
-            raise ValueError("parts of long experiments are fresh and whole; leave cut_rounds and cached_shots out")
+        if not self.cached_shots and self.cached_ends == "last":
+            raise ValueError("cached_ends is about cached shots; set cached_shots above 0")
+        if self.recorded and (self.cached_shots or self.cut_rounds or self.unsure):
+            raise ValueError(
+                "recorded shots are asked live, have one end and are all used; set cached_shots=0 and cut_rounds=[], "
+                "and leave unsure out"
+            )
+        if self.simulated.part_rounds is not None and (self.cut_rounds or self.cached_shots or self.unsure):
+            raise ValueError(
+                "parts of long experiments are fresh and whole; leave cut_rounds, cached_shots and unsure out"
+            )
         if self.cut_rounds and self.cached_ends == "last":
             raise ValueError("cut_rounds needs the Teacher's answers of every end; leave cached_ends as it is")
         shortest = min(r for phase in self.simulated.curriculum.rounds for r in phase.rounds)
@@ -329,10 +344,14 @@ class LiveSource:
         return [draw_ends(t, self.ends, self.source.seed) for t in taught] if self.ends else taught
 
 
-def simulated(data: StudentData, batch_size: int, seed: int, only_last: bool = False) -> SimulatedSource:
-    """only_last: of revealed labels, which cost as much as their ends do, the last one alone."""
-    ends = 1 if only_last and data.simulated.labels == "revealed" and not data.cut_rounds else 0
-    return simulated_source(data.simulated, batch_size, seed, ends=ends, end_spacing=0)
+def simulated(data: StudentData, batch_size: int, seed: int, ends: int = 0) -> SimulatedSource:
+    """ends: of revealed labels, which cost as much as their ends do, the last one and drawn ones, so many in all; 0:
+    every end."""
+    ends = ends if data.simulated.labels == "revealed" and not data.cut_rounds else 0
+    options: dict[str, Any] = {"ends": ends, "end_spacing": 0}
+    if data.unsure is not None and not data.cached_shots:
+        options["chooser"] = UnsureShots(data.unsure, data.simulated.distance)
+    return simulated_source(data.simulated, batch_size, seed, **options)
 
 
 def recorded(data: StudentData, batch_size: int, seed: int) -> RecordedShots:
