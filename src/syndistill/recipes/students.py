@@ -127,28 +127,20 @@ def _revealed_d5(before: Legs, chooser: str, steps: int, seed: int) -> Legs:
     """No Teacher: revealed labels of fresh shots of 3, 5 and 9 rounds that `chooser` is not sure of, none twice.
     What a Teacher was asked of comes again and again, and is learned by heart. Half an hour of one core."""
     run = before.legs["beside"]
-    simulated = run.data.simulated
-    curriculum = simulated.curriculum.model_copy(update={"p_min": 0.0025})
-    optimiser = run.training.optimiser.model_copy(
-        update={"learning_rate": 1.5e-3, "matrix_rate": 0.01, "warmup_steps": 100, "decay_steps": steps * 39 // 40,
-                "ema_decay": 0.998}
-    )  # fmt: skip
-    fresh = {
-        "simulated": simulated.model_copy(update={"curriculum": curriculum, "labels": "revealed"}),
-        "cached_shots": 0,
-        "cached_ends": "every",
-        "unsure": Unsure(network=chooser, below=2.0, others=0.03),
-    }
-    training = {"steps": steps, "batch_size": 512, "seed": seed, "optimiser": optimiser, "threads": 1, "compile": True}
-    revealed = run.model_copy(
+    simulated = run.data.simulated.model_copy(update={"labels": "revealed"})
+    run = run.model_copy(
         update={
-            "start_from": "leg:beside",
             "teacher": "teacher-d5",
             "terms": Terms(labels=LabelTerm(), final=FinalTerm(weight=0.0)),
-            "data": run.data.model_copy(update=fresh),
-            "training": run.training.model_copy(update=training),
+            "data": run.data.model_copy(update={"simulated": simulated}),
         }
     )
+    unsure = Unsure(network=chooser, below=2.0, others=0.03)
+    fresh = {"cached_shots": 0, "cached_ends": "every", "unsure": unsure}
+    training = {"steps": steps, "batch_size": 512, "seed": seed, "threads": 1, "compile": True}
+    rates = {"learning_rate": 1.5e-3, "matrix_rate": 0.01, "warmup_steps": 100, "decay_steps": steps * 39 // 40}
+    rates |= {"ema_decay": 0.998}
+    revealed = _going_on(run, "leg:beside", fresh, training, rates, (3, 5, 5, 5, 9), {"p_min": 0.0025})
     return Legs(legs=before.legs | {"revealed": revealed})
 
 

@@ -200,8 +200,8 @@ def _run_of(asked: Asked, own: OwnNoise) -> OwnRun:
 
 
 def _unsure(start: str, data: DataConfig) -> Unsure | None:
-    """Revealed labels take half a millisecond an end, where the Student answers in a thirtieth of it: label what it is
-    not sure of. Exact and drawn labels cost less than a step of training does."""
+    """Revealed labels of a shot take half a millisecond and more, where the Student answers in a thirtieth of it: label
+    what it is not sure of. Exact and drawn labels cost less than a step of training does."""
     return Unsure(network=start, below=2.0) if data.labels == "revealed" else None
 
 

@@ -46,7 +46,7 @@ _AT_A_TIME = 1024
 _BARREN = 1000
 """Blocks in a row of which no shot was chosen, after which none is to be expected."""
 Chosen = Callable[[Shots], torch.Tensor]
-"""bool (B,): which of these shots, with their last end alone and without labels, are to be labelled."""
+"""bool (B,): which of these shots are to be labelled, by their last end."""
 
 
 class RevealedLabels:
@@ -87,6 +87,7 @@ class RevealedLabels:
         return concatenate([self.labelled(*sample) for sample in samples])
 
     def _of_detectors(self, chosen: Chosen) -> Callable[[NDArray[np.bool_]], torch.Tensor]:
+        """The same choice, of a block's detectors in place of shots."""
         return lambda events_BD: chosen(shots_from_detectors(events_BD, self.placed))
 
     def labelled(
@@ -157,10 +158,11 @@ class RevealedEnds:
         """Of the bits of `joint_dem`, in place of shots."""
         last = self.experiment.rounds
         of_last = self._end(last)
+        of_detectors = of_last._of_detectors(chosen)
 
         def of_bits(shown_BX: NDArray[np.bool_]) -> torch.Tensor:
             events_BRS, last_BKS, _, _ = split_bits(shown_BX, self.errors)
-            return chosen(shots_from_detectors(_detectors(events_BRS, last_BKS, last, of_last.placed), of_last.placed))
+            return of_detectors(_detectors(events_BRS, last_BKS, last, of_last.placed))
 
         return of_bits
 

@@ -162,7 +162,7 @@ class SimulatedSource:
         parts, found = [], 0
         for block in range(_BLOCKS):
             shots = _simulated(memory, n_shots, derived_seed(self.role, seed, block))
-            parts.append(shots.take(chosen(shots.only_last_end())))
+            parts.append(shots.take(chosen(shots)))
             found += len(parts[-1])
             if found >= n_shots:
                 return concatenate(parts).take(slice(n_shots))

@@ -348,10 +348,9 @@ def simulated(data: StudentData, batch_size: int, seed: int, ends: int = 0) -> S
     """ends: of revealed labels, which cost as much as their ends do, the last one and drawn ones, so many in all; 0:
     every end."""
     ends = ends if data.simulated.labels == "revealed" and not data.cut_rounds else 0
-    options: dict[str, Any] = {"ends": ends, "end_spacing": 0}
-    if data.unsure is not None and not data.cached_shots:
-        options["chooser"] = UnsureShots(data.unsure, data.simulated.distance)
-    return simulated_source(data.simulated, batch_size, seed, **options)
+    # Of cached shots `UnsureSource` chooses, after they are simulated.
+    chooser = UnsureShots(data.unsure, data.simulated.distance) if data.unsure and not data.cached_shots else None
+    return simulated_source(data.simulated, batch_size, seed, ends=ends, end_spacing=0, chooser=chooser)
 
 
 def recorded(data: StudentData, batch_size: int, seed: int) -> RecordedShots:
