@@ -22,7 +22,7 @@ from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
 from syndistill.errors import SyndistillError
 from syndistill.files.families import dials_of
 from syndistill.models.networks import save_network
-from syndistill.sampling import revealed_labels, stream
+from syndistill.sampling import chosen
 from syndistill.training.config import Curriculum, DataConfig, OptimiserConfig, RoundsPhase, TrainingConfig
 from syndistill.training.source import simulated_source
 
@@ -141,8 +141,7 @@ def test_revealed_labels_are_made_for_the_ends_that_are_learned_from(chooser, en
 
 
 def test_where_nobody_is_chosen_it_is_said(chooser, monkeypatch):
-    monkeypatch.setattr(revealed_labels, "_BARREN", 3)
-    monkeypatch.setattr(stream, "_BLOCKS", 3)
+    monkeypatch.setattr(chosen, "BARREN", 3)
     for labels in ("sampled", "revealed"):
         data = fresh(chooser[1], labels, unsure=Unsure(network=chooser[1], below=1e-9, others=0.0))
         with pytest.raises(SyndistillError, match="choose less strictly"):

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
+from itertools import count
 from types import ModuleType
 
 import numpy as np
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from syndistill.circuits.mechanisms import flips
 from syndistill.circuits.placement import Placement
 from syndistill.errors import SyndistillError
+from syndistill.sampling.chosen import Chosen, until_chosen
 from syndistill.sampling.own_noise import Memory, joint_dem, joint_errors, placed_model, split_bits
 from syndistill.sampling.shots import (
     Shots,
@@ -43,10 +45,8 @@ MOST_OPEN = 18
 
 _LARGEST = 5
 _AT_A_TIME = 1024
-_BARREN = 1000
-"""Blocks in a row of which no shot was chosen, after which none is to be expected."""
-Chosen = Callable[[Shots], torch.Tensor]
-"""bool (B,): which of these shots are to be labelled, by their last end."""
+Sample = tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]
+"""Detectors, observables and errors of a block of shots."""
 
 
 class RevealedLabels:
@@ -216,29 +216,28 @@ def _samples(
     seed: int,
     kept_N: NDArray[np.int64] | None,
     chosen: Callable[[NDArray[np.bool_]], torch.Tensor] | None,
-) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]]:
-    """Blocks of detectors, observables and errors of the shots kept, of the first n_shots that are chosen."""
+) -> Iterator[Sample]:
+    """Blocks of the shots kept, of the first n_shots that are chosen."""
     sampler = dem.compile_sampler(seed=seed)
-    first = barren = 0
-    while first < n_shots:
-        left = n_shots - first
-        sample = sampler.sample(min(_AT_A_TIME, left) if chosen is None else _AT_A_TIME, return_errors=True)
-        if chosen is not None:
-            at = np.flatnonzero(chosen(sample[0]).numpy())[:left]
-            sample = tuple(part[at] for part in sample)
-            barren = 0 if len(at) else barren + 1
-            if barren == _BARREN:
-                raise SyndistillError(
-                    f"none of {_BARREN * _AT_A_TIME:,} shots was chosen to be labelled; choose less strictly (unsure: "
-                    "raise below or others)"
-                )
-        n_here = len(sample[0])
-        if kept_N is not None:
-            here = kept_N[(kept_N >= first) & (kept_N < first + n_here)] - first
-            sample = tuple(part[here] for part in sample)
-        first += n_here
-        if len(sample[0]):
-            yield sample
+
+    def block(n: int) -> Sample:
+        detectors_BD, observables_BO, errors_BA = sampler.sample(n, return_errors=True)
+        assert errors_BA is not None  # asked for
+        return detectors_BD, observables_BO, errors_BA
+
+    found: Iterator[tuple[Sample, NDArray[np.int64]]]
+    if chosen is None:
+        sizes = [min(_AT_A_TIME, n_shots - first) for first in range(0, n_shots, _AT_A_TIME)]
+        found = ((block(n), np.arange(n)) for n in sizes)
+    else:
+        found = until_chosen(n_shots, (block(_AT_A_TIME) for _ in count()), lambda sample: chosen(sample[0]))
+    first = 0
+    for sample, at in found:
+        here = at if kept_N is None else at[kept_N[(kept_N >= first) & (kept_N < first + len(at))] - first]
+        first += len(at)
+        if len(here):
+            detectors_BD, observables_BO, errors_BA = sample
+            yield detectors_BD[here], observables_BO[here], errors_BA[here]
 
 
 def _detectors(events_BRS: NDArray, last_BKS: NDArray, end: int, placed: Placement) -> NDArray:

@@ -9,23 +9,22 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import count
 from typing import Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from syndistill.circuits.experiment import Experiment
-from syndistill.errors import SyndistillError
+from syndistill.sampling.chosen import Chosen, until_chosen
 from syndistill.sampling.exact_labels import with_exact_labels
 from syndistill.sampling.own_noise import Memory, OwnMemory, OwnNoise, simulate_own
-from syndistill.sampling.revealed_labels import Chosen, revealed_shots
+from syndistill.sampling.revealed_labels import revealed_shots
 from syndistill.sampling.seeds import derived_seed, share_of
 from syndistill.sampling.shots import Shots, concatenate, simulate
 
 BatchT = TypeVar("BatchT", covariant=True)
 Labels = Literal["sampled", "exact", "revealed"]
-_BLOCKS = 1000
-"""Of shots, until enough of them were chosen: one of a thousand."""
 
 
 class BatchSource(Protocol[BatchT]):
@@ -158,18 +157,9 @@ class SimulatedSource:
         return with_exact_labels(shots, memory, self.told_every) if self.labels == "exact" else shots
 
     def _chosen(self, memory: Memory, n_shots: int, seed: int, chosen: Chosen) -> Shots:
-        """As many blocks of n_shots as it takes to choose so many."""
-        parts, found = [], 0
-        for block in range(_BLOCKS):
-            shots = _simulated(memory, n_shots, derived_seed(self.role, seed, block))
-            parts.append(shots.take(chosen(shots)))
-            found += len(parts[-1])
-            if found >= n_shots:
-                return concatenate(parts).take(slice(n_shots))
-        raise SyndistillError(
-            f"of {_BLOCKS * n_shots:,} shots {found:,} were chosen, and {n_shots:,} are needed; choose less strictly "
-            "(data.unsure: raise below or others)"
-        )
+        blocks = (_simulated(memory, n_shots, derived_seed(self.role, seed, block)) for block in count())
+        found = until_chosen(n_shots, blocks, chosen)
+        return concatenate([shots.take(torch.from_numpy(at)) for shots, at in found])
 
 
 def _simulated(memory: Memory, n_shots: int, seed: int) -> Shots:
