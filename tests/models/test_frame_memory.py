@@ -113,8 +113,9 @@ def test_a_network_without_a_frame_begins_one_with_it(make_network, make_shots, 
         torch.testing.assert_close(framed(shots).logits_BKLC, plain(shots).logits_BKLC, rtol=1e-3, atol=1e-4)
 
 
-def test_a_wide_network_has_the_frame_of_the_narrow_one(make_network, make_shots):
-    narrow, wide = (make_network("local_gru", frame_memory=True, width=width) for width in (5, 9))
+@pytest.mark.parametrize("family", ["local_gru", "flat_gru"])
+def test_a_wide_network_has_the_frame_of_the_narrow_one(family, make_network, make_shots):
+    narrow, wide = (make_network(family, frame_memory=True, width=width) for width in (5, 9))
     assert can_widen(narrow, wide)
     wide.load_state_dict(widened(narrow, wide))
     shots = make_shots(rounds=4)

@@ -1,17 +1,23 @@
-"""A narrow local GRU begins a wider one, which answers as it does and then learns with all it has."""
+"""A narrow GRU begins a wider one, which answers as it does and then learns with all it has."""
 
 import pytest
 import torch
 
+from syndistill.models.gru import FlatGru
 from syndistill.models.warm_start import can_widen, widened
 
 
 @pytest.fixture(params=["two_channel", "joint4"])
-def pair(request, make_network):
-    narrow = make_network("local_gru", request.param)
-    wide = make_network("local_gru", request.param, width=11)
+def output(request):
+    return request.param
+
+
+@pytest.fixture(params=["local_gru", "flat_gru"])
+def pair(request, output, make_network):
+    narrow = make_network(request.param, output)
+    wide = make_network(request.param, output, width=narrow.config.width + 6)
     wide.load_state_dict(widened(narrow, wide))
-    return narrow, wide, "both" if request.param == "joint4" else "x"
+    return narrow, wide, "both" if output == "joint4" else "x"
 
 
 def test_the_wide_one_answers_as_the_narrow(pair, make_shots):
@@ -23,17 +29,18 @@ def test_the_wide_one_answers_as_the_narrow(pair, make_shots):
 
 
 def test_new_states_are_not_all_alike_and_begin_to_be_heard(pair, make_shots):
-    _, wide, basis = pair
-    shots = make_shots(basis)
-    new_BRSD = wide(shots, ["temporal"]).signals["temporal"].unflatten(-1, (-1,))[..., 5:]
-    assert new_BRSD.flatten(0, -2).std(0).min() > 1e-3
+    before, wide, basis = pair
+    shots, narrow = make_shots(basis), before.config.width
+    states = wide(shots, ["temporal"]).signals["temporal"]
+    assert states[..., narrow:].flatten(0, -2).std(0).min() > 1e-3
     optimiser = torch.optim.SGD(wide.parameters(), 0.1)
     for _ in range(2):
         optimiser.zero_grad()
         wide(shots).logits_BKLC.square().sum().backward()
         optimiser.step()
-    recurrent = wide.cell.recurrent[0].view(3, 11, 9, 11)
-    assert recurrent[:, :5, :, 5:].abs().max() > 0
+    weights = wide.gru.weight_hh_l0 if isinstance(wide, FlatGru) else wide.cell.recurrent[0]
+    recurrent = weights.view(3, narrow + 6, -1, narrow + 6)
+    assert recurrent[:, :narrow, :, narrow:].abs().max() > 0
 
 
 def test_what_can_be_widened(make_network):
@@ -42,4 +49,6 @@ def test_what_can_be_widened(make_network):
     assert not can_widen(wide, narrow)
     assert not can_widen(narrow, narrow)
     assert not can_widen(narrow, make_network("local_gru", width=11, readout_width=12))
-    assert not can_widen(make_network("flat_gru"), wide)
+    flat = make_network("flat_gru")
+    assert can_widen(flat, make_network("flat_gru", width=flat.config.width + 1))
+    assert not can_widen(flat, wide)

@@ -1,8 +1,9 @@
-"""A network as the beginning of another: of another distance, of one that reads X experiments turned, a narrow local
-GRU as that of a wider one, which answers as it did before its first step, a GRU as that of one with a frame memory, a
-local GRU as that of one that reads events alone.
+"""A network as the beginning of another: of another distance, of one that reads X experiments turned, a narrow GRU as
+that of a wider one, which answers as it did before its first step, a GRU as that of one with a frame memory, a local
+GRU as that of one that reads events alone.
 
-Axes: G gates, T places of a neighbourhood, D states of a stabiliser, S stabilisers, W readout width, I bits.
+Axes: G gates, T places of a neighbourhood, D states (of a stabiliser in a local GRU), S stabilisers, W readout width,
+Q corners of a qubit, I bits.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import torch
 
 from syndistill.circuits.layout import Layout
 from syndistill.errors import SyndistillError
-from syndistill.files.families import BITS, PLACES
 from syndistill.models.contract import DecoderNetwork
 from syndistill.models.gru import FlatGru, LocalGru
 
@@ -83,11 +83,11 @@ def _border(layout: Layout) -> np.ndarray:
 
 
 def can_widen(source: DecoderNetwork, target: DecoderNetwork) -> bool:
-    """Whether both are local GRUs, `target` of wider states and else the same."""
-    if not (isinstance(source, LocalGru) and isinstance(target, LocalGru)):
-        return False
-    width = target.config.width
-    return source.config.width < width and replace(source.config, width=width) == target.config
+    """Whether both are GRUs of one family, `target` of wider states and else the same."""
+    narrow: Any = source.config
+    wide: Any = target.config
+    one_family = any(isinstance(source, f) and isinstance(target, f) for f in (FlatGru, LocalGru))
+    return one_family and narrow.width < wide.width and replace(narrow, width=wide.width) == wide
 
 
 def widened(source: DecoderNetwork, target: DecoderNetwork) -> dict[str, torch.Tensor]:
@@ -99,21 +99,23 @@ def widened(source: DecoderNetwork, target: DecoderNetwork) -> dict[str, torch.T
 
 
 def _widened(name: str, old: torch.Tensor, fresh: torch.Tensor, narrow: int, wide: int) -> torch.Tensor:
-    if ".recurrent." in name:  # (G D, T D)
-        new = fresh.clone().view(3, wide, PLACES, wide)
+    if old.shape == fresh.shape:
+        return old
+    if ".recurrent." in name or name == "gru.weight_hh_l0":  # (G D, T D); T = 1 in a flat GRU
+        new = fresh.clone().view(3, wide, -1, wide)
         new[:, :narrow, :, narrow:] = 0
-        new[:, :narrow, :, :narrow] = old.view(3, narrow, PLACES, narrow)
-    elif ".inputs." in name:  # (G D, T I)
+        new[:, :narrow, :, :narrow] = old.view(3, narrow, -1, narrow)
+    elif ".inputs." in name or name.startswith("gru."):  # (G D, T I), and a flat GRU's biases, (G D)
         new = fresh.clone().view(3, wide, -1)
         new[:, :narrow] = old.view(3, narrow, -1)
-    elif name.startswith("project.") and name.endswith("weight"):  # (W, 4 (D + I))
-        new = torch.zeros_like(fresh).view(len(fresh), 4, wide + BITS)
-        of_states, of_bits = old.view(len(old), 4, narrow + BITS).split([narrow, BITS], -1)
-        new[..., :narrow], new[..., wide:] = of_states, of_bits
-    elif old.shape == fresh.shape:
-        return old
+    elif name.startswith("project.") or name == "decide.0.weight":  # (W, Q (D + I)); Q = 1 in a flat GRU
+        corners = 4 if name.startswith("project.") else 1
+        new = torch.zeros_like(fresh).view(len(fresh), corners, -1)
+        of_old = old.view(len(old), corners, -1)
+        new[..., :narrow], new[..., wide:] = of_old[..., :narrow], of_old[..., narrow:]
     else:  # (..., D): biases, first states; what reads new states does not hear them
-        new = torch.zeros_like(fresh) if name.startswith(("next_events.", "frame_weight.")) else fresh.clone()
+        reads = name.startswith(("next_events.", "frame_weight.", "frames."))
+        new = torch.zeros_like(fresh) if reads else fresh.clone()
         new[..., :narrow] = old
     return new.view_as(fresh)
 

@@ -43,9 +43,9 @@ def fresh_network(config: Dials, seed: int) -> DecoderNetwork:
 
 
 def start_weights(network: DecoderNetwork, path: str, any_distance: bool = False) -> str:
-    """Copy a saved network's weights in; returns their hash. Refuses another architecture, but for a local GRU of
-    narrower states, which goes on answering as it did, for a GRU without a frame memory, which begins a fresh one, and
-    for a local GRU that read parities, which forgets them.
+    """Copy a saved network's weights in; returns their hash. Refuses another architecture, but for a GRU of narrower
+    states, which goes on answering as it did, for a GRU without a frame memory, which begins a fresh one, and for a
+    local GRU that read parities, which forgets them.
 
     any_distance: also take the same architecture of another distance or not turned, as far as its weights carry over.
     """
