@@ -309,7 +309,15 @@ def test_info_lists_and_describes(capsys, networks):
     code, out, _ = run(capsys, "info")
     assert code == 0
     assert all(name in out for name in ("teacher-tiny", "baseline-d3", "pymatching-correlated", "flat-gru-20k"))
-    code, out, _ = run(capsys, "info", networks / "good.safetensors")
+    code, out, _ = run(capsys, "info", "student-d3")
+    assert code == 0
+    assert "flat_gru of distance 3, output two_channel, 19,058 parameters" in out
+    assert "learned from si1000, p 0.001 to 0.006, up to 25 rounds" in out
+    assert "d=3,rounds=9,basis=z,noise=si1000,p=0.004: LER 0.1084 (0.1057 to 0.1111), 50,000 shots" in out
+    assert "recipe student-d3 (syndistill distill student-d3 --out DIR)" in out
+    assert len(out.splitlines()) < 30
+    assert "noise that its file does not say" in run(capsys, "info", networks / "good.safetensors")[1]
+    code, out, _ = run(capsys, "info", networks / "good.safetensors", "--json")
     assert code == 0
     told = json.loads(out.split("\n", 1)[1])
     assert told["parameters"] == build("teacher-tiny", 3).n_parameters()
@@ -317,5 +325,5 @@ def test_info_lists_and_describes(capsys, networks):
     assert told["sha256"] == hash_of(networks / "good.safetensors")
     assert told["metadata"] == {"note": "untrained"}
     steps = recipe("labels-d3").training.steps
-    assert f'"steps": {steps}' in run(capsys, "info", "labels-d3")[1]
-    assert "multiply_adds_per_round" in run(capsys, "info", "flat-gru-5k")[1]
+    assert f'"steps": {steps}' in run(capsys, "info", "labels-d3", "--json")[1]
+    assert "multiply_adds_per_round" in run(capsys, "info", "flat-gru-5k", "--json")[1]

@@ -9,6 +9,7 @@ import pytest
 import stim
 
 from syndistill.circuits.experiment import Experiment
+from syndistill.models.networks import load_network, save_network
 
 from .command_line import run
 
@@ -123,6 +124,26 @@ def test_one_that_fails_on_the_way_is_left_out_with_its_rows(capsys, tmp_path, r
         assert [(row["decoder"], row["shots"]) for row in found["rows"]] == [("pymatching", 60), ("optimal", 60)]
         assert [(pair["a"], pair["b"], pair["shots"]) for pair in found["pairs"]] == [("pymatching", "optimal", 60)]
         assert list(found["left_out"]) == ["pymatching@pij"]
+
+
+def test_shots_that_a_network_has_seen_are_said_and_left_out(capsys, tmp_path, recording):
+    network, _ = load_network("student-d3")
+    path = tmp_path / "mine.safetensors"
+    data = {"recorded": {"folder": f"elsewhere/{recording.name}", "shots": 30, "dev_shots": 10}}
+    save_network(path, network, {"run": {"data": data}})
+    command = [path, "pymatching", "--recorded", recording]
+    code, _, said = evaluate(capsys, *command)
+    assert (code, said[0]) == (0, f"warning: {path} has seen the first 40 of these shots; judge it with --skip 40")
+    out = tmp_path / "out.json"
+    code, _, said = evaluate(capsys, *command, "--skip", 40, "--json", out)
+    assert code == 0
+    assert not any("has seen" in line for line in said)
+    assert {row["shots"] for row in json.loads(out.read_text())["rows"]} == {20}
+    code, _, said = evaluate(capsys, *command, "--skip", 40, "--shots", 21)
+    assert code == 2
+    assert said[-1] == f"error: 21 shots after the first 40 asked of {recording.name}, which has 60; ask for fewer"
+    code, _, said = evaluate(capsys, "pymatching", *EXPERIMENT, "--skip", 5)
+    assert (code, said[-1]) == (2, "error: sampled shots are none that a network has seen; leave skip out")
 
 
 def test_models_of_a_recording_are_read_when_asked_for(capsys, recording):

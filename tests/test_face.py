@@ -6,7 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 import syndistill
+from syndistill.circuits.experiment import Experiment
+from syndistill.errors import SyndistillError
 
 
 def test_the_help_is_the_table_of_contents_and_every_name_resolves():
@@ -25,6 +30,17 @@ def test_the_six_lines_decode_a_circuit_better_than_matching():
     assert results.attempted == 5
     assert parsed.globs["probabilities"].shape == (10_000, 1)
     assert parsed.globs["wrong"] < 0.03
+
+
+def test_a_circuit_may_be_a_path(tmp_path):
+    circuit = Experiment(3, 3, "z", "si1000", 0.004).circuit()
+    detectors = circuit.compile_detector_sampler(seed=1).sample(50, bit_packed=True)
+    wanted = syndistill.decode("student-d3", circuit, detectors)
+    for path, text in (("m.stim", circuit), ("m.dem", circuit.detector_error_model(decompose_errors=True))):
+        (tmp_path / path).write_text(str(text))
+        assert np.array_equal(syndistill.decode("student-d3", tmp_path / path, detectors), wanted)
+    with pytest.raises(SyndistillError, match=r"no file student-3 \(did you mean 'student-d3'\?\)"):
+        syndistill.decode("student-3", circuit, detectors)
 
 
 def test_what_types_see_is_what_is_loaded():

@@ -82,8 +82,15 @@ def test_the_page_needs_nothing_else_and_both_forms_say_the_same(rows):
     assert text.count("![") == page.count("<figure>") == 5
     first_screen = text[: text.index("## Contrasts")]
     assert all(question.text in first_screen for question in PLAN.questions)
+    mine, old = folder / "report" / "mine.svg", folder / "report" / "size.svg"
+    mine.write_text("a picture of the user's")
+    old.write_text("of an earlier report")
     again = write_report(folder, None, None)
     assert again[0].read_text() == page
+    assert mine.exists()
+    assert old.read_text().startswith("<svg")
+    with pytest.raises(SyndistillError, match="name a file with"):
+        write_report(folder, None, folder / "plain")
 
 
 def test_foreign_rows_stay_out(rows, tmp_path):
@@ -148,9 +155,12 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys):
         assert said in refused(capsys, *arguments)
 
 
-@pytest.mark.parametrize("rows_file", sorted(REPOSITORY.glob("results/ablation-*/rows.jsonl")), ids=str)
-def test_the_published_report_is_made_from_the_rows_alone(tmp_path, rows_file):
-    page = {"ablation-d3": "ablation"}.get(rows_file.parent.name, rows_file.parent.name)
+PAGES = {"ablation-d3": "ablation", "inside-d3": "inside-d3", "inside-d5": "inside-d5"}
+
+
+@pytest.mark.parametrize(("rows", "page"), PAGES.items())
+def test_the_published_report_is_made_from_the_rows_alone(tmp_path, rows, page):
+    rows_file = REPOSITORY / "results" / rows / "rows.jsonl"
     write_report(rows_file, tmp_path / "report.html", tmp_path / f"{page}.md")
     published = REPOSITORY / "docs" / f"{page}.md"
     assert (tmp_path / f"{page}.md").read_text(encoding="utf-8") == published.read_text(encoding="utf-8")

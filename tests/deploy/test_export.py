@@ -113,7 +113,6 @@ def test_the_manifest(folder, network_file):
     network, _ = load_network(network_file(metadata=TRAINED))
     assert content["network"]["weights_sha256"] == weights_hash(network)
     assert content["network"]["trained_rounds"] == 9
-    assert content["network"]["trained_noise"] == {"model": "si1000", "p_min": 0.001, "p_max": 0.006}
     assert content["files"] == {name: file_sha256(folder / name) for name in FILES if name.endswith(".onnx")}
     circuit = Experiment(3, 4, "z", "si1000", 0.02).circuit()
     expected, found = place(circuit), Manifest.load(folder).placement

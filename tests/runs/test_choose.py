@@ -5,13 +5,15 @@ import json
 import pytest
 import torch
 
+from syndistill.circuits.experiment import Experiment
 from syndistill.distill.signals.ensemble import teacher_named
 from syndistill.distill.signals.teacher import BF16
-from syndistill.distill.student import StudentRun
+from syndistill.distill.student import StudentRun, student_hashes
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import build, save_network, weights_hash
 from syndistill.recipes import recipe
 from syndistill.runs.choose import chosen_run
+from syndistill.training.config import DataConfig
 from syndistill.training.run import TeacherRun
 
 
@@ -47,6 +49,24 @@ def test_settings_are_changed_and_nothing_else():
 def test_wrong_names_and_settings_say_what_is_wrong(kind, name, change, said):
     with pytest.raises(SyndistillError, match=said):
         chosen_run(kind, name, [] if change is None else [change])
+
+
+def test_a_run_json_needs_the_files_that_it_was_made_with(tmp_path):
+    file, run_json = tmp_path / "mine.stim", tmp_path / "run.json"
+    file.write_text(str(Experiment(3, 3, "z", "si1000", 0.004).circuit()))
+    run = recipe("baseline-tiny")
+    own = {"noise": "files", "files": (str(file),), "bases": ("z",)}
+    simulated = DataConfig.model_validate(run.data.simulated.model_dump() | own)
+    data = run.data.model_copy(update={"simulated": simulated, "cached_shots": 0, "cut_rounds": ()})
+    run = StudentRun.model_validate(run.model_dump() | {"data": data.model_dump(), "teacher": "teacher-d3"})
+    hashes = student_hashes(run, teacher_named("teacher-d3"))
+    written = {"format": 1, "config": run.model_dump(mode="json"), "hashes": hashes}
+    run_json.write_text(json.dumps(written))
+    assert chosen_run(StudentRun, str(run_json), []) == run
+    run_json.write_text(json.dumps(written | {"hashes": hashes | {"files": "0" * 64}}))  # of other noise
+    with pytest.raises(SyndistillError, match="was made with another files"):
+        chosen_run(StudentRun, str(run_json), [])
+    assert chosen_run(StudentRun, str(run_json), ['data.simulated.bases=["z"]']) == run  # its data are the user's now
 
 
 def test_a_run_json_needs_the_teacher_that_it_was_made_with(tmp_path):

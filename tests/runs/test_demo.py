@@ -46,6 +46,9 @@ def test_it_distils_judges_draws_and_does_not_repeat_itself(tmp_path, teacher_pa
     assert again.out == table
     assert "nothing is trained" in again.err
     assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
+    out.rename(tmp_path / "moved")
+    assert demo.main(["--quick", "--out", str(tmp_path / "moved"), *arguments[3:], "--accept-any-teacher"]) == 0
+    assert capsys.readouterr().out == table.replace(str(out), str(tmp_path / "moved"))
 
 
 def said_of(out, stage):

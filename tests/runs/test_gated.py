@@ -39,6 +39,14 @@ def test_another_teachers_report_is_not_taken(tmp_path, student_run, gate_calls)
     assert len(gate_calls) == 2
 
 
+def test_a_report_on_other_noise_is_not_taken(tmp_path, student_run, gate_calls):
+    simulated = student_run.data.simulated
+    quieter = simulated.model_copy(update={"curriculum": simulated.curriculum.model_copy(update={"p_max": 0.003})})
+    for data in (student_run.data, student_run.data, student_run.data.model_copy(update={"simulated": quieter})):
+        gated.pass_gate(student_run.teacher, data, tmp_path, accept_any_teacher=True, shots=300)
+    assert [call["p"] for call in gate_calls] == [0.004, 0.003]
+
+
 def test_a_teacher_that_passes_needs_no_word(tmp_path, student_run, monkeypatch):
     good = lambda teacher, **_: GateReport(teacher=teacher.key(), results=())  # noqa: E731
     monkeypatch.setattr(gated, "judge_teacher", good)

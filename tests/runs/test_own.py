@@ -57,7 +57,7 @@ def test_from_files_to_a_judged_student_and_again(tmp_path, kind):
     heard = Heard()
     assert distil_own(wanted, out, heard).verdict == found.verdict  # nothing is trained or decoded anew
     assert "labels alone" not in heard.totals
-    with pytest.raises(SyndistillError, match="other files or options"):
+    with pytest.raises(SyndistillError, match=r"other files or options \(shots 1000\)"):
         distil_own(wanted.model_copy(update={"shots": 2_000}), out)
 
 
@@ -176,7 +176,11 @@ def moved():
 @pytest.mark.parametrize(("options", "said"), [
     (["--circuit", "MINE", "--student", "teacher-d3"], "teacher-d3 is no Student"),
     (["--circuit", "MINE", "--student", "student-d5"], "student-d5 is of distance 5"),
-    (["--circuit", "MINE", "--center", "3,5"], "choose among recordings"),
+    (["--circuit", "MINE", "--center", "3,5"], "are of recordings"),
+    (["--circuit", "MINE", "--cache", "c"], "--cache is for recipes"),
+    (["baseline-tiny", "--minutes", "3"], "--minutes is for own files"),
+    (["baseline-tiny", "--distance", "3"], "--distance is for own files"),
+    (["MINE"], "a file of one's own is named with --circuit MINE"),
     (["--circuit", "MINE", "--rounds", "3,x"], "is no list of numbers"),
     (["--circuit", "MINE", "--factors", "2,1"], "p_min=2.0 is above p_max=1.0"),
     (["--circuit", "MINE", "--factors", "1"], "factors.1"),

@@ -19,17 +19,14 @@ from syndistill.ablation.plan import Plan
 from syndistill.ablation.rows import REFERENCE, Reliability, Score
 from syndistill.circuits.experiment import Experiment
 from syndistill.decoders.contract import Decoder, MoreRoundsThanTrained, decisions
-from syndistill.decoders.kernel_engine import KernelEngine
+from syndistill.decoders.engine_for import engine_for
 from syndistill.decoders.registry import build_decoder
 from syndistill.decoders.runtime import on_circuit
-from syndistill.decoders.torch_engine import network_decoder
 from syndistill.distill.losses import posterior_divergence
 from syndistill.distill.signals.ensemble import teacher_named
 from syndistill.distill.signals.teacher import Teacher
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.subject import Subject
-from syndistill.files.families import FlatGruDials
-from syndistill.models.networks import load_network
 from syndistill.models.tensors_file import load_tensors, save_tensors
 from syndistill.sampling.stored import StoredShots, evaluation_seed
 from syndistill.statistics.calibration import log_odds, nll, reliability
@@ -70,12 +67,6 @@ def judge_reference(
     return [_score(who, experiment, stored, decoder, p_BO, seconds, None)]
 
 
-def _network(name_or_path: str, stored: StoredShots, name: str) -> Decoder:
-    network, metadata = load_network(name_or_path)
-    assert stored.circuit is not None
-    return network_decoder(network, stored.circuit, name, metadata)
-
-
 def answers_file(out: Path, experiment: Experiment) -> Path:
     return out / "answers" / f"{experiment.basis}-r{experiment.rounds}-p{experiment.p:g}.safetensors"
 
@@ -92,20 +83,16 @@ def has_answers(plan: Plan, experiment: Experiment, shots: int, out: Path, teach
 def judge_student(
     plan: Plan, job: Job, part: Part, steps: int, shots_seen: int, seconds: float, out: Path, teacher_key: str
 ) -> list[Score]:
-    """A finished job's Student on every case, as compiled code (flat GRUs) or through PyTorch."""
+    """A finished job's Student on every case, by the engine that runs it fastest here."""
     who = _who(part.hash, job, steps, shots_seen, seconds)
-    compiled = isinstance(part.run.network, FlatGruDials) and plan.output == "two_channel"
-    engine = KernelEngine(part.student_file) if compiled else None
+    engine = engine_for(part.student_file)
     found = []
     for experiment, shots in plan.experiments():
         stored = judged_shots(experiment, shots, plan.judging.seed)
         assert stored.circuit is not None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", MoreRoundsThanTrained)  # a plan may judge what lies beyond, and says so
-            if engine is not None:
-                decoder: Decoder = on_circuit(engine, stored.circuit)
-            else:
-                decoder = _network(str(part.student_file), stored, str(job))
+            decoder = on_circuit(engine, stored.circuit)
         p_BO, decoding = _decoded(decoder, stored)
         tensors, said = load_tensors(answers_file(out, experiment))
         if said["teacher"] != teacher_key:

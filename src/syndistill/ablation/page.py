@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from syndistill.ablation.jobs import OPTIMUM, RIVAL, TEACHER
-from syndistill.ablation.pictures import figures
+from syndistill.ablation.pictures import NAMES, figures
 from syndistill.ablation.table import Judged, Table, read_table
 from syndistill.ablation.verdicts import Finding, answers, contrast_words, findings, percent, savings
 from syndistill.errors import SyndistillError
@@ -216,14 +216,16 @@ def write_report(source: Path, html_file: Path | None, markdown: Path | None) ->
     for path in (html_file, markdown):
         if not path.parent.is_dir():
             raise SyndistillError(f"{path}: there is no folder {path.parent}; choose another place")
+    if not markdown.suffix:
+        raise SyndistillError(f"{markdown}: its pictures would go into a folder of that name; name a file with .md")
     found = findings(table)
     content = _Content(table, answers(table, found), _gaps(table), figures(table, found), grids_of(table, found))
     write_text(html_file, _html(content))
     folder = markdown.with_suffix("")
     for name, (_, svg) in content.drawn.items():
         write_text(folder / f"{name}.svg", svg)
-    for old in set(folder.glob("*.svg")) - {folder / f"{name}.svg" for name in content.drawn}:
-        old.unlink()
+    for name in set(NAMES) - set(content.drawn):  # of an earlier report
+        (folder / f"{name}.svg").unlink(missing_ok=True)
     write_text(markdown, _markdown(content, folder.name))
     return [html_file, markdown]
 

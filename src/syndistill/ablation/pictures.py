@@ -38,8 +38,11 @@ def _drawn(width: float, height: float, draw: Callable[[Figure], None]) -> str:
     return found[found.index("<svg") :]
 
 
+NAMES = ("effects", "budget", "size", "reliability", "rounds")
+
+
 def figures(table: Table, found: Sequence[Finding]) -> dict[str, tuple[str, str]]:
-    """name -> (caption, SVG); those that the rows have something for."""
+    """name -> (caption, SVG); those of `NAMES` that the rows have something for."""
     made = {
         "effects": (_EFFECTS.format(100 * table.plan.margin), effects(table, found)),
         "budget": ("LER over the shots that a Student was trained on; mean, 95 % interval over seeds.", budget(table)),
@@ -170,9 +173,15 @@ def _x_of(seeds: Sequence[Judged], what: str) -> float:
     return min(seed.mean(what) or math.inf for seed in seeds)
 
 
+def _main_arms(table: Table) -> list[str]:
+    """Those of the first sweep that there are, not more than can be told apart."""
+    arms = table.plan.sweeps[0].arms or _arms(table)
+    return [arm for arm in arms if (table.main_student, arm, table.main_budget) in table.judged][:6]
+
+
 def reliability(table: Table) -> str:
     rounds, student = table.plan.judging.primary_rounds, table.main_student
-    arms = [arm for arm in table.plan.sweeps[0].arms or _arms(table) if (student, arm, 1.0) in table.judged][:6]
+    arms = _main_arms(table)
     if not arms:
         return ""
 
@@ -180,7 +189,8 @@ def reliability(table: Table) -> str:
         whole, rest = figure.subplots(1, 2)
         for arm in arms:
             colour = _colour(table, arm)
-            scores = [s for seed in table.judged[student, arm, 1.0].values() for s in seed[rounds].scores]
+            seeds = table.judged[student, arm, table.main_budget]
+            scores = [s for seed in seeds.values() for s in seed[rounds].scores]
             bins = [score.reliability for score in scores if score.reliability is not None]
             counts = np.sum([b.counts for b in bins], 0)
             used = counts > 0
@@ -188,7 +198,7 @@ def reliability(table: Table) -> str:
                 np.sum([np.multiply(b.counts, getattr(b, name)) for b in bins], 0)[used] / counts[used]
                 for name in ("predicted", "observed")
             )
-            error = np.sqrt(observed * (1 - observed) / counts[used])
+            error = np.sqrt(observed * (1 - observed) / (counts[used] / len(seeds)))  # all seeds on the same shots
             whole.plot(predicted, observed, "o-", ms=3.5, lw=1.1, color=colour, label=arm)
             rest.errorbar(predicted, observed - predicted, 1.96 * error, fmt="o-", ms=3, lw=1, color=colour)
         whole.plot([0, 1], [0, 1], color="#444444", lw=0.8)
@@ -203,7 +213,7 @@ def reliability(table: Table) -> str:
 def rounds(table: Table) -> str:
     student = table.main_student
     cases = [r for r, _ in sorted(table.plan.judging.cases)]
-    arms = [arm for arm in table.plan.sweeps[0].arms or _arms(table) if (student, arm, 1.0) in table.judged][:6]
+    arms = _main_arms(table)
     if len(cases) < 2 or not arms:
         return ""
 
@@ -211,7 +221,7 @@ def rounds(table: Table) -> str:
         axes = figure.subplots()
         for arm in arms:
             colour = _colour(table, arm)
-            seeds = table.judged[student, arm, 1.0].values()
+            seeds = table.judged[student, arm, table.main_budget].values()
             y = np.array([_interval([seed[r].ler for seed in seeds]) for r in cases])
             axes.plot(cases, y[:, 0], "o-", ms=3.5, lw=1.3, color=colour, label=arm)
             axes.fill_between(cases, y[:, 1], y[:, 2], color=colour, alpha=0.15, lw=0)

@@ -74,7 +74,7 @@ class Table:
             else:
                 group = (job.student, job.arm, job.budget)
                 self.judged.setdefault(group, {})[job.seed] = found
-                self._note_elsewhere(group, job.seed, by_run[run])
+                self._note_elsewhere(group, job.seed, by_run[run], None)
         self.references: dict[str, dict[int, Judged]] = {}
         for name in (TEACHER, RIVAL, OPTIMUM):
             run = reference_run(name, teachers["teacher"])
@@ -83,7 +83,7 @@ class Table:
             found = self._by_rounds(by_run.get(run, []), most)
             if found is not None:
                 self.references[name] = found
-                self._note_elsewhere(("reference", name, 0.0), 0, by_run[run])
+                self._note_elsewhere(("reference", name, 0.0), 0, by_run[run], most)
         self.foreign = sum(len(scores) for run, scores in by_run.items() if run not in used)
         self._require_same_shots()
 
@@ -100,23 +100,27 @@ class Table:
             found.setdefault(experiment.rounds, []).append(score)
         return {rounds: Judged(tuple(found[rounds])) for rounds in sorted(found)}
 
-    def _note_elsewhere(self, group: Group, seed: int, scores: list[Score]) -> None:
-        of_experiment = {score.experiment: score for score in scores}
+    def _note_elsewhere(self, group: Group, seed: int, scores: list[Score], most: int | None) -> None:
+        of_case = {(score.experiment, score.shots): score for score in scores}
         parts: dict[tuple[float, int], list[Score]] = {}
-        for experiment, _ in self.plan.experiments():
+        for experiment, shots in self.plan.experiments():
             if experiment.p != self.plan.primary_rate:
-                parts.setdefault((experiment.p, experiment.rounds), []).append(of_experiment[str(experiment)])
+                score = of_case[str(experiment), shots if most is None else min(shots, most)]
+                parts.setdefault((experiment.p, experiment.rounds), []).append(score)
         for case, found in sorted(parts.items()):
             self.elsewhere.setdefault(case, {}).setdefault(group, {})[seed] = Judged(tuple(found))
 
     def _require_same_shots(self) -> None:
-        hashes: dict[str, set[str]] = {}
-        for seeds in self.judged.values():
-            for of_rounds in seeds.values():
-                for judged in of_rounds.values():
-                    for score in judged.scores:
-                        hashes.setdefault(score.experiment, set()).add(score.shots_sha256)
-        if different := [experiment for experiment, found in hashes.items() if len(found) > 1]:
+        """Of Students and references, at every error rate; the Teacher's shots are a part of the others'."""
+        at_home = [judged for seeds in self.judged.values() for found in seeds.values() for judged in found.values()]
+        at_home += [judged for found in self.references.values() for judged in found.values()]
+        groups = [found for of_case in self.elsewhere.values() for found in of_case.values()]
+        elsewhere = [judged for found in groups for judged in found.values()]
+        hashes: dict[tuple[str, int], set[str]] = {}
+        for judged in [*at_home, *elsewhere]:
+            for score in judged.scores:
+                hashes.setdefault((score.experiment, score.shots), set()).add(score.shots_sha256)
+        if different := [experiment for (experiment, _), found in hashes.items() if len(found) > 1]:
             raise SyndistillError(f"the rows of {different[0]} are of different shots; keep those of one set")
 
     def values(
@@ -154,6 +158,10 @@ class Table:
     def main_student(self) -> str:
         """Whose arms the questions are of: the first sweep's."""
         return self.plan.sweeps[0].student
+
+    @property
+    def main_budget(self) -> float:
+        return self.plan.sweeps[0].budget
 
 
 def read_table(source: Path) -> Table:

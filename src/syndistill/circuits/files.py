@@ -35,6 +35,11 @@ def load_dem(path: str | Path) -> stim.DetectorErrorModel:
     return _load(path, stim.DetectorErrorModel, "detector error model", "write it with circuit.detector_error_model()")
 
 
+def load_memory(path: str | Path) -> stim.Circuit | stim.DetectorErrorModel:
+    """An error model (.dem), or a circuit; SyndistillError as in `load_circuit`."""
+    return load_dem(path) if Path(path).suffix == ".dem" else load_circuit(path)
+
+
 def _load(path: str | Path, kind: type[T], what: str, remedy: str) -> T:
     text = _read(Path(path), what)
     try:

@@ -57,7 +57,8 @@ def places_by_coordinates(coords: dict[int, list[float]], n_detectors: int, time
     for n in range(n_detectors):
         if len(coords.get(n, [])) < 3:
             raise SyndistillError(
-                f"detector D{n} lacks coordinates (x, y, t); add them, the geometry is read from there"
+                f"detector D{n} lacks coordinates (x, y, t), where its place is read from; add them, if this is a "
+                "memory of a rotated surface code: nothing else can be decoded"
             )
     table_N3 = np.array([coords[n][:3] for n in range(n_detectors)], np.float64)
     whole = [_merged(table_N3[:, axis]) for axis in range(3)]

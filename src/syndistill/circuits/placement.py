@@ -234,7 +234,8 @@ class _Placing:
             expected = "(d*d - 1)/2" if self.rounds == 1 else "d*d - 1"
             odd = "" if self.places.points is None else f"; the odd one out may be {odd_one_out(self.places)}"
             raise SyndistillError(
-                f"detectors sit at {n} places, where a rotated surface code of odd distance d has {expected}{odd}"
+                f"this is no memory of a rotated surface code: detectors sit at {n} places, and one of odd distance d "
+                f"has {expected}{odd}"
             )
         if distance > MOST_DISTANCE:
             raise SyndistillError(f"the code has distance {distance}; circuits up to {MOST_DISTANCE} can be placed")

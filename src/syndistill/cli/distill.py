@@ -26,15 +26,18 @@ def distill(
     ] = None,
     recorded: Annotated[
         list[str] | None,
-        typer.Option(metavar="DIR", help="A Student for the models of recorded experiments of one patch. Repeatable."),
+        typer.Option(metavar="DIR", help="A Student for the models of recorded experiments. Repeatable: all patches."),
     ] = None,
     distance: Annotated[int | None, typer.Option(min=3, help="Of --recorded: recordings of this distance.")] = None,
     center: Annotated[
         str | None, typer.Option(metavar="ROW,COL", help="Of --recorded: the patch with this centre.")
     ] = None,
     model: Annotated[
-        str, typer.Option(metavar="pij|circuit", help="Of --recorded: the error model to learn from.")
-    ] = "circuit",
+        str | None,
+        typer.Option(
+            metavar="circuit|pij|rl", help="Of --recorded: the error model to learn from. Default: circuit."
+        ),
+    ] = None,
     minutes: Annotated[
         float | None, typer.Option(min=0.05, help="Of training for own files. Default: 10 at distance 3, else 45.")
     ] = None,
@@ -42,8 +45,9 @@ def distill(
         str | None, typer.Option(metavar="N,N,...", help="Rounds to learn. Default: the files' own, up to 25.")
     ] = None,
     factors: Annotated[
-        str, typer.Option(metavar="LOW,HIGH", help="The files' noise times a factor in this range.")
-    ] = "0.8,1.25",
+        str | None,
+        typer.Option(metavar="LOW,HIGH", help="The files' noise times a factor in this range. Default: 0.8,1.25."),
+    ] = None,
     student: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="For own files: begin from this Student. Default: shipped.")
     ] = None,
@@ -51,7 +55,9 @@ def distill(
         str | None,
         typer.Option(metavar="NAME|FILE", help="For own files: tune this Teacher, and learn from it too."),
     ] = None,
-    shots: Annotated[int, typer.Option(min=1000, help="For own files: shots to be judged on, of each.")] = 200_000,
+    shots: Annotated[
+        int | None, typer.Option(min=1000, help="For own files: shots to be judged on, of each. Default: 200,000.")
+    ] = None,
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -89,21 +95,30 @@ def distill(
 
     syndistill distill --circuit mine.stim --out runs/mine
     """
+    of_own = {
+        "model": model, "minutes": minutes, "rounds": _numbers(rounds, "--rounds", int),
+        "factors": _numbers(factors, "--factors", float), "student": student, "teacher": teacher, "shots": shots,
+    }  # fmt: skip
+    asked = {name: value for name, value in of_own.items() if value is not None}
     if own_files := [*(circuit or []), *(dem or []), *(recorded or [])]:
         if run is not None or stage is not None or from_ is not None:
             raise SyndistillError(f"{run or '--stage'} and own files ({own_files[0]}) are two runs; give one")
-        asked = {
-            "model": model, "minutes": minutes, "rounds": _numbers(rounds, "--rounds", int) if rounds else (),
-            "factors": _numbers(factors, "--factors", float), "student": student, "teacher": teacher, "shots": shots,
-            "changes": tuple(set_ or ()),
-        }  # fmt: skip
-        if not recorded and (distance is not None or center is not None):
-            raise SyndistillError("--distance and --center choose among recordings; name these with --recorded")
-        where = _numbers(center, "--center", float) if center else None
+        if cache is not None:
+            raise SyndistillError("--cache is for recipes: a Student of own files asks no Teacher twice; leave it out")
+        if not recorded and (distance is not None or center is not None or model is not None):
+            raise SyndistillError("--distance, --center and --model are of recordings; name these with --recorded")
+        where = _numbers(center, "--center", float)
+        asked["changes"] = tuple(set_ or ())
         _distill_own([*(circuit or []), *(dem or [])], recorded or [], distance, where, asked, out, accept_any_teacher)
         return
     if run is None:
         raise SyndistillError("name a recipe or a run.json, or own files with --circuit, --dem or --recorded")
+    chooses = {"distance": distance, "center": center}
+    if given := [*asked, *(name for name, value in chooses.items() if value is not None)]:
+        raise SyndistillError(f"--{given[0]} is for own files (--circuit, --dem, --recorded); of a recipe use --set")
+    if run.endswith((".stim", ".dem")):
+        option = "--circuit" if run.endswith(".stim") else "--dem"
+        raise SyndistillError(f"{run} is no recipe; a file of one's own is named with {option} {run}")
     from syndistill.runs.choose import chosen_distillation, stage_alone
     from syndistill.runs.console import terminal_reporter
     from syndistill.runs.gated import distil_gated
@@ -120,7 +135,9 @@ def distill(
     print(path)
 
 
-def _numbers(text: str, option: str, kind: type) -> tuple[Any, ...]:
+def _numbers(text: str | None, option: str, kind: type) -> tuple[Any, ...] | None:
+    if text is None:
+        return None
     try:
         return tuple(kind(part) for part in text.split(","))
     except ValueError:
@@ -148,8 +165,19 @@ def _distill_own(
     for table in found.tables:
         print_table(table)
     print(found.verdict)
-    print(f"Student: {found.student}; report: {out / 'report.html'}; in sinter:")
-    print(
-        f"SYNDISTILL_DECODERS=mine={found.student} sinter collect --circuits {files[0]} --decoders mine pymatching "
-        "--custom_decoders_module_function syndistill.sinter_plugin:decoders --max_shots 100000 --processes 2"
-    )
+    print(f"Student: {found.student}; report: {out / 'report.html'}")
+    if circuits := [*filter(None, map(_noisy_circuit, wanted.files))]:
+        print(
+            f"In sinter:\nSYNDISTILL_DECODERS=mine={found.student} sinter collect --circuits {circuits[0]} --decoders "
+            "mine pymatching --custom_decoders_module_function syndistill.sinter_plugin:decoders --max_shots 100000 "
+            "--processes 2"
+        )
+
+
+def _noisy_circuit(file: str) -> Path | None:
+    """The Stim circuit of a file or a recording; an error model has none."""
+    from syndistill.sampling.recorded import RecordingProperties
+
+    if Path(file).is_dir():
+        return RecordingProperties.load(file).noisy_circuit
+    return None if file.endswith(".dem") else Path(file)

@@ -33,6 +33,7 @@ def evaluate(
     recorded: Annotated[Path | None, typer.Option(metavar="DIR", help="A recorded experiment's folder.")] = None,
     experiment: Simulated = None,
     shots: Annotated[int | None, typer.Option(help="Shots to sample, or of the recording (default: all).")] = None,
+    skip: Annotated[int, typer.Option(min=0, help="Leave out so many of the recording's first shots.")] = 0,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the sampled shots. Default: 0.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="OUT", help="Write rows and pairs here.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Let --json overwrite a file.")] = False,
@@ -61,7 +62,7 @@ def evaluate(
     how = f"the same command goes on from the batches in {rows}" if rows else "with --rows FILE it can go on from there"
     with resumable(how), terminal_reporter() as reporter:
         found = subject.compare(
-            decoders, shots, seed or 0, batch=batch, rows_file=rows, leave_out=True, reporter=reporter
+            decoders, shots, seed or 0, skip=skip, batch=batch, rows_file=rows, leave_out=True, reporter=reporter
         )
     for line in subject.understood([row.decoder for row in found.rows]):
         print(line)

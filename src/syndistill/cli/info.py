@@ -11,11 +11,13 @@ def info(
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME_OR_PATH]", help="A shipped or saved network, a recipe, or a preset.")
     ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Of one: all of it, as JSON.")] = False,
 ) -> None:
-    """List networks, recipes, decoders and presets, or describe one.
+    """List networks, recipes, decoders and presets, or describe one in a few lines.
 
-    For a network: card, configuration, parameters, multiply-adds a round and hash. For a recipe: the whole run.
+    With --json of a network: card, configuration, parameters, multiply-adds a round and hash; of a recipe: the whole
+    run.
     """
     from syndistill.runs.describe import describe, overview
 
-    print(overview() if name is None else describe(name))
+    print(overview() if name is None else describe(name, json))

@@ -24,7 +24,9 @@ INTERRUPTED = 130
 
 Run = Annotated[str, typer.Argument(metavar="RECIPE_OR_RUN_JSON", help="A recipe's name, or a run.json to repeat.")]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Run folder; goes on if it holds the same run.")]
-CircuitFile = Annotated[Path | None, typer.Option(metavar="FILE.stim", help="A noisy memory circuit.")]
+CircuitFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="A noisy memory circuit (.stim), or an error model (.dem).")
+]
 Simulated = Annotated[
     str | None, typer.Option(metavar="d=3,rounds=3,basis=z,noise=si1000,p=0.004", help="A simulated experiment.")
 ]

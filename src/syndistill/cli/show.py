@@ -21,7 +21,7 @@ def show(
 
     [bold]Example:[/bold] syndistill show mine.stim --network student-d3 --svg mine.svg
     """
-    from syndistill.circuits.files import load_circuit, load_dem
+    from syndistill.circuits.files import load_memory
     from syndistill.circuits.placement import place, si1000_noise
     from syndistill.circuits.shown import draw, summary
     from syndistill.circuits.training_noise import noise_in
@@ -29,7 +29,7 @@ def show(
 
     if svg is not None and svg.suffix not in (".svg", ".png", ".pdf"):
         raise SyndistillError(f"--svg {svg}: a picture is .svg, .png or .pdf; name it so")
-    source = load_dem(circuit) if circuit.suffix == ".dem" else load_circuit(circuit)
+    source = load_memory(circuit)
     header = None if network is None else read_header(network)
     home = None if header is None else noise_in(header.metadata)
     placement = place(source, home)

@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +24,16 @@ from syndistill.circuits.placement import place
 from syndistill.decoders.answers import learned_both
 from syndistill.decoders.contract import Decoder
 from syndistill.decoders.kernel_engine import KernelEngine
-from syndistill.decoders.kernels.weights import runs_compiled
 from syndistill.decoders.network import NetworkDecoder, StreamingDecoder
 from syndistill.decoders.onnx_engine import OnnxExperiment
-from syndistill.decoders.registry import decoder_names
-from syndistill.decoders.runtime import on_circuit
-from syndistill.decoders.torch_engine import TorchEngine
 from syndistill.deploy.export import export_onnx
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import Comparison, compare
 from syndistill.evaluation.rows import Row
 from syndistill.evaluation.subject import Subject
-from syndistill.files.network_file import network_path, read_header, shipped_names
+from syndistill.files.network_file import read_header, shipped_names
 from syndistill.sampling.stored import StoredShots, evaluation_seed
 
-WAYS = ("compiled", "int8", "onnx", "pytorch")
 BATCH, CALLS, ROUNDS, TIMED_SHOTS = 1024, 1000, 1000, 4096
 TURNS, WARM_UP = 7, 20
 """Most shots of a batched call, calls of a latency, rounds of a stream without Python between them, different shots."""
@@ -64,34 +58,15 @@ class Speed:
 
 
 def bench_decoder(subject: Subject, name: str) -> Decoder:
-    """As `Subject.decoder`; a network's name may end in :compiled, :int8, :onnx or :pytorch, and without that is run
-    the fastest way that keeps float32."""
-    network, colon, way = name.rpartition(":")
-    if not colon or way not in WAYS:
-        network, way = name, _fastest(name)
-    if way == "reference":
+    """As `Subject.decoder`; a network's name may also end in :onnx."""
+    network, _, way = name.rpartition(":")
+    if not network or way != "onnx":
         return subject.decoder(name)
-    decoder = _network(subject, network, way)
+    with tempfile.TemporaryDirectory() as folder:
+        decoder = OnnxExperiment(export_onnx(network, subject.circuit, subject.label, Path(folder) / "exported"))
     decoder.name = name
-    # To tell apart two ways to run the same weights; what changes their answers is in it already.
-    decoder.content_id = f"{decoder.content_id.removesuffix(f'-{way}')}-{way}"
+    decoder.content_id = f"{decoder.content_id.removesuffix('-onnx')}-onnx"
     return decoder
-
-
-def _fastest(name: str) -> str:
-    if name in decoder_names() or network_path(name) is None:
-        return "reference"  # which also says what is wrong with an unknown name
-    compiled = runs_compiled(read_header(name).dials)
-    return "compiled" if compiled and find_spec("llvmlite") is not None else "pytorch"
-
-
-def _network(subject: Subject, network: str, way: str) -> Decoder:
-    if way == "onnx":
-        with tempfile.TemporaryDirectory() as folder:
-            return OnnxExperiment(export_onnx(network, subject.circuit, subject.label, Path(folder) / "exported"))
-    if way == "pytorch":
-        return on_circuit(TorchEngine(network), subject.circuit)
-    return on_circuit(KernelEngine(network, "int8" if way == "int8" else "float32"), subject.circuit)
 
 
 def default_decoders(subject: Subject) -> list[str]:

@@ -373,7 +373,6 @@ def _manifest(
             "output": weights.output,
             "width": weights.width,
             "trained_rounds": trained_rounds(weights.metadata),
-            "trained_noise": _trained_noise(weights.metadata),
         },
         "experiment": {
             "label": label,
@@ -399,14 +398,3 @@ def _manifest(
         "versions": {package: version(package) for package in ("syndistill", "onnx", "stim", "numpy")},
     }
     return with_hash(content)
-
-
-def _trained_noise(metadata: Any) -> dict[str, Any] | None:
-    """The noise model and the range of p of the training shots, as far as the network file says them."""
-    if isinstance(metadata, Mapping):
-        curriculum = metadata.get("curriculum")
-        if "noise" in metadata and isinstance(curriculum, Mapping):
-            return {"model": metadata["noise"], **{key: curriculum.get(key) for key in ("p_min", "p_max")}}
-        metadata = list(metadata.values())
-    found = (_trained_noise(value) for value in metadata) if isinstance(metadata, list) else ()
-    return next((noise for noise in found if noise is not None), None)

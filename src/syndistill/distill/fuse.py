@@ -9,6 +9,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import NormalDist
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
@@ -38,8 +39,8 @@ from syndistill.reporter import SILENT, Reporter
 from syndistill.safe_files import read_sealed, write_json, write_sealed
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import Labels
-from syndistill.statistics.calibration import fitted_temperature
-from syndistill.statistics.rates import wilson
+from syndistill.statistics.calibration import ece, fitted_temperature
+from syndistill.statistics.rates import CONFIDENCE, wilson
 from syndistill.training.config import (
     DataConfig,
     Name,
@@ -56,8 +57,6 @@ from syndistill.training.objective import joint_class
 from syndistill.training.run_folder import open_run
 from syndistill.training.source import simulated_source, statistics_shots
 
-BINS = 15
-TWO_SIDED_95 = 1.959964
 CALIBRATED = "calibrated final"
 FUSED = "z_fuse"
 REPORT_FILE = "fuse_report.json"
@@ -95,19 +94,12 @@ def wrong_B(logits_BC: torch.Tensor, labels_BO: torch.Tensor) -> torch.Tensor:
 
 
 def calibration_error(logits_BC: torch.Tensor, labels_BO: torch.Tensor) -> float:
-    """ECE over 15 bins of equal mass of the predicted probability: of a flip, or for joint4 of each class.
-
-    Equal predictions stay in one bin, so that the order of the shots does not matter.
-    """
+    """ECE over 15 bins of equal mass of the predicted probability: of a flip, or for joint4 of each class."""
     if logits_BC.shape[-1] == 4:
         p, hit = torch.softmax(logits_BC.double(), -1), torch.nn.functional.one_hot(joint_class(labels_BO), 4)
     else:
         p, hit = torch.sigmoid(logits_BC.double()), labels_BO
-    _, which, counts = torch.unique(p.flatten(), return_inverse=True, return_counts=True)
-    middle = (counts.cumsum(0) - counts / 2) / p.numel()
-    bins = (middle * BINS).long().clamp(max=BINS - 1)[which]
-    gaps = torch.zeros(BINS, dtype=torch.float64).index_add(0, bins, (p - hit).flatten())
-    return float(gaps.abs().sum() / p.numel())
+    return ece(p.flatten().numpy(), hit.flatten().numpy())
 
 
 def fuse_report(
@@ -152,7 +144,7 @@ def _scores(logits_BC: torch.Tensor, labels_BO: torch.Tensor, final_BC: torch.Te
 def mean_interval(values_B: torch.Tensor) -> Interval:
     """With a normal interval."""
     mean = float(values_B.mean())
-    half = TWO_SIDED_95 * float(values_B.std()) / math.sqrt(len(values_B))
+    half = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2) * float(values_B.std()) / math.sqrt(len(values_B))
     return Interval(mean, mean - half, mean + half)
 
 

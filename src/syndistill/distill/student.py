@@ -44,7 +44,7 @@ from syndistill.training.config import (
     check_network_fits,
     check_start,
 )
-from syndistill.training.distributed import join_world, wait_for_all
+from syndistill.training.distributed import ALONE, World, join_world, wait_for_all
 from syndistill.training.loop import Trainer
 from syndistill.training.objective import label_loss
 from syndistill.training.run import ANCESTORS
@@ -176,11 +176,15 @@ def _train(
     known = cached_statistics(run.terms, run.data, teacher, cache)
     statistics = stage_statistics(run.terms, teacher, shots, folder, known)
     given = StageInputs(run.terms, teacher, statistics, shots, run.training, fusion, {"fusion": said})
-    source = _source(run, given, cache, reporter)
+    world = join_world(usable_device(run.training.device))
+    source = _source(run, given, cache, reporter, world)
     stage = prepare_stage(given, network, source, folder)
     carried = stage.objective.carried
     watch = _watch(run, source, network)
-    trainer = Trainer(network, stage.objective, source, run.training, folder, stage.extra, carried=carried, watch=watch)
+    trainer = Trainer(
+        network, stage.objective, source, run.training, folder, stage.extra, shared=_is_fresh(run.data),
+        carried=carried, watch=watch,
+    )  # fmt: skip
     name = run.kind if run.terms.needs_teacher else "labels alone"
     trainer.run(reporter.bar(name, run.training.steps, run.training.batch_size))
     path = folder / STUDENT_FILE
@@ -313,14 +317,21 @@ def _ancestors(teacher: str) -> list[str]:
     return [str(one) for one in found] if isinstance(found, list) else []
 
 
-def _source(run: StudentRun, given: StageInputs, folder: Path, reporter: Reporter) -> BatchSource[TaughtShots]:
+def _is_fresh(data: StudentData) -> bool:
+    """Whether shots are simulated as they are needed: each process makes its own part, since labels can cost much."""
+    return data.recorded is None and not data.cached_shots
+
+
+def _source(
+    run: StudentRun, given: StageInputs, folder: Path, reporter: Reporter, world: World = ALONE
+) -> BatchSource[TaughtShots]:
     every_end = run.terms.needs_every_end
     if run.data.recorded is not None:
         return LiveSource(recorded(run.data, run.training.batch_size, run.training.seed), ())
-    if not run.data.cached_shots:
+    if _is_fresh(run.data):
         if run.terms.needs_teacher and run.training.steps * run.training.batch_size >= MANY_SHOTS:
             given.teacher.prepare_for_many()
         ends = run.data.ends if every_end else 0
-        fresh = simulated(run.data, run.training.batch_size, run.training.seed, ends if every_end else 1)
+        fresh = simulated(run.data, run.training.batch_size, run.training.seed, ends if every_end else 1, world)
         return LiveSource(fresh, run.data.cut_rounds, every_end, ends)
     return cached_source(run.data, run.training, given.teacher, folder, given.targets, every_end, reporter)

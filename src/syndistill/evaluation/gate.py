@@ -81,6 +81,8 @@ class GateReport(BaseModel):
     format: Literal[1] = 1
     teacher: str
     results: tuple[GateResult, ...]
+    judged_on: str = ""
+    """What was asked for, as a hash: the same question is not asked twice."""
 
     @property
     def faults(self) -> list[str]:
@@ -139,16 +141,16 @@ def _judge(teacher: Teacher, experiment: Experiment, shots: int, bar: Bar) -> Ga
 
 
 def judge_on_files(
-    teacher: Teacher, own: OwnNoise, *, shots: int = SHOTS, reporter: Reporter = SILENT
+    teacher: Teacher, own: OwnNoise, *, shots: int = SHOTS, seed: int = SEED, reporter: Reporter = SILENT
 ) -> GateReport:
     """Judge a Teacher on own noise, against correlated matching on that very noise: of each patch and basis the longest
-    file."""
+    file. seed: of the select shots."""
     longest = [(k, b, max(models[b])) for k, models in enumerate(own.patches) for b in sorted(models)]
     bar = reporter.bar("gate: shots", 2 * shots * len(longest))
     results = []
     for k, (patch, basis, rounds) in enumerate(longest):
         dem, placement = own.dems[patch, basis, rounds]
-        stored = StoredShots.sample(dem, shots, derived_seed("select", SEED, k, rounds))
+        stored = StoredShots.sample(dem, shots, derived_seed("select", seed, k, rounds))
         rival = MatchingDecoder(dem, correlated=True)
         label = f"{rounds} rounds of the files, read as basis {basis}"
         results.append(_result(label, stored, decoder_of(teacher, placement, dem), rival, "correlated matching", bar))

@@ -5,7 +5,7 @@ A decoder's name may end in @circuit or @pij on a recording, which says the erro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,12 +13,12 @@ from pathlib import Path
 import stim
 
 from syndistill.circuits.experiment import Experiment
-from syndistill.circuits.files import load_circuit, load_dem
+from syndistill.circuits.files import load_memory
 from syndistill.circuits.placement import place, si1000_noise
 from syndistill.circuits.shown import summary
 from syndistill.circuits.training_noise import noise_in
 from syndistill.decoders.contract import Decoder
-from syndistill.decoders.engine_for import engine_for
+from syndistill.decoders.engine_for import engine_by, engine_for, way_in
 from syndistill.decoders.ensemble import EnsembleDecoder
 from syndistill.decoders.network import on_circuit
 from syndistill.decoders.registry import build_decoder, decoder_names, decoders_in
@@ -49,12 +49,12 @@ class Subject:
     @classmethod
     def from_file(cls, path: str | Path) -> Subject:
         """A circuit, or an error model (.dem)."""
-        if Path(path).suffix != ".dem":
-            return cls.of_circuit(load_circuit(path), str(path))
-        dem = load_dem(path)
-        if dem.num_observables == 0:
+        found = load_memory(path)
+        if isinstance(found, stim.Circuit):
+            return cls.of_circuit(found, str(path))
+        if found.num_observables == 0:
             raise SyndistillError(f"{path} has no logical_observable, so nothing to decode; add one")
-        return cls(str(path), dem, _dems={"circuit": dem})
+        return cls(str(path), found, _dems={"circuit": found})
 
     @classmethod
     def from_experiment(cls, text: str) -> Subject:
@@ -74,7 +74,8 @@ class Subject:
         return self._dems[name]
 
     def decoder(self, name: str) -> Decoder:
-        """A reference, a shipped network or a saved one, made for this circuit and named as it was asked for."""
+        """A reference, a shipped network or a saved one, made for this circuit and named as it was asked for. A network
+        runs the fastest way that keeps float32, or that of `decoders.engine_for.WAYS` behind its name and a colon."""
         return self._maker(name)()
 
     def _maker(self, name: str) -> Callable[[], Decoder]:
@@ -95,7 +96,7 @@ class Subject:
         return lambda: _named(build_decoder(plain, self.dem(model)), name)
 
     def _network_maker(self, name: str) -> Callable[[], Decoder]:
-        if network_path(name) is not None:
+        if network_path(way_in(name)[0]) is not None:
             return lambda: self._network(name)
         plain, at, _ = name.rpartition("@")
         if at and network_path(plain) is not None:
@@ -103,12 +104,18 @@ class Subject:
         raise SyndistillError(_unknown(plain if at else name))
 
     def _network(self, name: str) -> Decoder:
-        return on_circuit(engine_for(name), self.circuit)
+        network, way = way_in(name)
+        if not way:
+            return on_circuit(engine_for(network), self.circuit)
+        decoder = _named(on_circuit(engine_by(network, way), self.circuit), name)
+        if way != "compiled":  # the usual one. To tell apart two ways to run the same weights
+            decoder.content_id = f"{decoder.content_id.removesuffix(f'-{way}')}-{way}"
+        return decoder
 
     def understood(self, names: Sequence[str]) -> list[str]:
         """How the first network among the decoders reads the circuit, line by line; nothing where none of them is one,
         or can't read it."""
-        members = [member for name in names for member in members_in(name)]
+        members = [way_in(member)[0] for name in names for member in members_in(name)]
         network = next((name for name in members if name not in decoder_names() and network_path(name)), None)
         if network is None:
             return []
@@ -136,12 +143,14 @@ class Subject:
         shots: int | None,
         seed: int,
         *,
+        skip: int = 0,
         batch: int = DEFAULT_BATCH,
         rows_file: Path | None = None,
         leave_out: bool = False,
         reporter: Reporter = SILENT,
     ) -> Comparison:
-        """Judge the named decoders on the same shots: sampled ones, or the first of the recording (None: all).
+        """Judge the named decoders on the same shots: sampled ones, or the first of the recording (None: all)
+        after `skip`.
 
         leave_out: a decoder that cannot serve the circuit or its shots, or whose package is missing, is left out and
         the reporter told. Without it, or where it was the last one, SyndistillError.
@@ -152,29 +161,51 @@ class Subject:
             raise SyndistillError(f"a decoder is named twice in {', '.join(names)}; name each once")
         left_out = LeftOut(reporter if leave_out else None)
         if self.recording is None:
+            if skip:
+                raise SyndistillError("sampled shots are none that a network has seen; leave skip out")
             if shots is None:
-                raise SyndistillError("no shots: say how many to sample, for example 100000")
+                raise SyndistillError("no shots: say how many to sample, for example --shots 100000")
             decoders = self._decoders(names, left_out)
             bar = reporter.bar("shots", shots * len(decoders))
             return compare(
                 decoders, self.circuit, shots, seed, batch=batch, rows_file=rows_file, bar=bar, experiment=self.label,
                 left_out=left_out,
             )  # fmt: skip
-        pieces = self._recorded(self.recording, shots, batch)
+        pieces = self._recorded(self.recording, shots, skip, batch)
+        for name in names:
+            if (seen := _shots_seen(name, self.recording)) > skip:
+                reporter.say(f"warning: {name} has seen the first {seen:,} of these shots; judge it with --skip {seen}")
         decoders = self._decoders(names, left_out)
         bar = reporter.bar("shots", sum(piece.n_shots for piece in pieces) * len(decoders))
         return compare_recorded(
             decoders, pieces, rows_file=rows_file, bar=bar, experiment=self.label, left_out=left_out
         )
 
-    def _recorded(self, recording: Recording, shots: int | None, batch: int) -> list[StoredShots]:
+    def _recorded(self, recording: Recording, shots: int | None, skip: int, batch: int) -> list[StoredShots]:
         if len(recording) == 0:
             raise SyndistillError(f"the recording {self.label} has no shots, so nothing to judge on; take another one")
-        n_shots = len(recording) if shots is None else shots
-        if n_shots > len(recording):
-            raise SyndistillError(f"{n_shots} shots asked of {self.label}, which has {len(recording)}; ask for fewer")
+        n_shots = len(recording) - skip if shots is None else shots
+        if n_shots <= 0 or skip + n_shots > len(recording):
+            after = f" after the first {skip}" if skip else ""
+            raise SyndistillError(
+                f"{max(n_shots, 0)} shots{after} asked of {self.label}, which has {len(recording)}; ask for fewer"
+            )
         stored = StoredShots(self.circuit, self.dem(), recording.detectors_packed, recording.observables_packed)
-        return [stored.take(start, min(start + batch, n_shots)) for start in range(0, n_shots, batch)]
+        end = skip + n_shots
+        return [stored.take(start, min(start + batch, end)) for start in range(skip, end, batch)]
+
+
+def _shots_seen(name: str, recording: Recording) -> int:
+    """How many of the recording's first shots a network learned from, or chose its weights on."""
+    network = way_in(name)[0]
+    if network_path(network) is None:
+        return 0
+    run = read_header(network).metadata.get("run")
+    data = run.get("data") if isinstance(run, Mapping) else None
+    of = data.get("recorded") if isinstance(data, Mapping) else None
+    if not isinstance(of, Mapping) or Path(str(of.get("folder"))).name != recording.properties.folder.absolute().name:
+        return 0
+    return int(of.get("shots", 0)) + int(of.get("dev_shots", 0))
 
 
 def _named(decoder: Decoder, name: str) -> Decoder:

@@ -9,8 +9,8 @@ from rich import box
 from rich.table import Table
 
 from syndistill.evaluation.compare import Comparison
-from syndistill.evaluation.rows import Pair
-from syndistill.statistics.rates import fit_per_round
+from syndistill.evaluation.rows import Pair, Row
+from syndistill.statistics.rates import LEAST_LENGTHS, fit_per_round
 
 _TIGHT: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}  # fits 80 columns
 
@@ -44,21 +44,28 @@ def rows_table(found: Comparison, title: str, against: str | None = None) -> Tab
 def per_round_table(by_rounds: Mapping[int, Comparison], title: str) -> Table:
     """Logical error per round of each decoder by the fit over rounds, as the field makes it: one round is left out.
 
-    SyndistillError where fewer than three numbers of rounds are left.
+    A decoder that was left out of some of them is fitted to the others; "-" where no fit can be made.
     """
     found = {rounds: comparison for rounds, comparison in sorted(by_rounds.items()) if rounds > 1}
     table = Table(title=title, **_TIGHT)
     table.add_column("decoder", overflow="fold")
     for column in ("error per round, %", "95 %", "R^2", "shots", "LER by rounds"):
         table.add_column(column, justify="right")
-    for name in [row.decoder for row in next(iter(found.values())).rows]:
-        rows = {rounds: next(row for row in one.rows if row.decoder == name) for rounds, one in found.items()}
-        fit = fit_per_round(list(rows), [row.errors for row in rows.values()], [row.shots for row in rows.values()])
-        table.add_row(
-            name, f"{100 * fit.epsilon:.3f}", f"{100 * fit.low:.3f}-{100 * fit.high:.3f}", f"{fit.r_squared:.4f}",
-            f"{sum(row.shots for row in rows.values()):,}", " ".join(f"{row.ler:.3f}" for row in rows.values()),
-        )  # fmt: skip
+    for name in dict.fromkeys(row.decoder for one in found.values() for row in one.rows):
+        rows = {rounds: row for rounds, one in found.items() for row in one.rows if row.decoder == name}
+        lers = (f"{rows[rounds].ler:.3f}" if rounds in rows else "-" for rounds in found)
+        table.add_row(name, *_fitted(rows), f"{sum(row.shots for row in rows.values()):,}", " ".join(lers))
     return table
+
+
+def _fitted(rows: Mapping[int, Row]) -> tuple[str, str, str]:
+    """Error per round, its interval and R^2, or why there is none."""
+    if coin := [rounds for rounds, row in rows.items() if 2 * row.errors >= row.shots]:
+        return f"a coin after {min(coin)} rounds", "-", "-"
+    if len(rows) < LEAST_LENGTHS:
+        return f"{len(rows)} numbers of rounds", "-", "-"
+    fit = fit_per_round(list(rows), [row.errors for row in rows.values()], [row.shots for row in rows.values()])
+    return f"{100 * fit.epsilon:.3f}", f"{100 * fit.low:.3f}-{100 * fit.high:.3f}", f"{fit.r_squared:.4f}"
 
 
 def pairs_table(found: Comparison) -> Table:
@@ -75,7 +82,7 @@ def pairs_table(found: Comparison) -> Table:
 
 
 def _ratio(pair: Pair) -> str:
-    ratio = pair.ratio
+    ratio = pair.ratio if pair.only_a_wrong + pair.only_b_wrong else None  # no shot tells them apart
     return "-" if ratio is None else f"{ratio.ratio:.3f} ({ratio.low:.3f}-{ratio.high:.3f})"
 
 

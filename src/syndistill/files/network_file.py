@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -166,8 +167,11 @@ def _most_rounds(metadata: Any) -> int | None:
 def _located(name_or_path: str | Path) -> Path:
     path = network_path(name_or_path)
     if path is None or not os.path.isfile(path):
+        close = get_close_matches(str(name_or_path), shipped_names(), n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise SyndistillError(
-            f"there is no file {name_or_path}; check the path, or take a shipped network: {', '.join(shipped_names())}"
+            f"there is no file {name_or_path}{hint}; check the path, or take a shipped network: "
+            f"{', '.join(shipped_names())}"
         )
     return path
 

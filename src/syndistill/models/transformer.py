@@ -44,8 +44,8 @@ def geometry_features(layout: Layout) -> torch.Tensor:
     """float32 (S, S, 48): of a pair both coordinates, signed offset, Manhattan distance, same or other type.
 
     Coordinates are scaled to [-1, 1]; the seven numbers enter as they are and through sines and cosines of
-    three frequencies (the paper says which features, not how they make 48): 4 + 2 + 1 scalars in 1 + 2 * 3
-    forms are 49, of which the offset's sum-redundant last is dropped for the type flag.
+    three frequencies (the paper says which features, not how they make 48): the type flag and 4 + 2 + 1 scalars in
+    1 + 2 * 3 forms are 50, of which the last two waves are cut.
     """
     cells_S2 = layout.cells_S2 / layout.distance * 2 - 1
     first, second = (np.broadcast_to(a, (len(cells_S2),) * 2 + (2,)) for a in (cells_S2[:, None], cells_S2[None]))

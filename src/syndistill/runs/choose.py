@@ -12,7 +12,7 @@ from syndistill.distill.legs import Legs
 from syndistill.distill.road import RoadRun, result_file
 from syndistill.distill.signals.ensemble import teacher_named
 from syndistill.distill.signals.teacher import BF16
-from syndistill.distill.student import StudentRun
+from syndistill.distill.student import StudentRun, student_hashes
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import load_network, weights_hash
 from syndistill.recipes import RECIPES, recipe
@@ -22,6 +22,7 @@ from syndistill.training.changes import nearest, validated, with_change
 from syndistill.training.config import Strict
 from syndistill.training.run import TeacherRun
 from syndistill.training.run_folder import run_in
+from syndistill.training.source import data_hashes
 
 Run = TypeVar("Run", bound=Strict)
 _VERBS: dict[str, tuple[str, type[TeacherRun | StudentRun | FuseRun | RoadRun | Legs]]] = {
@@ -92,7 +93,7 @@ def _chosen(kinds: tuple[type[Strict], ...], name: str, changes: Sequence[str]) 
             raise SyndistillError(f"{change}: the kind of a run follows from its other settings; leave it out")
         content = with_change(content, change)
     run = validated(found_kind, content, where)
-    _check_hashes(run, content, hashes, where)
+    _check_hashes(run, hashes, changes, where)
     return run
 
 
@@ -109,18 +110,34 @@ def _kind_of(content: Any) -> str:
     return str(content.get("kind", "missing")) if isinstance(content, dict) else "missing"
 
 
-def _check_hashes(run: Any, content: dict[str, Any], hashes: dict[str, str], where: str) -> None:
-    """A run.json repeats its run only with the networks that it was made with."""
-    for key, wanted in hashes.items():
-        name = content.get(key)
-        if not isinstance(name, str):
-            continue
-        if key == "teacher":
-            found = teacher_named(name, data=shots_in(run.data)).key()
-        else:
-            found = weights_hash(load_network(name)[0])
-        if found != wanted.removesuffix(BF16):
+_IN_DATA = ("files", "recorded", "unsure")
+"""Hashes of what `data` names, by which a run is another one where --set changes that."""
+
+
+def _check_hashes(run: Any, hashes: dict[str, str], changes: Sequence[str], where: str) -> None:
+    """A run.json repeats its run only with the networks, files and recordings that it was made with."""
+    if not hashes:
+        return
+    found = _hashes_of(run)
+    if any(change.startswith("data.") for change in changes):
+        found = {key: value for key, value in found.items() if key not in _IN_DATA}
+    for key in [key for key in hashes if key in found]:
+        now, then = found[key].removesuffix(BF16), hashes[key].removesuffix(BF16)
+        if now != then:
             raise SyndistillError(
-                f"{where} was made with another {key}: {name} has weights {found[:12]} now, {wanted[:12]} then; "
-                f"restore that file, or name the right one with --set {key}=PATH"
+                f"{where} was made with another {key}: {now[:12]} now, {then[:12]} then (hashes of what is in it); "
+                "restore it, or name the right one with --set"
             )
+
+
+def _hashes_of(run: Any) -> dict[str, str]:
+    """Of everything outside run.json that it begins from now."""
+    data = shots_in(run.data) if hasattr(run, "data") else None
+    if isinstance(run, StudentRun):
+        return student_hashes(run, teacher_named(run.teacher, run.teacher_precision, data))
+    found = {} if data is None else data_hashes(data)
+    if isinstance(getattr(run, "teacher", None), str):
+        found["teacher"] = teacher_named(run.teacher, data=data).key()
+    if isinstance(getattr(run, "start_from", None), str):
+        found["start_from"] = weights_hash(load_network(run.start_from)[0])
+    return found

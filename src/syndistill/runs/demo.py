@@ -128,12 +128,15 @@ def run_demo(out: Path, teacher: str, budget: Budget, accept_any_teacher: bool) 
     """Distil, judge, draw; goes on where it stopped, and only reads a finished folder."""
     wanted = {"teacher": teacher, "experiment": EXPERIMENT, "seed": SEED, **budget._asdict()}
     students = student_names(budget)
-    names = {teacher: "Teacher"} | {str(result_file(stage, out / ROAD)): name for stage, name in students.items()}
+    networks = {str(result_file(stage, out / ROAD)): name for stage, name in students.items()}
+    names = {teacher: "Teacher"} | networks
     if (out / RESULT).exists():
         _check_finished(out, wanted)
         counted = RowsFile(out / ROWS)
         found = Comparison(combine(list(counted.rows.values())), combine(list(counted.pairs.values())))
-        return _renamed(found, names)
+        # The rows say where the folder lay when it was judged.
+        judged = dict.fromkeys(row.decoder for row in found.rows if row.decoder not in {*REFERENCES, teacher})
+        return _renamed(found, {teacher: "Teacher"} | dict(zip(judged, students.values(), strict=True)))
     with terminal_reporter() as reporter:
         _walk(out / ROAD, road_of(teacher, budget), budget, accept_any_teacher, reporter)
         decoders = [*REFERENCES, *names]

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from syndistill.circuits.training_noise import noise_in
 from syndistill.decoders.registry import decoder_names
 from syndistill.errors import SyndistillError
 from syndistill.files.network_file import network_path, shipped_names
@@ -32,27 +33,47 @@ def overview() -> str:
     return "\n".join(parts)
 
 
-def describe(name: str) -> str:
-    """A network, a recipe or a preset; where a network and a recipe share a name, both."""
+def describe(name: str, whole: bool = False) -> str:
+    """A network, a recipe or a preset in a few lines, or (whole) all that is known of it as JSON; where a network and a
+    recipe share a name, both."""
     parts: list[str] = []
     if network_path(name) is not None:
-        network, metadata = load_network(name)
-        said = {"card": card(name)} if name in shipped_names() else {"metadata": metadata}
-        parts.append(f"network {name}\n" + _json(_network(network) | {"sha256": weights_hash(network)} | said))
+        parts.append(_whole_network(name) if whole else _short_network(name))
     if name in RECIPES:
         run = recipe(name)
         verb = "train" if isinstance(run, TeacherRun) else "distill"
-        content = _json(run.model_dump(mode="json"))
-        parts.append(f"recipe {name} (syndistill {verb} {name} --out DIR)\n{content}")
+        said = _json(run.model_dump(mode="json")) if whole else f"  {_first_line(RECIPES[name].__doc__)}"
+        parts.append(f"recipe {name} (syndistill {verb} {name} --out DIR)\n{said}")
     if name in PRESETS:
-        parts.append(f"preset {name} at d=3\n" + _json(_network(build(name, 3))))
+        network = build(name, 3)
+        parts.append(f"preset {name} at d=3\n" + (_json(_network(network)) if whole else f"  {_size(network).strip()}"))
     if not parts:
         known = [*shipped_names(), *RECIPES, *PRESETS]
         raise SyndistillError(
             f"{name!r} is no shipped network, recipe or preset, nor a .safetensors file{nearest(name, known)}; "
             "the list: syndistill info"
         )
-    return "\n\n".join(parts)
+    return "\n\n".join(parts if whole else [*parts, f"All of it, as JSON: syndistill info {name} --json"])
+
+
+def _whole_network(name: str) -> str:
+    network, metadata = load_network(name)
+    said = {"card": card(name)} if name in shipped_names() else {"metadata": metadata}
+    return f"network {name}\n" + _json(_network(network) | {"sha256": weights_hash(network)} | said)
+
+
+def _short_network(name: str) -> str:
+    network, metadata = load_network(name)
+    config, home, size = network.config, noise_in(metadata), network.n_parameters()
+    scores = card(name)["scores"] if name in shipped_names() else []
+    lines = [
+        f"network {name}",
+        f"  {config.family} of distance {config.distance}, output {config.output}, {size:,} parameters",
+        f"  learned from {'noise that its file does not say' if home is None else home}",
+    ]
+    said = "  {experiment}: LER {ler:.4f} ({low:.4f} to {high:.4f}), {shots:,} shots"
+    lines += [said.format(**score) for score in scores]
+    return "\n".join(lines)
 
 
 def _network(network: DecoderNetwork) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,7 +20,7 @@ from syndistill.distill.student import STUDENT_FILE, StudentRun, student_hashes,
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.gate import ROUNDS, SHOTS, GateReport, P, judge_on_files, judge_teacher
 from syndistill.reporter import SILENT, Reporter
-from syndistill.safe_files import replacing, write_sealed
+from syndistill.safe_files import json_sha256, replacing, write_sealed
 from syndistill.training.config import DataConfig
 from syndistill.training.distributed import join_world
 from syndistill.training.run_folder import open_run
@@ -110,10 +111,11 @@ def pass_gate(
 ) -> GateReport:
     """The report on the Teacher of that name, made once and kept in the folder. SyndistillError when it is refused."""
     teacher = teacher_named(name, data=shots_in(data))
-    report = _kept(folder / GATE_FILE, teacher)
+    judged_on = _judged_on(data) | {"shots": shots}
+    report = _kept(folder / GATE_FILE, teacher, json_sha256(judged_on))
     if report is None:
         reporter.say(f"judging the Teacher {name} against matching")
-        report = _judge(data, teacher, shots, reporter)
+        report = _judge(data, teacher, shots, reporter).model_copy(update={"judged_on": json_sha256(judged_on)})
         write_sealed(folder / GATE_FILE, report.to_json())
     if not report.passed and not accept_any_teacher:
         raise SyndistillError(
@@ -125,25 +127,29 @@ def pass_gate(
     return report
 
 
-def _kept(path: Path, teacher: Teacher) -> GateReport | None:
+def _kept(path: Path, teacher: Teacher, judged_on: str) -> GateReport | None:
+    """A folder may hold several plans' runs, whose gates judge on other noise or on other rounds."""
     if not path.exists():
         return None
     report = GateReport.load(path)
-    return report if report.teacher == teacher.key() else None
+    return report if (report.teacher, report.judged_on) == (teacher.key(), judged_on) else None
 
 
 def _judge(data: StudentData | DataConfig, teacher: Teacher, shots: int, reporter: Reporter) -> GateReport:
-    """On the noise, bases and rounds that the Student will learn from (the default ones where they lie within)."""
+    if (own := own_files(shots_in(data))) is not None:
+        return judge_on_files(teacher, own, shots=shots, reporter=reporter)
+    return judge_teacher(teacher, **_judged_on(data), shots=shots, reporter=reporter)
+
+
+def _judged_on(data: StudentData | DataConfig) -> dict[str, Any]:
+    """The noise, bases and rounds that the Student will learn from (the default ones where they lie within)."""
     simulated, cut = shots_in(data), data.cut_rounds if isinstance(data, StudentData) else ()
     if (own := own_files(simulated)) is not None:
-        return judge_on_files(teacher, own, shots=shots, reporter=reporter)
+        return {"files": own.sha256}
     learned = cut or [r for phase in simulated.curriculum.rounds for r in phase.rounds]
-    return judge_teacher(
-        teacher,
-        noise=simulated.noise,
-        p=min(max(P, simulated.curriculum.p_min), simulated.curriculum.p_max),
-        rounds=tuple(min(r, max(learned)) for r in ROUNDS),
-        bases=simulated.bases,
-        shots=shots,
-        reporter=reporter,
-    )
+    return {
+        "noise": simulated.noise,
+        "p": min(max(P, simulated.curriculum.p_min), simulated.curriculum.p_max),
+        "rounds": tuple(min(r, max(learned)) for r in ROUNDS),
+        "bases": simulated.bases,
+    }

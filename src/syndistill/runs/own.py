@@ -7,8 +7,6 @@ less time (docs/own-circuit.md), so a Teacher is asked only where one is named.
 
 from __future__ import annotations
 
-import base64
-import io
 import shutil
 import tempfile
 import time
@@ -17,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
-from rich.console import Console
 from rich.table import Table
 
 from syndistill.distill.cache.source import StudentData, Unsure
@@ -29,19 +26,25 @@ from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import Comparison
 from syndistill.evaluation.gate import judge_on_files
-from syndistill.evaluation.subject import Subject
-from syndistill.evaluation.tables import pairs_table, per_round_table, rows_table
 from syndistill.files.network_file import members_in, network_path, read_header, shipped_names
 from syndistill.models.gru import LocalGru
 from syndistill.models.networks import load_network, weights_hash
 from syndistill.reporter import SILENT, Bar, Reporter
 from syndistill.runs.gated import distil_gated
-from syndistill.runs.picture import LABELS, draw_comparison
+from syndistill.runs.own_judged import (
+    OPTIMUM,
+    REFERENCES,
+    RESULT_FILE,
+    ROWS_FILE,
+    judge,
+    tables,
+    verdict,
+    write_report,
+)
 from syndistill.safe_files import foreign_files, read_sealed, replacing, write_sealed
 from syndistill.sampling.own_files import own_noise
 from syndistill.sampling.own_noise import OwnNoise
 from syndistill.sampling.recorded import find_recordings
-from syndistill.statistics.rates import mcnemar
 from syndistill.training.changes import validated, with_change
 from syndistill.training.config import (
     Curriculum,
@@ -57,9 +60,7 @@ from syndistill.training.config import (
 from syndistill.training.run import TEACHER_FILE, TeacherRun, train_teacher
 from syndistill.training.source import statistics_shots
 
-OWN_FILE, ROWS_FILE, RESULT_FILE, PICTURE, REPORT = (
-    "own.json", "rows.jsonl", "comparison.json", "comparison.png", "report.html",
-)  # fmt: skip
+OWN_FILE = "own.json"
 TUNED = "tuned"
 """As the Teacher of the Student's run: the one that this folder tunes."""
 MINUTES = {3: 10.0, 5: 45.0}
@@ -69,13 +70,10 @@ LONGEST = 25
 """Rounds that a Student learns from where none are named; up to here labels say something at usual rates."""
 PART = 13
 """Most rounds of a part of a longer experiment, for a Student that keeps a frame: it is told where a part begins."""
-SEED = 2027  # of the judged shots
-REFERENCES = ("pymatching", "pymatching-correlated")
 STARTS = {3: "student-d3-frame"}
 """Where the Student that goes on best is not the one that is named like its distance."""
-BEST_KNOWN = {3: "optimal"}
-KNOWN = (*REFERENCES, "optimal")
-"""Those that are given a recording's model with @."""
+BEST_KNOWN = {3: OPTIMUM}
+PICK = 1  # of the select shots that say which Teacher stays; the gate judges it on others
 PROBE = (16, 48)  # steps: the first chunk of shots pays for models and tables
 
 
@@ -83,13 +81,14 @@ class Asked(Strict):
     """What a user asks for."""
 
     files: tuple[Name, ...]
-    model: Literal["pij", "circuit"] = "circuit"
-    """Of recordings. A model of pairs that was fitted to shots (pij) knows no errors of three and four detectors: good
-    to decode by, poor to draw from (docs/own-circuit.md)."""
+    model: Literal["circuit", "pij", "rl"] = "circuit"
+    """Of recordings: of the noisy circuit, or one that was fitted to data (pij in Sycamore's, rl in Willow's). A model
+    of pairs that was fitted to shots (pij) knows no errors of three and four detectors: good to decode by, poor to draw
+    from (docs/own-circuit.md)."""
     minutes: float | None = None
     """Of training, all in all; None: MINUTES of the distance."""
     rounds: tuple[Positive, ...] = ()
-    """None: as many as the files have, at most LONGEST."""
+    """Empty: as many as the files have, at most LONGEST."""
     factors: tuple[float, float] = (0.8, 1.25)
     """The noise is that of the files times a factor between these: a worse day, and a better one."""
     student: Name | None = None
@@ -131,10 +130,12 @@ def distil_own(asked: Asked, folder: Path, reporter: Reporter = SILENT, accept_a
     result = folder / STUDENT_FILE
     with replacing(result) as beside:
         shutil.copyfile(folder / "student" / STUDENT_FILE, beside)
+    if (folder / RESULT_FILE).exists():
+        reporter.say(f"{folder} is finished; delete {ROWS_FILE} there to judge again")
     judged = _judged(asked, own, run, folder, reporter)
-    tables, verdict = _tables(judged, own), _verdict(judged, str(result), str(run.student.start_from))
-    _write_report(judged, tables, verdict, folder)
-    return Found(result, judged, tables, verdict)
+    shown, said = tables(judged, own), verdict(judged, str(result), str(run.student.start_from))
+    write_report(judged, shown, said, folder)
+    return Found(result, judged, shown, said)
 
 
 def _hashes(run: StudentRun) -> dict[str, str]:
@@ -147,9 +148,8 @@ def _planned(asked: Asked, own: OwnNoise, folder: Path, reporter: Reporter) -> O
     said = {"asked": asked.model_dump(mode="json"), "noise": own.sha256}
     if path.exists():
         found = read_sealed(path, "take a fresh --out")
-        if {key: found.get(key) for key in said} != said:
-            raise SyndistillError(f"{folder} holds a run of other files or options; choose another --out")
-        return OwnRun.model_validate(found["run"])
+        _check_same(found, said, folder)
+        return validated(OwnRun, found.get("run"), f"{path} is of another version")
     if folder.exists() and foreign_files(folder):
         raise SyndistillError(f"{folder} is not empty and holds no {OWN_FILE}; choose another --out")
     run = _with_changes(_run_of(asked, own), asked.changes)
@@ -162,6 +162,21 @@ def _planned(asked: Asked, own: OwnNoise, folder: Path, reporter: Reporter) -> O
         run = _with_steps(run, own, minutes, asked.changes, reporter)
     write_sealed(path, said | {"run": run.model_dump(mode="json")})
     return run
+
+
+def _check_same(found: Mapping[str, Any], said: Mapping[str, Any], folder: Path) -> None:
+    """SyndistillError that names what is not as it was."""
+    before = found.get("asked")
+    known = before if isinstance(before, Mapping) else {}
+    other = [f"{key} {known.get(key)}" for key, value in said["asked"].items() if known.get(key) != value]
+    if other:
+        raise SyndistillError(
+            f"{folder} holds a run of other files or options ({'; '.join(other)}); give the same, or another --out"
+        )
+    if found.get("noise") != said["noise"]:
+        raise SyndistillError(
+            f"{folder} holds a run of other files or options (the files' noise has changed since); choose another --out"
+        )
 
 
 def _with_changes(run: OwnRun, changes: Sequence[str]) -> OwnRun:
@@ -371,7 +386,7 @@ def _tune(run: TeacherRun, own: OwnNoise, folder: Path, reporter: Reporter) -> N
     if not tuned.exists():
         train_teacher(run, folder / "teacher", reporter)
     before = str(run.start_from)
-    reports = [judge_on_files(teacher_named(name), own, reporter=reporter) for name in (before, str(tuned))]
+    reports = [judge_on_files(teacher_named(name), own, seed=PICK, reporter=reporter) for name in (before, str(tuned))]
     lers = [sum(result.teacher_ler for result in report.results) / len(report.results) for report in reports]
     better = lers[1] < lers[0]
     verdict = "is better and kept" if better else "is not better; the one before stays"
@@ -385,9 +400,7 @@ def _with_teacher(run: StudentRun, folder: Path) -> StudentRun:
 
 
 def _judged(asked: Asked, own: OwnNoise, run: OwnRun, folder: Path, reporter: Reporter) -> dict[str, Comparison]:
-    """Every decoder on fresh shots of each file, or on the recorded ones; tables, picture and report are written."""
-    if (folder / RESULT_FILE).exists():
-        reporter.say(f"{folder} is finished; delete {RESULT_FILE} to judge again")
+    """Everything that is of interest beside the Student, on fresh shots of each file or on the recorded ones."""
     names = [*REFERENCES, str(run.student.start_from)]
     if run.teacher is not None:
         before, after = str(run.teacher.start_from), str(folder / TEACHER_FILE)
@@ -397,109 +410,12 @@ def _judged(asked: Asked, own: OwnNoise, run: OwnRun, folder: Path, reporter: Re
     names = [*dict.fromkeys(names), str(folder / STUDENT_FILE)]
     if own.distance in BEST_KNOWN:
         names.append(BEST_KNOWN[own.distance])
-    judged = {}
-    for file in asked.files:
-        recorded = Path(file).is_dir()
-        subject = Subject.from_recording(file) if recorded else Subject.from_file(file)
-        here = [_with_model(name, asked, subject) for name in names]
-        shots = None if recorded else asked.shots
-        rows = folder / ROWS_FILE
-        judged[file] = subject.compare(here, shots, SEED, rows_file=rows, leave_out=True, reporter=reporter)
-    write_sealed(folder / RESULT_FILE, {"judged": {file: found.to_json() for file, found in judged.items()}})
-    first = next(iter(judged))
-    draw_comparison(
-        judged[first], folder / PICTURE, Path(first).name, _labels(folder), highlight=str(folder / STUDENT_FILE)
-    )
-    return judged
-
-
-def _labels(folder: Path) -> dict[str, str]:
-    return {
-        **LABELS,
-        str(folder / STUDENT_FILE): "this Student",
-        str(folder / TEACHER_FILE): "tuned Teacher",
-    }
-
-
-def _with_model(name: str, asked: Asked, subject: Subject) -> str:
-    """Of a recording matching is given the model that was fitted to its shots, as in the field; the optimum the model
-    that the Student learns from."""
-    if subject.recording is None or name not in KNOWN:
-        return name
-    fitted = "pij" if "pij" in subject.recording.models else asked.model
-    return f"{name}@{fitted if name in REFERENCES else asked.model}"
-
-
-def _without_model(name: str) -> str:
-    """What `_with_model` made of it undone."""
-    plain = name.partition("@")[0]
-    return plain if plain in KNOWN else name
+    return judge(asked.files, names, asked.model, asked.shots, folder, reporter)
 
 
 def _same(one: str, other: str) -> bool:
     """Whether two files are of one network: a tuned Teacher that was not better is the one before."""
     return weights_hash(load_network(one)[0]) == weights_hash(load_network(other)[0])
-
-
-def _tables(judged: Mapping[str, Comparison], own: OwnNoise) -> list[Table]:
-    """Of each file; of recordings of several lengths also the error per round."""
-    tables = [rows_table(found, file) for file, found in judged.items()]
-    lengths: dict[int, dict[int, Comparison]] = {}
-    for (patch, _, rounds), found in zip(own.dems, judged.values(), strict=True):
-        lengths.setdefault(patch, {})[rounds] = found
-    for patch, of_patch in lengths.items():
-        if len(own.bases) == 1 and len([rounds for rounds in of_patch if rounds > 1]) >= 3:
-            where = f", patch {patch + 1}" if len(lengths) > 1 else ""
-            tables.append(per_round_table(of_patch, f"error per round, fitted over rounds{where}"))
-    return tables
-
-
-def _verdict(judged: Mapping[str, Comparison], student: str, start: str) -> str:
-    """What the Student is worth on all files together; a warning where it is not better than where it began."""
-    errors: dict[str, int] = {}
-    for found in judged.values():
-        for row in found.rows:
-            name = _without_model(row.decoder)
-            errors[name] = errors.get(name, 0) + row.errors
-    shots = sum(found.rows[0].shots for found in judged.values())
-    lines = [f"This Student errs on {errors[student] / shots:.2%} of {shots:,} shots."]
-    for name, said in (("pymatching-correlated", "correlated matching"), (start, f"{start}, where it began")):
-        if errors.get(name):
-            change = errors[student] / errors[name] - 1
-            alone = [_alone(found, student, name) for found in judged.values()]
-            p = mcnemar(sum(a for a, _ in alone), sum(b for _, b in alone))
-            lines.append(f"{abs(change):.1%} {'less' if change < 0 else 'more'} than {said} (p = {p:.2g}).")
-    rival, best = errors.get("pymatching-correlated", 0), errors.get("optimal", 0)
-    if 0 < best < rival:
-        way = (rival - errors[student]) / (rival - best)
-        lines.append(f"{way:.0%} of the way from correlated matching to the optimum.")
-    for name in (start, "pymatching-correlated"):
-        if name in errors and errors[student] >= errors[name]:
-            lines.append(f"WARNING: it is not better than {name}: take that one, or give --minutes more.")
-    return " ".join(lines)
-
-
-def _alone(found: Comparison, a: str, b: str) -> tuple[int, int]:
-    """Shots that a alone, and b alone, got wrong."""
-    for pair in found.pairs:
-        names = [_without_model(pair.a), _without_model(pair.b)]
-        if names == [a, b]:
-            return pair.only_a_wrong, pair.only_b_wrong
-        if names == [b, a]:
-            return pair.only_b_wrong, pair.only_a_wrong
-    return 0, 0
-
-
-def _write_report(judged: Mapping[str, Comparison], tables: Sequence[Table], verdict: str, folder: Path) -> None:
-    """One file: the picture, then the tables as the terminal shows them."""
-    console = Console(record=True, width=130, file=io.StringIO())
-    console.print(verdict)
-    for table in [*tables, *(pairs_table(found) for found in judged.values())]:
-        console.print(table)
-    picture = base64.b64encode((folder / PICTURE).read_bytes()).decode()
-    image = f'<img alt="Logical error rates" style="max-width: 100%" src="data:image/png;base64,{picture}">'
-    with replacing(folder / REPORT) as beside:
-        beside.write_text(console.export_html(inline_styles=True).replace("<body>", f"<body>\n{image}", 1))
 
 
 def recordings_of(

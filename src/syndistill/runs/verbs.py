@@ -34,11 +34,12 @@ def distill_student(what: str, out: str | Path, settings: Sequence[str] = (), ac
 def evaluate(decoders: Sequence[str], on: stim.Circuit | str | Path, shots: int, seed: int = 0) -> Comparison:
     """Judge decoders, by name or path, on the same shots: rows with intervals, and exact paired tests.
 
-    on: a circuit, a .stim file, or an experiment as "d=3,rounds=9,basis=z,noise=si1000,p=0.004".
+    on: a circuit, a .stim or .dem file, or an experiment as "d=3,rounds=9,basis=z,noise=si1000,p=0.004".
+    SyndistillError for what can't be read, and for a decoder that can't serve.
     """
     if isinstance(on, stim.Circuit):
         subject = Subject.of_circuit(on, "circuit")
-    elif str(on).endswith(".stim"):
+    elif str(on).endswith((".stim", ".dem")):
         subject = Subject.from_file(on)
     else:
         subject = Subject.from_experiment(str(on))

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import stim
 
-from syndistill.circuits.files import load_circuit, load_dem
+from syndistill.circuits.files import load_memory
 from syndistill.circuits.memory_model import MemoryModel
 from syndistill.circuits.placement import Placement, place
 from syndistill.errors import SyndistillError
@@ -64,11 +64,8 @@ def _placed(name: str, model: str) -> tuple[stim.DetectorErrorModel, Placement, 
             recording = Recording.load(path)
             said = recording.properties
             return recording.dem(model), recording.placement, (said.distance, said.center)
-        if path.suffix == ".dem":
-            dem = load_dem(path)
-            return dem, place(dem), None
-        circuit = load_circuit(path)
-        return dem_of_circuit(circuit), place(circuit), None
+        found = load_memory(path)
+        return dem_of_circuit(found) if isinstance(found, stim.Circuit) else found, place(found), None
 
     return _named(name, read)
 

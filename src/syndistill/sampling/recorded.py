@@ -42,11 +42,13 @@ from syndistill.safe_files import read_json
 from syndistill.sampling.stored import StoredShots, dem_of_circuit
 
 IDEAL = "circuit_ideal.stim"
+NOISY_CIRCUIT = "circuit"
+"""The error model of the recording's noisy circuit; the others were fitted to data."""
 
 
 @dataclass(frozen=True)
 class FolderLayout:
-    """Names of files. models: of detector error models; "circuit" is that of the noisy circuit."""
+    """Names of files. models: of detector error models."""
 
     properties: str
     noisy: str
@@ -60,13 +62,13 @@ SYCAMORE = FolderLayout(
     "circuit_noisy.stim",
     "sweep",
     # "pij": fitted by Google to the correlations of the even-numbered shots
-    {"circuit": "circuit_detector_error_model.dem", "pij": "pij_from_even_for_odd.dem"},
+    {NOISY_CIRCUIT: "circuit_detector_error_model.dem", "pij": "pij_from_even_for_odd.dem"},
 )
 WILLOW = FolderLayout(
     "metadata.json",
     "circuit_noisy_si1000.stim",
     "sweep_bits",
-    {"circuit": _PATHWAY.format("si1000"), "rl": _PATHWAY.format("rl_optimized")},
+    {NOISY_CIRCUIT: _PATHWAY.format("si1000"), "rl": _PATHWAY.format("rl_optimized")},
 )
 
 
@@ -95,6 +97,10 @@ class RecordingProperties:
     @property
     def path(self) -> Path:
         return self.folder / self.files.properties
+
+    @property
+    def noisy_circuit(self) -> Path:
+        return self.folder / self.files.noisy
 
     @classmethod
     def load(cls, folder: str | Path) -> RecordingProperties:
@@ -273,7 +279,7 @@ class Recording:
         detectors that fire at random.
         """
         properties = RecordingProperties.load(folder)
-        circuit = load_circuit(properties.folder / properties.files.noisy)
+        circuit = load_circuit(properties.noisy_circuit)
         _check_counts(properties, properties.files.noisy, circuit)
         _check_label(properties, circuit)
         flips_packed = properties.bits("obs_flips_actual", circuit.num_observables)
@@ -307,7 +313,7 @@ class Recording:
         if name not in self.models:
             raise SyndistillError(f"detector error model {name!r} is unknown; pick one of {', '.join(self.models)}")
         path = self.properties.folder / self.properties.files.models[name]
-        if name == "circuit" and not path.exists():
+        if name == NOISY_CIRCUIT and not path.exists():
             return dem_of_circuit(self.circuit)
         dem = load_dem(path)
         _check_counts(self.properties, self.properties.files.models[name], dem, self.circuit)
@@ -318,7 +324,7 @@ class Recording:
             )
         return dem
 
-    def stored_shots(self, dem: str = "circuit") -> StoredShots:
+    def stored_shots(self, dem: str = NOISY_CIRCUIT) -> StoredShots:
         """The shots as decoders take them, with one of the models."""
         return StoredShots(self.circuit, self.dem(dem), self.detectors_packed, self.observables_packed)
 

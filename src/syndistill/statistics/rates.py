@@ -103,6 +103,10 @@ def _epsilon_of_slope(slope: float) -> float:
     return -math.expm1(slope) / 2
 
 
+LEAST_LENGTHS = 3
+"""Numbers of rounds above 1 that a per-round fit needs."""
+
+
 def fit_per_round(rounds: Sequence[int], errors: Sequence[int], shots: Sequence[int]) -> PerRoundFit:
     """Fits eps and F0 to counts of errors after different numbers of rounds.
 
@@ -116,9 +120,9 @@ def fit_per_round(rounds: Sequence[int], errors: Sequence[int], shots: Sequence[
     if not len(rounds) == len(errors) == len(shots) or len(set(rounds)) != len(rounds):
         raise SyndistillError("a per-round fit needs one count of errors and shots for each number of rounds")
     kept = [(n, k, m) for n, k, m in zip(rounds, errors, shots, strict=True) if n != 1]
-    if len(kept) < 3:
+    if len(kept) < LEAST_LENGTHS:
         raise SyndistillError(
-            f"{len(kept)} numbers of rounds above 1: a per-round fit needs at least 3, add experiments"
+            f"{len(kept)} numbers of rounds above 1: a per-round fit needs at least {LEAST_LENGTHS}, add experiments"
         )
     n_Q, k_Q, m_Q = np.array(sorted(kept), np.float64).T
     if (m_Q <= 0).any() or (k_Q < 0).any() or (2 * k_Q >= m_Q).any():

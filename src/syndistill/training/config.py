@@ -236,8 +236,9 @@ class DataConfig(Strict):
     noise: Annotated[str, AfterValidator(_known_noise)] = "si1000"
     files: tuple[Name, ...] = Field(default=(), max_length=1000)
     """Of noise "files": Stim circuits (.stim), error models (.dem), folders of recordings; of one distance."""
-    model: Literal["pij", "circuit"] = "pij"
-    """Of a recording: the model that was fitted to data, or its noisy circuit's."""
+    model: Literal["circuit", "pij", "rl"] = "pij"
+    """Of a recording: the model of its noisy circuit, or one that was fitted to data (pij in Sycamore's, rl in
+    Willow's)."""
     bases: tuple[Literal["x", "z", "both"], ...] = Field(default=("x", "z"), min_length=1, max_length=3)
     labels: Literal["sampled", "exact", "revealed"] = "sampled"
     """exact: the exact posterior in place of the drawn label (sampling.exact_labels), for distance 3. revealed:

@@ -130,9 +130,10 @@ class Trainer:
             batches = iter(stream)
             while self.step < self.config.steps:
                 mine = [next(batches) for _ in range(self.config.batches_at(self.step))]
+                rate = self._rate()
                 values = self.train_step(*mine)
                 if log is not None:
-                    log.add(self.step, values, len(mine) * self.config.batch_size, self._rate())
+                    log.add(self.step, values, len(mine) * self.config.batch_size, rate)
                     if bar is not None:
                         bar.to(self.step, log.latest)
                 if self._looks_done():

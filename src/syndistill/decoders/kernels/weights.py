@@ -205,6 +205,7 @@ def load_compilable(name_or_path: str | Path) -> Compilable:
     file = read_network(name_or_path)
     if file.dials.family not in COMPILED:
         raise SyndistillError(
-            f"{name_or_path} is of family {file.dials.family}; only {' and '.join(COMPILED)} run without PyTorch"
+            f"{name_or_path} is of family {file.dials.family}; only {' and '.join(COMPILED)} run without PyTorch: "
+            "syndistill evaluate runs the others, and decoders.torch_engine.TorchEngine in Python"
         )
     return weights_of(file, LocalWeights) if file.dials.family == "local_gru" else weights_of(file, FlatWeights)

@@ -293,10 +293,6 @@ class StudentData(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> StudentData:
-        if self.simulated.labels == "revealed" and "both" in self.simulated.bases:
-            raise ValueError("revealed labels are of bases x and z; take sampled ones for both")
-        if self.simulated.labels == "exact" and self.simulated.distance != 3:
-            raise ValueError("exact labels exist for distance 3; take sampled or revealed ones")
         if not self.cached_shots and self.cached_ends == "last":
             raise ValueError("cached_ends is about cached shots; set cached_shots above 0")
         if self.recorded and (self.cached_shots or self.cut_rounds or self.unsure):
@@ -344,13 +340,15 @@ class LiveSource:
         return [draw_ends(t, self.ends, self.source.seed) for t in taught] if self.ends else taught
 
 
-def simulated(data: StudentData, batch_size: int, seed: int, ends: int = 0) -> SimulatedSource:
+def simulated(
+    data: StudentData, batch_size: int, seed: int, ends: int = 0, share: tuple[int, int] = (0, 1)
+) -> SimulatedSource:
     """ends: of revealed labels, which cost as much as their ends do, the last one and drawn ones, so many in all; 0:
-    every end."""
+    every end. share: (i, n), to make the i-th of n parts of every batch alone."""
     ends = ends if data.simulated.labels == "revealed" and not data.cut_rounds else 0
     # Of cached shots `UnsureSource` chooses, after they are simulated.
     chooser = UnsureShots(data.unsure, data.simulated.distance) if data.unsure and not data.cached_shots else None
-    return simulated_source(data.simulated, batch_size, seed, ends=ends, end_spacing=0, chooser=chooser)
+    return simulated_source(data.simulated, batch_size, seed, ends=ends, end_spacing=0, share=share, chooser=chooser)
 
 
 def recorded(data: StudentData, batch_size: int, seed: int) -> RecordedShots:

@@ -26,6 +26,7 @@ from syndistill.models.contract import defined_only, event_history
 from syndistill.models.networks import load_network
 from syndistill.models.tensors_file import load_tensors, save_tensors
 from syndistill.sampling.shots import Shots
+from syndistill.training.changes import validated
 from syndistill.training.config import Strict
 from syndistill.training.objective import Values, joint_class, label_loss, posterior_loss
 
@@ -397,7 +398,7 @@ def load_fusion(path: Path, teacher: Teacher) -> tuple[Fusion, dict[str, Any]]:
         raise SyndistillError(f"{path} holds no fusion; the fuse stage writes one")
     if header["teacher"] != teacher.key():
         raise SyndistillError(f"{path} was fused from another Teacher than this run's; run the fuse stage on this one")
-    config = FusionConfig.model_validate(header["config"])
+    config = validated(FusionConfig, header["config"], f"{path} is of another version")
     widths: dict[str, int] = header["widths"]  # type: ignore[assignment]
     with torch.random.fork_rng(devices=[]):
         fusion = Fusion(config, Layout(int(header["distance"])), header["output"], widths)  # type: ignore[arg-type, call-overload]
