@@ -146,6 +146,14 @@ def test_shots_that_a_network_has_seen_are_said_and_left_out(capsys, tmp_path, r
     assert (code, said[-1]) == (2, "error: sampled shots are none that a network has seen; leave skip out")
 
 
+def test_a_circuit_without_noise_is_nothing_to_judge_on(capsys, tmp_path):
+    path = tmp_path / "quiet.stim"
+    path.write_text(str(Experiment(3, 2, "z", "si1000", 0.004).circuit().without_noise()))
+    code, _, said = evaluate(capsys, "pymatching", "--circuit", path, "--shots", 50)
+    assert code == 2
+    assert said == [f"error: {path} has no noise, so no shot has an error; add it, or name the noisy circuit"]
+
+
 def test_models_of_a_recording_are_read_when_asked_for(capsys, recording):
     (recording / "pij_from_even_for_odd.dem").unlink()
     code, _, said = evaluate(capsys, "pymatching", "student-d3", "--recorded", recording)

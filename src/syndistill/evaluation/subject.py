@@ -44,7 +44,10 @@ class Subject:
     def of_circuit(cls, circuit: stim.Circuit, label: str) -> Subject:
         if circuit.num_observables == 0:
             raise SyndistillError(f"{label} has no OBSERVABLE_INCLUDE, so nothing to decode; add one")
-        return cls(label, circuit, _dems={"circuit": dem_of_circuit(circuit)})
+        dem = dem_of_circuit(circuit)
+        if dem.num_errors == 0:
+            raise SyndistillError(f"{label} has no noise, so no shot has an error; add it, or name the noisy circuit")
+        return cls(label, circuit, _dems={"circuit": dem})
 
     @classmethod
     def from_file(cls, path: str | Path) -> Subject:
