@@ -21,15 +21,21 @@ from syndistill.evaluation.rows import Pair, Row
 from syndistill.evaluation.subject import Subject
 from syndistill.runs.console import terminal_reporter
 from syndistill.safe_files import write_text
-from syndistill.statistics.rates import fit_per_round
+from syndistill.statistics.rates import fit_per_round, mcnemar
 
 SEED = 31_415
 RIVAL = "pymatching-correlated"
 LONG_P = 0.004
+TOLD = 0.05
+"""The p-value of McNemar's test below which a difference is told from zero."""
 
 
 class Suite(NamedTuple):
-    """Who is judged at one distance, and on what: `short` rounds at each of `rates`, `long` ones at LONG_P."""
+    """Who is judged at one distance, and on what: `short` rounds at each of `rates`, `long` ones at LONG_P.
+
+    compiled: whose rows were measured in compiled code (rows made since 2026-11-29), in words for the page. others:
+    what the networks are that do not ship, by the names that tables give them.
+    """
 
     distance: int
     teacher: str
@@ -38,6 +44,8 @@ class Suite(NamedTuple):
     long: tuple[int, ...]
     rates: tuple[float, ...]
     optimum: bool
+    compiled: str
+    others: dict[str, str]
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -48,18 +56,29 @@ class Suite(NamedTuple):
         return tuple(sorted({self.short, *self.long}))
 
 
-# d=3: the shipped Students, and two that had 25,000 steps on 9 rounds each: the first leg of one, and labels alone.
 SUITES = {
     3: Suite(
         3, "teacher-d3",
         ("student-d3", "student-d3-frame",
          "results/networks/baseline-25k.safetensors", "results/networks/labels-25k.safetensors"),
         short=3, long=(5, 9, 15, 25), rates=(0.002, LONG_P), optimum=True,
+        compiled="All networks ran in PyTorch; compiled, `student-d3` takes a quarter of that or less",
+        others={
+            "baseline-25k": "`student-d3`'s network after 25,000 steps on 9 rounds, its first leg, with the Teacher's "
+            "answers",
+            "labels-25k": "the same network after 25,000 steps on 9 rounds from labels alone, no shot twice",
+        },
     ),
     5: Suite(
         5, "teacher-d5",
         ("student-d5", "student-d5-82k", "student-d5-frame", "results/networks/local-d5-labels.safetensors"),
         short=5, long=(3, 9, 15, 25), rates=(LONG_P,), optimum=False,
+        compiled="`student-d5`, `student-d5-82k` and `student-d5-frame` ran compiled, in float32; `teacher-d5` and "
+        "`local-d5-labels` in PyTorch",
+        others={
+            "local-d5-labels": "`student-d5`'s network after 16,600 steps from labels alone, its first two legs, "
+            "no shot twice",
+        },
     ),
 }  # fmt: skip
 
@@ -107,11 +126,13 @@ def judge(blocks: list[Block], rows_file: Path) -> list[tuple[Block, Comparison]
 
 def page(suite: Suite, found: list[tuple[Block, Comparison]], command: str) -> str:
     """The page of a distance, from the rows alone."""
-    lines = [f"# Scores of the shipped d={suite.distance} networks", ""]
+    lines = [f"# Scores of the shipped d={suite.distance} networks", "", *_in_short(suite, found)]
+    lines += ["", "## How to read the tables", ""]
     lines += [
         "SI1000 memory, all decoders on the same shots, 95 % Wilson intervals; made from the rows in `results/` by "
-        f"`{command}`. Times of networks are PyTorch's; compiled, as `syndistill bench` and sinter run Students, they "
-        "are several times shorter ([the log](log/2026-11-25.md)).",
+        f"`{command}`.",
+        "",
+        *_legend(suite),
     ]
     for block, comparison in found:
         lines += ["", f"## {block.experiment}", ""]
@@ -120,8 +141,55 @@ def page(suite: Suite, found: list[tuple[Block, Comparison]], command: str) -> s
     lines += _per_round(suite, found)
     if suite.students:
         lines += ["", f"## Share of the Teacher's gain over {RIVAL} that a Student keeps, p=.004", ""]
-        lines += _gains(suite, found)
+        lines += [
+            f"`-`: the Teacher's own gain is not told from zero (McNemar p of {TOLD} or more), or there is none. "
+            f"*none*: the Student errs as often as {RIVAL} or more often.",
+            "",
+            *_gains(suite, found),
+        ]
     return "\n".join(lines) + "\n"
+
+
+def _in_short(suite: Suite, found: list[tuple[Block, Comparison]]) -> list[str]:
+    """How often each network errs beside the rival, over the rounds: both bases together."""
+    lines = [
+        f"**In short.** LER over {RIVAL}'s, both bases together, p=.004; below 1 is fewer errors. Bold: below it, and "
+        f"told from it (McNemar p below {TOLD}).",
+        "",
+        "| decoder | " + " | ".join(f"r={rounds}" for rounds in suite.rounds) + " |",
+        "|" + "---|" * (1 + len(suite.rounds)),
+    ]
+    for decoder in (*(("optimal",) if suite.optimum else ()), *suite.networks):
+        cells = [_over_rival(found, rounds, decoder) for rounds in suite.rounds]
+        lines.append(f"| {_short(decoder)} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _over_rival(found: list[tuple[Block, Comparison]], rounds: int, decoder: str) -> str:
+    of = [c for block, c in found if block.experiment.rounds == rounds and block.experiment.p == LONG_P]
+    pairs = [_beside_rival(comparison, decoder) for comparison in of]
+    only_it, only_rival = sum(p.only_a_wrong for p in pairs), sum(p.only_b_wrong for p in pairs)
+    both = sum(p.both_wrong for p in pairs)
+    ratio = f"{(only_it + both) / (only_rival + both):.3f}"
+    return f"**{ratio}**" if only_it < only_rival and mcnemar(only_it, only_rival) < TOLD else ratio
+
+
+def _beside_rival(comparison: Comparison, decoder: str) -> Pair:
+    """The pair of a decoder and the rival, the decoder first."""
+    pair = next(pair for pair in comparison.pairs if {pair.a, pair.b} == {decoder, RIVAL})
+    return pair if pair.a == decoder else pair.flipped()
+
+
+def _legend(suite: Suite) -> list[str]:
+    """What columns and names mean, a line each."""
+    lines = [
+        "- **NLL:** the negative logarithm of the probability that a decoder gave to what happened, in nats.",
+        "- **ECE:** how far a decoder's probabilities are from frequencies. **T:** the temperature by which its logits "
+        "would have to be divided to be right: 1 is none, above 1 it is too sure.",
+        "- **us per shot:** microseconds in batches, when the rows were made, in part beside other work. "
+        f"{suite.compiled}. On an idle machine: [how long it takes](streaming.md#how-long-it-takes).",
+    ]
+    return lines + [f"- **{name}:** {meaning}. It does not ship." for name, meaning in suite.others.items()]
 
 
 def _table(comparison: Comparison) -> list[str]:
@@ -141,7 +209,7 @@ def _table(comparison: Comparison) -> list[str]:
     lines += ["", "| a against " + RIVAL + " | only a wrong | only it wrong | McNemar p |", "|---|---|---|---|"]
     for pair in comparison.pairs:
         if RIVAL in (pair.a, pair.b) and pair.a != pair.b:
-            one: Pair = pair if pair.b == RIVAL else pair.flipped()
+            one = pair if pair.b == RIVAL else pair.flipped()
             lines.append(f"| {_short(one.a)} | {one.only_a_wrong} | {one.only_b_wrong} | {one.p_value:.1e} |")
     return lines
 
@@ -183,11 +251,20 @@ def _gains(suite: Suite, found: list[tuple[Block, Comparison]]) -> list[str]:
         lers = {d: {n: r.ler for n, r in _rows(found, basis, d)} for d in (RIVAL, *suite.networks)}
         for rounds in lers[RIVAL]:
             gain = lers[RIVAL][rounds] - lers[suite.teacher][rounds]
-            # Where the Teacher gains nothing there is nothing to keep.
+            told = gain > 0 and _teacher_p(suite, found, basis, rounds) < TOLD
             left = [lers[RIVAL][rounds] - lers[name][rounds] for name in suite.students]
-            kept = [f"{own / gain:.0%}" if gain > 0 else "-" for own in left]
+            kept = ["-" if not told else f"{own / gain:.0%}" if own > 0 else "none" for own in left]
             lines.append(f"| {basis} | {rounds} | {gain:.5f} | " + " | ".join(kept) + " |")
     return lines
+
+
+def _teacher_p(suite: Suite, found: list[tuple[Block, Comparison]], basis: str, rounds: int) -> float:
+    (comparison,) = (
+        comparison
+        for block, comparison in found
+        if (block.experiment.basis, block.experiment.rounds, block.experiment.p) == (basis, rounds, LONG_P)
+    )
+    return _beside_rival(comparison, suite.teacher).p_value
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -39,6 +39,7 @@ def test_a_circuit_may_be_a_path(tmp_path):
     for path, text in (("m.stim", circuit), ("m.dem", circuit.detector_error_model(decompose_errors=True))):
         (tmp_path / path).write_text(str(text))
         assert np.array_equal(syndistill.decode("student-d3", tmp_path / path, detectors), wanted)
+    assert np.abs(syndistill.decode("student-d3:int8", circuit, detectors) - wanted).max() < 0.1
     with pytest.raises(SyndistillError, match=r"no file student-3 \(did you mean 'student-d3'\?\)"):
         syndistill.decode("student-3", circuit, detectors)
 

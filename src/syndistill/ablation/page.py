@@ -273,10 +273,20 @@ def _about(table: Table) -> str:
     )
 
 
+def _what_stands(table: Table) -> list[str]:
+    """One paragraph, where a part of a published plan does not."""
+    fell = [question.text for question in table.plan.questions if question.withdrawn]
+    stand = [question.text for question in table.plan.questions if not question.withdrawn]
+    if not fell:
+        return []
+    return [f"What still stands: {' '.join(stand)} The other answers are withdrawn: {' '.join(fell)}"]
+
+
 def _html(content: _Content) -> str:
     table, said, gaps, drawn, grids = content
     text = html.escape
     parts = [f"<h1>What each signal is worth: {text(table.plan.title)}</h1>"]
+    parts += [f"<p><b>In short.</b> {text(stands)}</p>" for stands in _what_stands(table)]
     parts += [f'<p class="gap"><b>Correction.</b> {text(one)}</p>' for one in table.plan.corrections]
     parts += [f'<p class="gap">{text(gap)}</p>' for gap in gaps]
     parts.append("<dl>" + "".join(f"<dt>{text(q)}</dt><dd>{text(a)}</dd>" for q, a in said) + "</dl>")
@@ -305,6 +315,7 @@ _STYLE = (
 def _markdown(content: _Content, folder: str) -> str:
     table, said, gaps, drawn, grids = content
     lines = [f"# What each signal is worth: {table.plan.title}", ""]
+    lines += [f"**In short.** {stands}\n" for stands in _what_stands(table)]
     lines += [f"> **Correction.** {one}\n" for one in table.plan.corrections]
     lines += [f"> **Gap.** {gap}\n" for gap in gaps]
     for question, answer in said:

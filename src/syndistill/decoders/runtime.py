@@ -17,6 +17,7 @@ import stim
 from numpy.typing import NDArray
 
 from syndistill.circuits.files import load_memory
+from syndistill.decoders.engine_for import engine_by, way_in
 from syndistill.decoders.engines import Engine
 from syndistill.decoders.kernel_engine import KernelEngine
 from syndistill.decoders.network import named_on_circuit, on_circuit
@@ -27,11 +28,12 @@ __all__ = ["decode", "load", "named_on_circuit", "on_circuit"]
 
 def load(name_or_path: str | Path, precision: str = "float32") -> Engine:
     """A flat or local GRU by shipped name or .safetensors path, compiled; or a folder of `syndistill export`, run by
-    ONNX Runtime. precision: "float32" or "int8" (compiled networks only). SyndistillError for one that is unknown or
-    damaged, or does not run so."""
+    ONNX Runtime. precision: "float32" or "int8" (compiled networks only), which "student-d3:int8" says too.
+    SyndistillError for one that is unknown or damaged, or does not run so."""
     if isinstance(name_or_path, str | Path) and os.path.isdir(name_or_path):
         return OnnxEngine(name_or_path)
-    return KernelEngine(name_or_path, precision)
+    network, way = way_in(str(name_or_path))
+    return engine_by(network, way) if way else KernelEngine(name_or_path, precision)
 
 
 def decode(
