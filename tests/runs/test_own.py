@@ -120,6 +120,18 @@ def test_costly_labels_are_for_shots_that_the_student_is_not_sure_of(tmp_path, d
     assert (data.unsure.network if data.unsure else None) == chosen
 
 
+@pytest.mark.parametrize(("rounds", "asked_for", "start", "taught"), [
+    (5, (), "student-d5", 5),
+    (25, (), "student-d5-frame", 15),
+    (25, (5,), "student-d5", 5),
+    (25, (25,), "student-d5-frame", 25),
+])  # fmt: skip
+def test_a_long_circuit_begins_from_the_student_for_long_ones(tmp_path, rounds, asked_for, start, taught):
+    files = [written(tmp_path / "mine.stim", generated("z", rounds, 5))]
+    run = own._run_of(asked(*files, rounds=asked_for), own_noise(files)).student
+    assert (run.start_from, run.data.simulated.curriculum.longest) == (start, taught)
+
+
 def test_labels_alone_go_on_from_any_teacher_s_student_and_say_whose_it_is(tmp_path):
     """The shipped student-d5 is one of an earlier teacher-d5; a Teacher that is not its own is refused at once."""
     files = [written(tmp_path / "mine.stim", generated("z", 3))]

@@ -12,7 +12,7 @@ from syndistill.distill.road import RoadRun
 from syndistill.distill.stage1 import Stage1
 from syndistill.distill.stage2 import Stage2
 from syndistill.distill.student import StudentRun
-from syndistill.distill.terms import FinalTerm, FrameTerm, LabelTerm, Terms
+from syndistill.distill.terms import FinalTerm, FrameTerm, LabelTerm, ReadoutTerm, Terms
 from syndistill.files.families import FlatGruDials, LocalGruDials
 from syndistill.models.networks import preset
 from syndistill.training.config import (
@@ -120,13 +120,25 @@ def student_d5() -> Legs:
 
 def student_d5_82k() -> Legs:
     """The shipped student-d5-82k, with states twice as wide: `_earlier_d5`, then `_beside_d5`, then `_revealed_d5`."""
-    return _revealed_d5(_beside_d5("leg:wider", 32, 15_000, 21), "student-d5", 2_000, 72)
+    legs = _beside_d5("leg:wider", 32, 15_000, 21).legs
+    noise = {"p_min": 0.0025}
+    short = (3, 5, 5, 5, 9)
+    revealed = _revealed_d5(legs["beside"], "leg:beside", "student-d5", short, noise, 2_000, 0.010, 72)
+    return Legs(legs=legs | {"revealed": revealed})
 
 
-def _revealed_d5(before: Legs, chooser: str, steps: int, seed: int) -> Legs:
-    """No Teacher: revealed labels of fresh shots of 3, 5 and 9 rounds that `chooser` is not sure of, none twice.
-    What a Teacher was asked of comes again and again, and is learned by heart. Half an hour of one core."""
-    run = before.legs["beside"]
+def _revealed_d5(
+    run: StudentRun,
+    start: str,
+    chooser: str,
+    rounds: tuple[int, ...],
+    noise: Mapping[str, float],
+    steps: int,
+    rate: float,
+    seed: int,
+) -> StudentRun:
+    """No Teacher: revealed labels of fresh shots that `chooser` is not sure of, none twice. What a Teacher was asked of
+    comes again and again, and is learned by heart. Half an hour of one core."""
     simulated = run.data.simulated.model_copy(update={"labels": "revealed"})
     run = run.model_copy(
         update={
@@ -138,10 +150,13 @@ def _revealed_d5(before: Legs, chooser: str, steps: int, seed: int) -> Legs:
     unsure = Unsure(network=chooser, below=2.0, others=0.03)
     fresh = {"cached_shots": 0, "cached_ends": "every", "unsure": unsure}
     training = {"steps": steps, "batch_size": 512, "seed": seed, "threads": 1, "compile": True}
-    rates = {"learning_rate": 1.5e-3, "matrix_rate": 0.01, "warmup_steps": 100, "decay_steps": steps * 39 // 40}
-    rates |= {"ema_decay": 0.998}
-    revealed = _going_on(run, "leg:beside", fresh, training, rates, (3, 5, 5, 5, 9), {"p_min": 0.0025})
-    return Legs(legs=before.legs | {"revealed": revealed})
+    return _going_on(run, start, fresh, training, _falling(rate, steps), rounds, noise)
+
+
+def _falling(rate: float, steps: int) -> dict[str, float]:
+    """Muon's rate and that of the rest, falling to 0."""
+    rates = {"learning_rate": 0.15 * rate, "matrix_rate": rate, "warmup_steps": 100, "decay_steps": steps * 39 // 40}
+    return rates | {"ema_decay": 0.998}
 
 
 def _beside_d5(start: str, width: int, steps: int, seed: int) -> Legs:
@@ -178,12 +193,13 @@ def _beside_d5(start: str, width: int, steps: int, seed: int) -> Legs:
 
 def student_d5_frame() -> Legs:
     """The shipped student-d5-frame: a local GRU of 83 k parameters that reads events alone and keeps a frame for every
-    line, first from labels and true frames, then from teacher-d5's answers at every end of 15 and 25 rounds.
+    line, first from labels and true frames, then from teacher-d5's answers at every end of 15 and 25 rounds, then from
+    its own with matching beside it, each line asked by itself too, and last from `_revealed_d5`.
 
-    A shot of 15 rounds takes 8 ms of one core in bf16, one of 25 rounds 20. The shipped one's first leg began from
-    results/networks/local-d5-frame-32-beside, an earlier network with frames; in its last leg the first 122,880 shots
-    were those of the leg before, and the shots of 25 rounds had p from .002 to .004 (docs/log/2026-11-30.md): this
-    makes its like.
+    A shot of 15 rounds takes the Teacher 8 ms of one core in bf16, one of 25 rounds 20. The shipped one's first leg
+    began from results/networks/local-d5-frame-32-beside, an earlier network with frames; in the leg ends-25 the first
+    122,880 shots were those of the leg before, and the shots of 25 rounds had p from .002 to .004
+    (docs/log/2026-11-30.md): this makes its like.
     """
     legs = _earlier_d5().legs
     run = legs["wider"]
@@ -206,7 +222,26 @@ def student_d5_frame() -> Legs:
     further = {"cached_shots": 286_720, "cache_seed": 1_000_023, "ends": 5}
     ends_15 = _framed_d5(framed, "leg:framed", first, (15,), 0.003, 5_000, 0.012, 44)
     ends_25 = _framed_d5(framed, "leg:ends-15", further, (15,) * 6 + (25,), 0.0025, 4_400, 0.010, 47)
-    return Legs(legs=legs | {"framed": framed, "ends-15": _answered(ends_15, 0.1), "ends-25": _answered(ends_25, 0.05)})
+    answered = {"framed": framed, "ends-15": _answered(ends_15, 0.1), "ends-25": _answered(ends_25, 0.05)}
+
+    beside = _beside_itself(answered["ends-25"], "leg:ends-25", (5, 9, 15, 15, 15, 25), 5_500, 52)
+    alone = _beside_itself(beside, "leg:beside", (5, 9, 15, 25), 1_900, 62)
+    lines = beside.terms.model_copy(update={"readout": ReadoutTerm(weight=0.5, alone=True)})
+    noise = {"p_min": 0.0025, "p_max": 0.005}
+    near = _revealed_d5(alone, "leg:alone", "leg:ends-25", (5, 9, 9, 15), noise, 1_400, 0.008, 81)
+    last = {"beside": beside, "alone": alone.model_copy(update={"terms": lines}), "near": near}
+    return Legs(legs=legs | answered | last)
+
+
+def _beside_itself(run: StudentRun, start: str, rounds: tuple[int, ...], steps: int, seed: int) -> StudentRun:
+    """From `start`, with `start` and correlated matching beside it as the Teacher of fresh shots at five ends: the two
+    err apart, and both are fast."""
+    fresh = {"cached_shots": 0, "ends": 5}
+    noise = {"p_min": 0.002, "p_max": 0.0045}
+    run = _going_on(run, start, fresh, {"steps": steps, "seed": seed}, _falling(0.010, steps), rounds, noise)
+    terms = Terms(labels=LabelTerm(weight=0.02, where="every"), final=FinalTerm(where="every"))
+    teacher = {"teacher": f"{start},pymatching-correlated", "teacher_precision": "fp32"}
+    return run.model_copy(update={**teacher, "terms": terms})
 
 
 def _answered(run: StudentRun, labels: float) -> StudentRun:
@@ -226,10 +261,9 @@ def _framed_d5(
     seed: int,
 ) -> StudentRun:
     """`run` going on from `start`, p up to .005, batches of 256, Muon's rate falling to 0."""
-    rates = {"learning_rate": 0.15 * rate, "matrix_rate": rate, "warmup_steps": 100, "decay_steps": steps * 39 // 40}
     training = {"steps": steps, "batch_size": 256, "seed": seed}
     noise = {"p_min": p_min, "p_max": 0.005}
-    return _going_on(run, start, data, training, rates | {"ema_decay": 0.998}, rounds, noise)
+    return _going_on(run, start, data, training, _falling(rate, steps), rounds, noise)
 
 
 def _earlier_d5() -> Legs:

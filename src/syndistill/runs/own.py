@@ -70,8 +70,11 @@ LONGEST = 25
 """Rounds that a Student learns from where none are named; up to here labels say something at usual rates."""
 PART = 13
 """Most rounds of a part of a longer experiment, for a Student that keeps a frame: it is told where a part begins."""
-STARTS = {3: "student-d3-frame"}
-"""Where the Student that goes on best is not the one that is named like its distance."""
+STARTS = {3: [(0, "student-d3-frame")], 5: [(0, "student-d5"), (6, "student-d5-frame")]}
+"""By distance, from how many rounds on which shipped Student goes on best."""
+MOST_REVEALED = 15
+"""Rounds up to which a Student that keeps a frame learns from revealed labels, which cost as much as their rounds do:
+what it learns of a round holds for those after."""
 BEST_KNOWN = {3: OPTIMUM}
 PICK = 1  # of the select shots that say which Teacher stays; the gate judges it on others
 PROBE = (16, 48)  # steps: the first chunk of shots pays for models and tables
@@ -92,7 +95,7 @@ class Asked(Strict):
     factors: tuple[float, float] = (0.8, 1.25)
     """The noise is that of the files times a factor between these: a worse day, and a better one."""
     student: Name | None = None
-    """A saved or shipped network to begin from; None: the shipped one of the distance."""
+    """A saved or shipped network to begin from; None: that of STARTS."""
     teacher: Name | None = None
     """One to tune and to learn from beside the labels; a list of several is asked as it is; None: labels alone."""
     shots: Positive = 200_000
@@ -188,7 +191,7 @@ def _with_changes(run: OwnRun, changes: Sequence[str]) -> OwnRun:
 
 
 def _run_of(asked: Asked, own: OwnNoise) -> OwnRun:
-    start = asked.student or STARTS.get(own.distance) or _shipped("student", own.distance)
+    start = asked.student or _start(own.distance, max(_rounds(asked, own, LONGEST)))
     network, _ = load_network(start)
     if network.config.distance != own.distance:
         raise SyndistillError(f"{start} is of distance {network.config.distance}, the files are of {own.distance}")
@@ -212,6 +215,11 @@ def _run_of(asked: Asked, own: OwnNoise) -> OwnRun:
         return OwnRun(teacher=_tuning(str(asked.teacher), data) if tuned else None, student=student)
     except ValidationError as error:
         raise SyndistillError(f"the run: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+
+
+def _start(distance: int, longest: int) -> str:
+    fitting = [name for least, name in STARTS.get(distance, []) if longest >= least]
+    return fitting[-1] if fitting else _shipped("student", distance)
 
 
 def _unsure(start: str, data: DataConfig) -> Unsure | None:
@@ -266,14 +274,15 @@ def _training(steps: int, learning_rate: float, matrix_rate: float, compiled: bo
 
 
 def _data(asked: Asked, own: OwnNoise, keeps_frame: bool) -> DataConfig:
-    rounds = asked.rounds or tuple(r for r in own.rounds if 1 < r <= LONGEST) or (min(max(own.rounds), LONGEST),)
+    labels: dict[int, Literal["exact", "revealed"]] = {3: "exact", 5: "revealed"}
+    costly = keeps_frame and labels.get(own.distance) == "revealed"
+    rounds = _rounds(asked, own, MOST_REVEALED if costly else LONGEST)
     told: dict[str, Any] = {}
     # Every end of shorter ones is one of the longest; a Teacher answers whole experiments.
     if keeps_frame and asked.teacher is None and own.distance == 3 and max(rounds) > PART:
         n_parts = -(-max(rounds) // PART)
         part = max(rounds) // n_parts
         rounds, told = (n_parts * part,), {"part_rounds": part, "tell_frame": True}
-    labels: dict[int, Literal["exact", "revealed"]] = {3: "exact", 5: "revealed"}
     low, high = asked.factors
     return DataConfig(
         distance=own.distance,
@@ -287,6 +296,11 @@ def _data(asked: Asked, own: OwnNoise, keeps_frame: bool) -> DataConfig:
             p_min=low, p_max=high, tilt=0.0, n_rates=9, rounds=(RoundsPhase(from_shots=0, rounds=rounds),)
         ),
     )
+
+
+def _rounds(asked: Asked, own: OwnNoise, most: int) -> tuple[int, ...]:
+    """Those asked for, or all that the files have up to so many."""
+    return asked.rounds or tuple(r for r in own.rounds if 1 < r <= most) or (min(max(own.rounds), most),)
 
 
 def _shipped(kind: str, distance: int) -> str:
