@@ -42,7 +42,7 @@ RECIPES: dict[str, Callable[[], AnyRun]] = {
     "baseline-tiny": baseline_tiny,
     "road-tiny": road_tiny,
 }
-"""One to each shipped network, of its name (student-sycamore-d3 is made by `distill --recorded`); roads; controls; and
+"""One to each shipped network, of its name (Sycamore's are made by `distill --recorded`); roads; controls; and
 toys of a minute."""
 
 

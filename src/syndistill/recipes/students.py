@@ -227,9 +227,11 @@ def student_d5_frame() -> Legs:
     beside = _beside_itself(answered["ends-25"], "leg:ends-25", (5, 9, 15, 15, 15, 25), 5_500, 52)
     alone = _beside_itself(beside, "leg:beside", (5, 9, 15, 25), 1_900, 62)
     lines = beside.terms.model_copy(update={"readout": ReadoutTerm(weight=0.5, alone=True)})
-    noise = {"p_min": 0.0025, "p_max": 0.005}
+    alone = alone.model_copy(update={"terms": lines})
+    noise, longer = {"p_min": 0.0025, "p_max": 0.005}, {"p_min": 0.0022, "p_max": 0.0048}
     near = _revealed_d5(alone, "leg:alone", "leg:ends-25", (5, 9, 9, 15), noise, 1_400, 0.008, 81)
-    last = {"beside": beside, "alone": alone.model_copy(update={"terms": lines}), "near": near}
+    near_25 = _revealed_d5(alone, "leg:near", "leg:ends-25", (5, 9, 15, 25), longer, 1_000, 0.007, 82)
+    last = {"beside": beside, "alone": alone, "near": near, "near-25": near_25}
     return Legs(legs=legs | answered | last)
 
 
