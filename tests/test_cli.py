@@ -205,13 +205,17 @@ def test_broken_networks(capsys, tmp_path, networks, kind, said):
     assert said in refused(capsys, "info", path)
 
 
+def noisy_memory(task):
+    return str(stim.Circuit.generated(task, distance=3, rounds=3, before_measure_flip_probability=0.01))
+
+
 @pytest.mark.parametrize(
     ("circuit", "said"),
     [
         ("", "no detectors"),
         ("no stim", "no Stim circuit"),
-        (str(stim.Circuit.generated("repetition_code:memory", distance=3, rounds=3)), "D0 lacks coordinates"),
-        (str(stim.Circuit.generated("surface_code:unrotated_memory_z", distance=3, rounds=3)), "rotated surface code"),
+        (noisy_memory("repetition_code:memory"), "D0 lacks coordinates"),
+        (noisy_memory("surface_code:unrotated_memory_z"), "no memory of a rotated surface code"),
     ],
 )
 def test_circuits_that_are_no_surface_code(capsys, tmp_path, networks, circuit, said):
