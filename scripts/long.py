@@ -18,7 +18,6 @@ from pathlib import Path
 from syndistill.circuits.experiment import Experiment
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import Comparison
-from syndistill.evaluation.rows import Pair
 from syndistill.evaluation.subject import Subject
 from syndistill.runs.console import terminal_reporter
 from syndistill.runs.picture import new_figure, plain, save_png
@@ -86,9 +85,8 @@ def tables(found: Found, title: str) -> list[str]:
 def _cell(comparison: Comparison, name: str) -> str:
     """LER, and in brackets its ratio to the rival's with its paired interval."""
     row = next(row for row in comparison.rows if row.decoder == name)
-    pairs: list[Pair] = [pair if pair.a == name else pair.flipped() for pair in comparison.pairs
-                         if {pair.a, pair.b} == {name, RIVAL}]  # fmt: skip
-    if name == RIVAL or not pairs or (ratio := pairs[0].ratio) is None:
+    pair = comparison.pair(name, RIVAL)
+    if name == RIVAL or pair is None or (ratio := pair.ratio) is None:
         return f"{row.ler:.4f}"
     return f"{row.ler:.4f} ({ratio.ratio:.3f}, {ratio.low:.3f} to {ratio.high:.3f})"
 

@@ -176,8 +176,9 @@ def _over_rival(found: list[tuple[Block, Comparison]], rounds: int, decoder: str
 
 def _beside_rival(comparison: Comparison, decoder: str) -> Pair:
     """The pair of a decoder and the rival, the decoder first."""
-    pair = next(pair for pair in comparison.pairs if {pair.a, pair.b} == {decoder, RIVAL})
-    return pair if pair.a == decoder else pair.flipped()
+    pair = comparison.pair(decoder, RIVAL)
+    assert pair is not None  # both are judged on every block
+    return pair
 
 
 def _legend(suite: Suite) -> list[str]:

@@ -44,7 +44,7 @@ from syndistill.training.config import (
     check_network_fits,
     check_start,
 )
-from syndistill.training.distributed import ALONE, World, join_world, wait_for_all
+from syndistill.training.distributed import World, join_world, wait_for_all
 from syndistill.training.loop import Trainer
 from syndistill.training.objective import label_loss
 from syndistill.training.run import ANCESTORS
@@ -152,7 +152,7 @@ def train_student(
     world = join_world(torch.device(run.training.device))
     with open_run(folder, run, student_hashes(run, teacher), STUDENT_FILE, world):
         first()
-        return _train(run, folder, cache, teacher, network, fusion, said, reporter)
+        return _train(run, folder, cache, teacher, network, fusion, said, reporter, world)
 
 
 def _train(
@@ -164,6 +164,7 @@ def _train(
     fusion: Fusion | None,
     said: dict[str, Any] | None,
     reporter: Reporter,
+    world: World,
 ) -> Path:
     if said is not None and (said.get("verdict") == SAME or not said.get("better")):
         found = f"{SAME} as" if said.get("verdict") == SAME else "not better in NLL than"
@@ -176,7 +177,6 @@ def _train(
     known = cached_statistics(run.terms, run.data, teacher, cache)
     statistics = stage_statistics(run.terms, teacher, shots, folder, known)
     given = StageInputs(run.terms, teacher, statistics, shots, run.training, fusion, {"fusion": said})
-    world = join_world(usable_device(run.training.device))
     source = _source(run, given, cache, reporter, world)
     stage = prepare_stage(given, network, source, folder)
     carried = stage.objective.carried
@@ -323,7 +323,7 @@ def _is_fresh(data: StudentData) -> bool:
 
 
 def _source(
-    run: StudentRun, given: StageInputs, folder: Path, reporter: Reporter, world: World = ALONE
+    run: StudentRun, given: StageInputs, folder: Path, reporter: Reporter, world: World
 ) -> BatchSource[TaughtShots]:
     every_end = run.terms.needs_every_end
     if run.data.recorded is not None:

@@ -41,6 +41,11 @@ class Comparison:
     pairs: list[Pair]
     left_out: dict[str, str] = field(default_factory=dict)
 
+    def pair(self, a: str, b: str) -> Pair | None:
+        """The pair of these two, a first; None where one of them was left out."""
+        of_two = next((pair for pair in self.pairs if {pair.a, pair.b} == {a, b}), None)
+        return of_two if of_two is None or of_two.a == a else of_two.flipped()
+
     def to_json(self) -> dict[str, Any]:
         """{"rows": [...], "pairs": [...]}, ready for json.dump; the entries are `Row.report` and `Pair.report`.
 
