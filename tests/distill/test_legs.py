@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from syndistill.distill.cache.source import Unsure
 from syndistill.distill.legs import Legs, result_of
 from syndistill.distill.student import STUDENT_FILE, StudentRun
 from syndistill.errors import SyndistillError
@@ -60,6 +61,14 @@ def test_an_earlier_leg_may_teach_among_others(legs, tmp_path):
     taught = legs.legs["second"].model_copy(update={"teacher": "teacher-d3,leg:first,pymatching-correlated"})
     found = Legs(legs=legs.legs | {"second": taught}).leg("second", tmp_path)
     assert found.teacher == f"teacher-d3,{result_of('first', tmp_path)},pymatching-correlated"
+
+
+@pytest.mark.parametrize("way", ["", ":int8"])
+def test_an_earlier_leg_may_choose_the_shots(legs, tmp_path, way):
+    second = legs.legs["second"]
+    data = second.data.model_copy(update={"unsure": Unsure(network=f"leg:first{way}")})
+    found = Legs(legs=legs.legs | {"second": second.model_copy(update={"data": data})}).leg("second", tmp_path)
+    assert found.data.unsure.network == f"{result_of('first', tmp_path)}{way}"
 
 
 def test_a_configuration_of_ones_own_may_be_plain_json(tmp_path):

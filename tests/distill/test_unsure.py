@@ -122,6 +122,23 @@ def test_batches_of_fresh_shots_are_full_of_unsure_ones(chooser, labels):
     assert abs(found.mean() - expected) < 6 * np.sqrt(expected * (1 - expected) / len(found)) * 1.1
 
 
+@pytest.mark.parametrize("way", ["int8", "pytorch"])
+def test_a_chooser_runs_in_the_way_behind_its_name(chooser, way):
+    network, path = chooser
+    try:
+        chooses = UnsureShots(Unsure(network=f"{path}:{way}", below=BELOW, others=0.0), 3)
+        shots = simulated(data_of(path), 4096, 1).chunk(0)[0]
+        kept_B = chooses(shots, np.random.default_rng(0))
+    except SyndistillError as error:  # int8 needs a processor with byte products
+        assert way == "int8", error
+        pytest.skip(str(error))
+    size_B = network(shots.only_last_end()).logits_BKLC[:, -1, 0, 0].abs()
+    clear_B = (size_B - BELOW).abs() > (0.1 if way == "int8" else 1e-4)
+    assert clear_B.float().mean() > 0.5
+    assert torch.equal(kept_B[clear_B], (size_B < BELOW)[clear_B])
+    assert chooses.unsure.key() != data_of(path).unsure.key()
+
+
 @pytest.mark.parametrize("labels", ["sampled", "revealed"])
 def test_processes_share_a_chosen_batch(chooser, labels):
     _, path = chooser

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from syndistill.decoders.engine_for import way_in
 from syndistill.decoders.registry import decoder_names
 from syndistill.distill.legs import Legs, result_of
 from syndistill.distill.road import RoadRun
@@ -66,7 +67,7 @@ def test_no_recipe_names_a_file():
             content = run.model_dump(mode="json")
             named = [content.get("start_from"), *members_in(content.get("teacher") or "teacher-d3")]
             if unsure := (content["data"].get("unsure") if isinstance(run, StudentRun) else None):
-                named.append(unsure["network"])
+                named.append(way_in(unsure["network"])[0])
             for network in filter(None, named):
                 known = network in shipped_names() or network in decoder_names()
                 assert known or network.startswith("leg:"), (name, network)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from syndistill.decoders.engine_for import way_in
 from syndistill.distill.student import STUDENT_FILE, StudentRun
 from syndistill.files.network_file import members_in
 from syndistill.training.config import Strict
@@ -54,11 +55,15 @@ def result_of(leg: str, folder: Path) -> Path:
 
 
 def _where(name: str, folder: Path) -> str:
-    """A network's name, or the path of an earlier leg's weights."""
-    return str(result_of(name.removeprefix(EARLIER), folder)) if name.startswith(EARLIER) else name
+    """A network's name, or the path of an earlier leg's weights; the way to run it stays behind it."""
+    if not name.startswith(EARLIER):
+        return name
+    leg, way = way_in(name.removeprefix(EARLIER))
+    return str(result_of(leg, folder)) + (f":{way}" if way else "")
 
 
 def _named(run: StudentRun) -> list[str]:
     """The legs whose weights a run takes up."""
     names = [run.start_from, run.data.unsure.network if run.data.unsure else None, *members_in(run.teacher)]
-    return [name.removeprefix(EARLIER) for name in names if name is not None and name.startswith(EARLIER)]
+    named = [name.removeprefix(EARLIER) for name in names if name is not None and name.startswith(EARLIER)]
+    return [way_in(name)[0] for name in named]

@@ -268,7 +268,7 @@ def student_hashes(run: StudentRun, teacher: Teacher) -> dict[str, str]:
     if run.start_from is not None:
         hashes["start_from"] = weights_hash(load_network(run.start_from)[0])
     if run.data.unsure is not None and not run.data.cached_shots:  # a cache knows it by its key
-        hashes["unsure"] = weights_hash(load_network(run.data.unsure.network)[0])
+        hashes["unsure"] = run.data.unsure.chooser_hash()
     if run.data.recorded is not None:
         hashes["recorded"] = recorded(run.data, run.training.batch_size, run.training.seed).sha256
     if run.fusion is not None:
