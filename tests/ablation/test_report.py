@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from syndistill.ablation.jobs import Job
+from syndistill.ablation.jobs import Job, fusion_hash
 from syndistill.ablation.page import write_report
 from syndistill.ablation.plans import chosen_plan
+from syndistill.ablation.rows import Fused, Rows
 from syndistill.ablation.table import read_table
 from syndistill.ablation.verdicts import answers, findings, savings
 from syndistill.errors import SyndistillError
 from syndistill.safe_files import unsealed
 
 from ..command_line import refused
-from .fakes import fake_rows
+from .fakes import TEACHERS, fake_rows
 
 PLAN = chosen_plan("ablation-d3", [])
 REPOSITORY = Path(__file__).parents[2]
@@ -52,6 +53,42 @@ def test_verdicts_of_a_known_truth(rows):
     expected = math.exp(0.08 / 0.15)
     assert saved["flat-gru-20k", 1.0].low < expected < saved["flat-gru-20k", 1.0].high
     assert math.isinf(saved["flat-gru-5k", 4.0].factor)
+
+
+@pytest.mark.parametrize(("verdict", "agreement"), [("the same target", 0.9995), ("better", 0.97)])
+def test_a_fused_target_that_is_the_teachers_own_answer_is_named(rows, verdict, agreement):
+    folder = rows(noise=0.002)
+    found = Rows(folder / "rows.jsonl")
+    weights = {"transformer": 0.0, "state": 0.02, "readout": 1.01}
+    fused = Fused(
+        run=fusion_hash(PLAN, "nll", TEACHERS["teacher"]), target="nll", verdict=verdict, weights=weights,
+        lers={"transformer": 0.1, "state": 0.09, "readout": 0.06}, agreement=agreement, nll=(-1e-5, 2e-5), steps=100,
+        still_improving=True,
+    )  # fmt: skip
+    alone = {"weights": {"readout": 1.0}, "lers": {"readout": 0.06}, "verdict": "the same target", "agreement": 1.0}
+    run = fusion_hash(PLAN, "calibrated", TEACHERS["teacher"])
+    found.append([fused, fused.model_copy(update=alone | {"target": "calibrated", "run": run})])
+    table = read_table(folder)
+    said = dict(answers(table, findings(table)))
+    texts = {q.name: said[q.text] for q in PLAN.questions if not q.withdrawn}
+    named = {name for name, text in texts.items() if "of fusing this says nothing" in text}
+    of_nll = {q.name for q in PLAN.questions if any(PLAN.settings(arm).target == "nll" for arm in q.primary)}
+    assert of_nll
+    assert named == (of_nll if verdict == "the same target" else set())
+    write_report(folder, None, None)
+    page = (folder / "report.md").read_text()
+    cells = "transformer 0.000 (0.1000), state 0.020 (0.0900), readout 1.010 (0.0600) | 100, still learning"
+    assert f"| nll | {cells} | {100 * agreement:.2f} % | -1e-05 to +2e-05 | {verdict} |" in page
+    assert "| calibrated | " not in page
+    assert ("(z_fuse is the Teacher's own answer)" in page) == (verdict == "the same target")
+    with pytest.raises(SyndistillError, match="repeats an earlier line"):
+        _repeat_last_line(folder / "rows.jsonl")
+
+
+def _repeat_last_line(path):
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines, lines[-1]]))
+    Rows(path)
 
 
 def test_noise_that_hides_an_effect_is_not_called_no_effect(rows):

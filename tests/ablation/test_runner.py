@@ -34,6 +34,16 @@ def test_a_sweep_is_done_once_and_a_killed_one_ends_in_the_same_rows(small_plan,
     assert len(rows) == 6 * 4 + 3 * 4  # Students and references on four cases
     assert run_plan(plan, tmp_path / "a", Inline, accept_any_teacher=True).done == 0
 
+    # Rows of an earlier version do not say what z_fuse was: the stage is not done again, what it said is read.
+    kept = (tmp_path / "a" / "rows.jsonl").read_text().splitlines(keepends=True)
+    older = tmp_path / "older.jsonl"
+    older.write_text("".join(line for line in kept if '"kind":"fused"' not in line))
+    assert not Rows(older).fused
+    assert run_plan(plan, tmp_path / "a", Inline, older, accept_any_teacher=True).done == 2  # the gate, and this
+    (fused,) = Rows(older).fused.values()
+    assert (fused.target, set(fused.weights)) == ("nll", {"transformer", "state", "readout"})
+    assert Rows(tmp_path / "a" / "rows.jsonl").fused == {fused.run: fused}
+
     with pytest.raises(KeyboardInterrupt):
         run_plan(plan, tmp_path / "b", lambda: _Dying(12), accept_any_teacher=True)
     with open(tmp_path / "b" / "rows.jsonl", "ab") as file:

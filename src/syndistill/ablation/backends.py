@@ -7,15 +7,16 @@ import os
 import signal
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from multiprocessing.connection import wait as wait_for_any
 
-from syndistill.ablation.rows import Score
+from syndistill.ablation.rows import Row
 from syndistill.ablation.work import Task
 
-Outcome = list[Score] | Exception
+Outcome = Sequence[Row] | Exception
 LOST = "the worker process died, perhaps for want of memory"
 
 
@@ -65,7 +66,7 @@ class Processes(Backend):
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self._idle = [_pool() for _ in range(workers)]
-        self._busy: dict[Future[list[Score]], tuple[Task, ProcessPoolExecutor]] = {}
+        self._busy: dict[Future[Sequence[Row]], tuple[Task, ProcessPoolExecutor]] = {}
 
     def start(self, task: Task) -> None:
         pool = self._idle.pop()

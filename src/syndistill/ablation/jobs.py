@@ -109,6 +109,11 @@ def fuse_run(plan: Plan, target: Target) -> FuseRun:
     )
 
 
+def fusion_hash(plan: Plan, target: Target, teacher_key: str) -> str:
+    """Of everything that a fused target depends on."""
+    return json_sha256({"fusion": _fusion_content(fuse_run(plan, target)), "teacher": teacher_key})
+
+
 def fusion_folder(out: Path, target: Target) -> Path:
     return out / "fuse" / target
 

@@ -29,7 +29,7 @@ class Grid:
 
 def grids_of(table: Table, found: Sequence[Finding]) -> list[Grid]:
     """Those that have rows."""
-    made = [_contrasts(table, found), _power(found), _budgets(table), _measures(table), _savings(table)]
+    made = [_contrasts(table, found), _fused(table), _power(found), _budgets(table), _measures(table), _savings(table)]
     return [grid for grid in [*made, *_arms(table), _other_rates(table), _references(table)] if grid.rows]
 
 
@@ -45,6 +45,7 @@ def _contrasts(table: Table, found: Sequence[Finding]) -> Grid:
         none = f"no effect within {100 * f.margin:g} %"
         verdict = {"effect": "effect", "none": none, "unknown": "not enough data"}[f.kind]
         verdict += " (withdrawn)" if f.question in withdrawn else ""
+        verdict += " (z_fuse is the Teacher's own answer)" if table.own_answers(f.contrast) else ""
         says = f"{f.says} (primary)" if f.primary else f.says
         rows.append([f.question, says, str(f.seeds), *numbers, verdict])
     about = (
@@ -54,6 +55,23 @@ def _contrasts(table: Table, found: Sequence[Finding]) -> Grid:
     )
     head = ["question", "contrast", "seeds", "change", "95 %", "p", "no-effect p", "smallest visible", "verdict"]
     return Grid("Contrasts", about, head, rows)
+
+
+def _fused(table: Table) -> Grid:
+    """Of targets of several paths."""
+    rows = []
+    for target, fused in table.fused.items():
+        if len(fused.weights) > 1:
+            each = [f"{path} {weight:.3f} ({fused.lers[path]:.4f})" for path, weight in fused.weights.items()]
+            steps = f"{fused.steps:,}" + (", still learning" if fused.still_improving else "")
+            nll = "{:+.2g} to {:+.2g}".format(*fused.nll)
+            rows.append([target, ", ".join(each), steps, f"{100 * fused.agreement:.2f} %", nll, fused.verdict])
+    about = (
+        "Each path's weight, and its LER at the last end in brackets; how many steps its probes took; how often z_fuse "
+        "decides as the Teacher does; its NLL minus that of the Teacher's calibrated logit, over all ends, 95 %."
+    )
+    head = ["target", "paths", "steps of the probes", "agreement", "NLL, nats", "verdict"]
+    return Grid("What z_fuse was", about, head, rows)
 
 
 def _power(found: Sequence[Finding]) -> Grid:

@@ -1,6 +1,7 @@
 """What a sweep leaves: one JSON object a line, of which the report is made and nothing else.
 
-A line is the plan, the score of one Student or reference on one case, or a failed attempt.
+A line is the plan, the score of one Student or reference on one case, what one fused target turned out to be, or a
+failed attempt.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from syndistill.ablation.plan import FORMAT, Plan
+from syndistill.ablation.plan import FORMAT, Plan, Target
+from syndistill.distill.signals.fusion import SAME
 from syndistill.errors import SyndistillError
 from syndistill.safe_files import first_fault
 from syndistill.safe_lines import SealedLines
@@ -33,8 +35,9 @@ class PlanLine(Strict):
     teachers: dict[str, str]
     """Key of each who answers."""
     runs: dict[str, str] = Field(default_factory=dict)
-    """Hash of each run by its job's name, so that a later version, whose configurations have more dials, still knows
-    these rows; empty in files of the first sweeps: hashes are then computed."""
+    """Hash of each run by its job's name, and of each fusion by `fusion_name`, so that a later version, whose
+    configurations have more dials, still knows these rows; empty in files of the first sweeps: hashes are then
+    computed."""
     versions: dict[str, str] = Field(default_factory=versions)
 
 
@@ -100,6 +103,36 @@ class Score(_OfRun):
         return self.errors / self.shots
 
 
+class Fused(Strict):
+    """What the fuse stage found of a target. run: hash of its configuration and the Teacher.
+
+    weights, lers: by path. agreement: of its decisions with the Teacher's own, a share of shots. nll: of z_fuse minus
+    that of the calibrated logit at every end and line, nats, (low, high) of 95 %. steps: that the probes took.
+    """
+
+    format: Literal[1] = FORMAT
+    kind: Literal["fused"] = "fused"
+    run: str
+    target: Target
+    verdict: str
+    weights: dict[str, float]
+    lers: dict[str, float]
+    agreement: float = Field(ge=0, le=1)
+    nll: tuple[float, float]
+    steps: int = Field(ge=0)
+    still_improving: bool
+    """Whether the probes were stopped while they still learned."""
+
+    @property
+    def is_own_answer(self) -> bool:
+        """Whether a Student that learns this learns the Teacher's own answer, though other paths were asked too."""
+        return len(self.weights) > 1 and self.verdict == SAME
+
+
+def fusion_name(target: Target) -> str:
+    return f"z_fuse {target}"
+
+
 class Failure(_OfRun):
     """An attempt that raised, or whose process died."""
 
@@ -109,8 +142,10 @@ class Failure(_OfRun):
     error: str
 
 
-Line = Annotated[PlanLine | Score | Failure, Field(discriminator="kind")]
-_LINE: TypeAdapter[PlanLine | Score | Failure] = TypeAdapter(Line)
+Row = Score | Fused
+"""What a task finds."""
+Line = Annotated[PlanLine | Row | Failure, Field(discriminator="kind")]
+_LINE: TypeAdapter[PlanLine | Row | Failure] = TypeAdapter(Line)
 
 
 class Rows:
@@ -124,6 +159,8 @@ class Rows:
         self.path = path
         self.plan: PlanLine | None = None
         self.scores: dict[tuple[str, str, int], Score] = {}
+        self.fused: dict[str, Fused] = {}
+        """By run."""
         self.failures: list[Failure] = []
         self._lines = SealedLines(path, "delete it, `syndistill ablate` then makes its row again")
         with self._lines.held() if mend else nullcontext():
@@ -143,21 +180,26 @@ class Rows:
                 raise self._lines.damaged(number, first_fault(error)) from None
             self._remember(line, number)
 
-    def _remember(self, line: PlanLine | Score | Failure, number: int) -> None:
+    def _remember(self, line: PlanLine | Row | Failure, number: int) -> None:
         if isinstance(line, PlanLine):
             self.plan = line
         elif isinstance(line, Failure):
             self.failures.append(line)
-        elif line.key in self.scores:
+        elif self._holds(line):
             raise SyndistillError(f"{self.path} line {number} repeats an earlier line: delete one of the two")
+        elif isinstance(line, Fused):
+            self.fused[line.run] = line
         else:
             self.scores[line.key] = line
 
-    def append(self, lines: Iterable[PlanLine | Score | Failure]) -> None:
-        """In one write, flushed to the disk; scores that are there already are left out."""
+    def _holds(self, row: Row) -> bool:
+        return row.run in self.fused if isinstance(row, Fused) else row.key in self.scores
+
+    def append(self, lines: Iterable[PlanLine | Row | Failure]) -> None:
+        """In one write, flushed to the disk; rows that are there already are left out."""
         with self._lines.held():
             self._catch_up()
-            new = [line for line in lines if not isinstance(line, Score) or line.key not in self.scores]
+            new = [line for line in lines if isinstance(line, PlanLine | Failure) or not self._holds(line)]
             self._lines.append(line.model_dump(mode="json") for line in new)
             for line in new:
                 self._remember(line, 0)

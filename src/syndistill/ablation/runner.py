@@ -6,13 +6,13 @@ command tries again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from syndistill.ablation.backends import Backend
-from syndistill.ablation.jobs import jobs_of, parts_of
+from syndistill.ablation.jobs import fusion_hash, jobs_of, parts_of, targets_of
 from syndistill.ablation.plan import Plan
-from syndistill.ablation.rows import ROWS_FILE, PlanLine, Rows, Score
+from syndistill.ablation.rows import ROWS_FILE, Fused, PlanLine, Row, Rows, Score, fusion_name
 from syndistill.ablation.work import Task, check_tasks, tasks_of, teacher_keys
 from syndistill.errors import SyndistillError
 from syndistill.reporter import SILENT, Reporter
@@ -49,6 +49,7 @@ def run_plan(
         rows = Rows(rows_file or out / ROWS_FILE, mend=True)
         check_tasks(plan, out, keys)
         runs = {str(job): parts_of(plan, job, out, keys)[-1].hash for job in jobs_of(plan)}
+        runs |= {fusion_name(target): fusion_hash(plan, target, keys["teacher"]) for target in targets_of(plan)}
         line = PlanLine(plan=plan, teachers=keys, runs=runs)
         if rows.plan is None or (rows.plan.plan, rows.plan.teachers, rows.plan.runs) != (plan, keys, runs):
             rows.append([line])
@@ -80,7 +81,7 @@ def _do(tasks: list[Task], backend: Backend, rows: Rows, reporter: Reporter) -> 
         task, found = backend.next_done()
         begun.remove(task.name)
         attempts[task.name] = attempts.get(task.name, 0) + 1
-        if isinstance(found, list):
+        if not isinstance(found, Exception):
             rows.append(found)
             done.add(task.name)
             outcome.done += 1
@@ -107,7 +108,10 @@ def _give_up(left: list[Task], outcome: Outcome, rows: Rows) -> None:
         rows.append([task.failure(ATTEMPTS, error)])
 
 
-def _line(task: Task, scores: list[Score]) -> str:
+def _line(task: Task, rows: Sequence[Row]) -> str:
+    if fused := [row for row in rows if isinstance(row, Fused)]:
+        return f"{task.name} done: {fused[0].verdict}"
+    scores = [row for row in rows if isinstance(row, Score)]
     if not scores:
         return f"{task.name} done"
     lers = ", ".join(f"{s.experiment.split('basis=')[1][0]} r={s.rounds} {s.ler:.5f}" for s in scores)

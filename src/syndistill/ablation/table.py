@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from syndistill.ablation.jobs import OPTIMUM, RIVAL, TEACHER, Job, jobs_of, parts_of, reference_run
-from syndistill.ablation.rows import ROWS_FILE, PlanLine, Rows, Score
+from syndistill.ablation.jobs import (
+    OPTIMUM,
+    RIVAL,
+    TEACHER,
+    Job,
+    fusion_hash,
+    jobs_of,
+    parts_of,
+    reference_run,
+    targets_of,
+)
+from syndistill.ablation.plan import Target
+from syndistill.ablation.rows import ROWS_FILE, Fused, PlanLine, Rows, Score, fusion_name
 from syndistill.errors import SyndistillError
 
 Group = tuple[str, str, float]
@@ -47,7 +58,7 @@ class Judged:
 
 
 class Table:
-    """judged: group -> seed -> rounds -> result; references: name -> rounds -> result.
+    """judged: group -> seed -> rounds -> result; references: name -> rounds -> result; fused: by target.
 
     missing: runs of the plan that have no, or not all, rows, with what was said of their last failure (None where
     nothing failed). foreign: how many rows belong to no run of the plan, and were left out.
@@ -75,6 +86,11 @@ class Table:
                 group = (job.student, job.arm, job.budget)
                 self.judged.setdefault(group, {})[job.seed] = found
                 self._note_elsewhere(group, job.seed, by_run[run], None)
+        self.fused: dict[Target, Fused] = {}
+        for target in targets_of(plan):
+            run = line.runs.get(fusion_name(target)) or fusion_hash(plan, target, teachers["teacher"])
+            if run in rows.fused:
+                self.fused[target] = rows.fused[run]
         self.references: dict[str, dict[int, Judged]] = {}
         for name in (TEACHER, RIVAL, OPTIMUM):
             run = reference_run(name, teachers["teacher"])
@@ -153,6 +169,11 @@ class Table:
                 flips = sum(n * x for b in bins if b for n, x in zip(b.counts, b.observed, strict=True))
                 return flips / sum(sum(b.counts) for b in bins if b)
         return None
+
+    def own_answers(self, arms: Iterable[str]) -> dict[str, Fused]:
+        """Of these arms those whose z_fuse turned out to be the Teacher's own answer."""
+        found = {arm: self.fused.get(self.plan.settings(arm).target) for arm in arms}
+        return {arm: fused for arm, fused in found.items() if fused is not None and fused.is_own_answer}
 
     @property
     def main_student(self) -> str:

@@ -34,6 +34,7 @@ class Finding:
     seeds: int
     planned: int
     margin: float
+    contrast: Mapping[str, float]
     learned: bool
     """Whether these Students decide better than the one who says that nothing ever flips."""
 
@@ -100,7 +101,7 @@ def _finding(
     effect = effect_of(list(x.values()), log_margin(table.plan.margin))
     p_value = effect.p_value if effect is not None else None
     return Finding(
-        question.name, words, primary, effect, p_value, len(x), len(table.plan.seeds), table.plan.margin,
+        question.name, words, primary, effect, p_value, len(x), len(table.plan.seeds), table.plan.margin, contrast,
         _learned(table, values, contrast),
     )  # fmt: skip
 
@@ -151,8 +152,19 @@ def answers(table: Table, found: list[Finding]) -> list[tuple[str, str]]:
         others.sort(key=lambda f: -abs(f.effect.mean) if f.effect else 0.0)
         if others:
             sentence += ". Beside it: " + "; ".join(f"{f.says}: {f.verdict}" for f in others[:3])
-        said.append((question.text, sentence + "."))
+        said.append((question.text, sentence + "." + _of_fusion(table, question)))
     return [*said, *((f"What does distillation save in shots ({student})?", s) for student, s in _savings(table))]
+
+
+def _of_fusion(table: Table, question: Question) -> str:
+    """What a reader must know of z_fuse before believing a contrast of arms that learn it."""
+    found = table.own_answers(question.primary)
+    if not found:
+        return ""
+    arm, fused = next(iter(found.items()))
+    probes = "; its probes were stopped while they still learned" if fused.still_improving else ""
+    agreement = f"they agree on {100 * fused.agreement:.2f} % of shots{probes}"
+    return f" But z_fuse of {arm} is the Teacher's own answer ({agreement}): of fusing this says nothing."
 
 
 def _p(p_value: float | None) -> str:

@@ -5,8 +5,9 @@ A task's work is a plain function of picklable arguments, so that any process, h
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from syndistill.ablation.jobs import (
     first_half,
     fuse_run,
     fusion_folder,
+    fusion_hash,
     jobs_of,
     parts_of,
     targets_of,
@@ -37,9 +39,9 @@ from syndistill.ablation.judge import (
     teacher_of,
 )
 from syndistill.ablation.plan import Plan, Target
-from syndistill.ablation.rows import REFERENCE, Failure, Rows, Score
+from syndistill.ablation.rows import REFERENCE, Failure, Fused, Row, Rows
 from syndistill.distill.cache.source import fill_cache
-from syndistill.distill.fuse import check_fuse, train_fusion
+from syndistill.distill.fuse import FUSED, REPORT_FILE, check_fuse, stopped_improving, train_fusion
 from syndistill.distill.road import is_finished
 from syndistill.distill.signals.exact import ExactEveryEnd
 from syndistill.distill.signals.fusion import FUSION_FILE
@@ -66,7 +68,7 @@ class Task:
 
     name: str
     needs: tuple[str, ...]
-    work: Callable[[], list[Score]]
+    work: Callable[[], Sequence[Row]]
     run: str
     job: Job
 
@@ -86,10 +88,12 @@ def tasks_of(plan: Plan, out: Path, rows: Rows, keys: Mapping[str, str], accept_
     jobs = [(job, parts_of(plan, job, out, keys)) for job in jobs_of(plan)]
     left = [(job, parts) for job, parts in jobs if not rows.has(parts[-1].hash, cases)]
     references = _references(plan, out, rows, keys["teacher"], judging=bool(left))
-    if not left and not references:
+    unsaid = [t for t in targets_of(plan) if fusion_hash(plan, t, keys["teacher"]) not in rows.fused]
+    if not left and not references and not unsaid:
         return []
     tasks = [_other("gate", (), partial(do_gate, plan, out, accept_any_teacher))]
     tasks += references
+    tasks += _fusions(plan, out, targets_of(plan) if left else unsaid)
     if left:
         tasks += _prepare(plan, out, [job for job, _ in left])
         tasks += _students(plan, out, left, [task.name for task in references if f"-{TEACHER}-" in task.name])
@@ -136,7 +140,7 @@ def _refused_as(what: str, check: Callable[[], Found]) -> Found:
         raise SyndistillError(f"{what}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
 
 
-def _other(name: str, needs: tuple[str, ...], work: Callable[[], list[Score]]) -> Task:
+def _other(name: str, needs: tuple[str, ...], work: Callable[[], Sequence[Row]]) -> Task:
     return Task(name, needs, work, name, Job(REFERENCE, name, 0.0, 0))
 
 
@@ -152,10 +156,16 @@ def _references(plan: Plan, out: Path, rows: Rows, key: str, judging: bool) -> l
     return found
 
 
+def _fusions(plan: Plan, out: Path, targets: list[Target]) -> list[Task]:
+    return [_other(_fuse_task(target), ("gate",), partial(do_fusion, plan, target, out)) for target in targets]
+
+
+def _fuse_task(target: Target) -> str:
+    return f"fuse-{target}"
+
+
 def _prepare(plan: Plan, out: Path, jobs: list[Job]) -> list[Task]:
-    targets = targets_of(plan)
-    tasks = [_other(f"fuse-{target}", ("gate",), partial(do_fusion, plan, target, out)) for target in targets]
-    needs = ("gate", *(task.name for task in tasks))
+    tasks, needs = [], ("gate", *map(_fuse_task, targets_of(plan)))
     kinds = {_cache_of(plan, job) for job in jobs} | {("teacher", plan.base.data.simulated.labels)}
     for asked, labels in sorted(kinds):
         name = cache_folder(Path(), asked, labels).name
@@ -185,21 +195,41 @@ def _students(plan: Plan, out: Path, left: list[tuple[Job, list[Part]]], answers
     return list(tasks.values())
 
 
-def do_gate(plan: Plan, out: Path, accept_any_teacher: bool) -> list[Score]:
+def do_gate(plan: Plan, out: Path, accept_any_teacher: bool) -> Sequence[Row]:
     torch.set_num_threads(1)
     pass_gate(plan.teacher, plan.base.data, out, accept_any_teacher, plan.gate_shots)
     return []
 
 
-def do_fusion(plan: Plan, target: Target, out: Path) -> list[Score]:
+def do_fusion(plan: Plan, target: Target, out: Path) -> Sequence[Row]:
     torch.set_num_threads(1)
     teacher, run, folder = teacher_of(plan), fuse_run(plan, target), fusion_folder(out, target)
     if not is_finished(folder, FUSION_FILE, run, {"teacher": teacher.key()}):
         train_fusion(run, folder, teacher=teacher)
-    return []
+    return [fused_row(plan, target, teacher.key(), folder / REPORT_FILE)]
 
 
-def do_cache(plan: Plan, asked: str, labels: str, out: Path) -> list[Score]:
+def fused_row(plan: Plan, target: Target, teacher_key: str, report_file: Path) -> Fused:
+    """What the fuse stage said of its target."""
+    try:
+        report = json.loads(report_file.read_text())
+    except (OSError, ValueError):
+        folder = report_file.parent
+        raise SyndistillError(f"{report_file} is lost or damaged; delete {folder}, it is made again") from None
+    scores = report["paths"] | {"readout": report["paths"]["final"]}
+    lers = {path: scores[path]["ler"]["value"] for path in report["weights"]}
+    low, high = (report["every_end_and_line"]["nll_fused_minus_calibrated"][end] for end in ("low", "high"))
+    looks = report["probes"]
+    steps = looks[-1]["step"] * (len(looks) + 1) // len(looks) if looks else 0  # of the last part none is told
+    return Fused(
+        run=fusion_hash(plan, target, teacher_key), target=target, verdict=report["verdict"],
+        weights=report["weights"], lers=lers, agreement=report["paths"][FUSED]["agreement_with_final"],
+        nll=(low, high), steps=steps,
+        still_improving=bool(looks) and not stopped_improving(looks),
+    )  # fmt: skip
+
+
+def do_cache(plan: Plan, asked: str, labels: str, out: Path) -> Sequence[Row]:
     """One pass for everything that any arm of the plan reads."""
     torch.set_num_threads(1)
     arms = [plan.settings(name) for name in dict.fromkeys(job.arm for job in jobs_of(plan))]
@@ -212,12 +242,12 @@ def do_cache(plan: Plan, asked: str, labels: str, out: Path) -> list[Score]:
     return []
 
 
-def do_half(plan: Plan, job: Job, out: Path) -> list[Score]:
+def do_half(plan: Plan, job: Job, out: Path) -> Sequence[Row]:
     _train(plan, job, out, _parts(plan, job, out)[0])
     return []
 
 
-def do_job(plan: Plan, job: Job, out: Path) -> list[Score]:
+def do_job(plan: Plan, job: Job, out: Path) -> Sequence[Row]:
     """Train what is not trained yet, on one thread, and judge its end on every case."""
     parts = _parts(plan, job, out)
     for part in parts:
