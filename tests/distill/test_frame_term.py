@@ -64,6 +64,15 @@ def test_the_loss_is_the_cross_entropy_of_the_turns(family, n_frames, delay):
     assert max(p.grad.abs().max() for name, p in model.named_parameters() if "frame" in name and p.grad is not None) > 0
 
 
+def test_the_term_fades_over_a_share_of_the_steps():
+    frame = FrameTerm(weight=2, fade=0.75)
+    terms = ALONE.model_copy(update={"labels": LabelTerm(weight=1), "frame": frame})
+    (term,) = [t for t in StudentObjective(terms, None, steps=8).terms if t.name == "frame"]
+    assert [term.weight_at(step) for step in (0, 3, 6, 7)] == [2.0, 1.0, 0.0, 0.0]
+    (term,) = [t for t in StudentObjective(ALONE, None, steps=8).terms if t.name == "frame"]
+    assert term.weight_at(7) == 1.0
+
+
 def test_a_part_is_compared_from_its_first_end_on():
     """What lies between its first round and that end began in the part before."""
     whole = simulate(Experiment(3, 8, "x", "si1000", 0.02), 64, 1)

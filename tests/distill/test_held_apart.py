@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from syndistill.distill.cache.source import fill_cache
 from syndistill.distill.fuse import (
     PATIENCE,
     FuseRun,
@@ -32,6 +33,7 @@ from syndistill.distill.student import train_student
 from syndistill.distill.terms import Terms
 from syndistill.models.networks import load_network
 from syndistill.models.tensors_file import load_tensors
+from syndistill.training import source as training_source
 from syndistill.training.config import OptimiserConfig, TrainingConfig
 from syndistill.training.loop import Trainer
 from syndistill.training.source import statistics_shots
@@ -108,6 +110,12 @@ def test_z_fuse_and_the_temperature_are_fitted_on_shots_of_their_own(fused):
         paths, final, labels = measured(run.training.seed + 2, run.report_shots)
         nll = nll_B(torch.tensordot(fusion.weights_P, paths, 1)[:, -1, 0], labels[:, -1, 0])
         assert report["paths"]["z_fuse"]["nll"]["value"] == pytest.approx(mean_interval(nll).value, rel=1e-5)
+        fused, calibrated = (
+            nll_B(logits.flatten(0, 2), labels.flatten(0, 2)).mean()
+            for logits in (torch.tensordot(fusion.weights_P, paths, 1), final / of_ends)
+        )
+        said = report["every_end_and_line"]["nll_fused_minus_calibrated"]["value"]
+        assert said == pytest.approx(float(fused - calibrated), rel=1e-3, abs=1e-7)
         assert temperature != pytest.approx(best_temperature(final[:, -1, 0], labels[:, -1, 0]), rel=1e-3)
         assert of_ends != pytest.approx(best_temperature(final.flatten(0, 2), labels.flatten(0, 2)), rel=1e-3)
 
@@ -210,6 +218,20 @@ def test_statistics_are_of_shots_that_no_training_sees(stage1_run):
         assert torch.equal(default[i].events_BRS, select[i].events_BRS)
         assert not torch.equal(default[i].events_BRS, train[i].events_BRS)
         assert not torch.equal(default[i].events_BRS, probe[i].events_BRS)
+
+
+def test_a_stage_measures_its_statistics_on_select_shots(tmp_path, monkeypatch, stage1_run, teacher):
+    """Trained live, and where a cache is filled for several runs."""
+    roles, source = [], training_source.simulated_source
+    monkeypatch.setattr(training_source, "simulated_source", lambda *given, role="train", **said: (
+        roles.append(role), source(*given, role=role, **said))[1])
+    run = stage1_run(terms=Terms(temporal=FEATURE), cached_shots=0)
+    train_student(run, tmp_path / "run")
+    assert set(roles) == {"select"}
+    roles.clear()
+    cached = stage1_run(terms=Terms(temporal=FEATURE))
+    fill_cache(cached.data, FrozenTeacher(load_network(cached.teacher)[0]), tmp_path / "cache", [cached.terms], [])
+    assert set(roles) == {"select"}
 
 
 def test_the_student_ships_its_averaged_weights(tmp_path, stage1_run):
