@@ -22,12 +22,20 @@ from syndistill.evaluation.subject import Subject
 from syndistill.runs.console import terminal_reporter
 from syndistill.runs.picture import new_figure, plain, save_png
 from syndistill.safe_files import write_text
-from syndistill.statistics.rates import PerRoundFit, fit_per_round, late_error_per_round, ler_per_round
+from syndistill.statistics.rates import (
+    LEAST_LENGTHS,
+    PerRoundFit,
+    fit_per_round,
+    late_error_per_round,
+    ler_per_round,
+)
 
 RIVAL = "pymatching-correlated"
 SEED = 27_182
-EARLY = 25
-"""The most rounds that the ordinary fit is over."""
+SHORT = 25
+"""The most rounds of an experiment that `--early-shots` are of."""
+EARLY = (5, 15)
+"""Rounds that a decoder's late error per round is held against: those before the last ones that it learned from."""
 Found = dict[int, Comparison]
 
 
@@ -36,7 +44,7 @@ def judge(decoders: list[str], experiments: list[Experiment], shots: int, early_
     with terminal_reporter() as reporter:
         for experiment in experiments:
             subject = Subject.from_experiment(str(experiment))
-            n_shots = early_shots if experiment.rounds <= EARLY else shots
+            n_shots = early_shots if experiment.rounds <= SHORT else shots
             of_all = subject.compare(decoders, n_shots, SEED, rows_file=rows, leave_out=True, reporter=reporter)
             found[experiment.rounds] = of_all
     return found
@@ -77,7 +85,7 @@ def tables(found: Found, title: str) -> list[str]:
     head = "| decoder | " + " | ".join(f"r={r}" for r in found) + " |"
     lines = ["", f"## {title}", "", head, "|---" * (len(found) + 1) + "|"]
     lines += [f"| {Path(name).stem} | " + " | ".join(_cell(found[r], name) for r in found) + " |" for name in names]
-    head = f"| decoder | error per round %, r <= {EARLY} | late, r = 25 to 100 | late / early |"
+    head = f"| decoder | error per round %, r = {EARLY[0]} to {EARLY[1]} | late, r = 25 to 100 | late / early |"
     lines += ["", head, "|---|---|---|---|"]
     return lines + [f"| {Path(name).stem} | {_per_round(found, name)} |" for name in names]
 
@@ -93,7 +101,7 @@ def _cell(comparison: Comparison, name: str) -> str:
 
 def _per_round(found: Found, name: str) -> str:
     counts = [(r, row.errors, row.shots) for r, c in found.items() for row in c.rows if row.decoder == name]
-    early = fit_per_round(*zip(*[count for count in counts if count[0] <= EARLY], strict=True))
+    early = fit_early(counts)
     if coin := [rounds for rounds, errors, shots in counts if 2 * errors >= shots]:
         return f"{_percent(early)} | a coin after {min(coin)} | -"
     late = fit_late(counts)
@@ -102,6 +110,15 @@ def _per_round(found: Found, name: str) -> str:
 
 def _percent(fit: PerRoundFit) -> str:
     return f"{100 * fit.epsilon:.3f} ({100 * fit.low:.3f} to {100 * fit.high:.3f})"
+
+
+def fit_early(counts: list[tuple[int, int, int]]) -> PerRoundFit:
+    """Of (rounds, errors, shots); SyndistillError where too few of them are early."""
+    within = [count for count in counts if EARLY[0] <= count[0] <= EARLY[1]]
+    if len(within) < LEAST_LENGTHS:
+        said = f"{len(within)} numbers of rounds from {EARLY[0]} to {EARLY[1]}"
+        raise SyndistillError(f"{said}: a fit needs {LEAST_LENGTHS}; add some")
+    return fit_per_round(*zip(*within, strict=True))
 
 
 def fit_late(counts: list[tuple[int, int, int]]) -> PerRoundFit:
@@ -115,7 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rows", type=Path, required=True, help="rows file, appended to")
     parser.add_argument("--distance", type=int, default=3)
     parser.add_argument("--p", type=float, nargs="+", default=[0.004])
-    parser.add_argument("--rounds", type=int, nargs="+", default=[3, 9, 25, 50, 100])
+    parser.add_argument("--rounds", type=int, nargs="+", default=[3, 5, 9, 15, 25, 50, 100])
     parser.add_argument("--bases", nargs="+", default=["z", "x"])
     parser.add_argument("--shots", type=int, default=50_000, help="of experiments of more than 25 rounds")
     parser.add_argument("--early-shots", type=int, default=100_000, help="of the others")
@@ -124,7 +141,8 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     lines: list[str] = []
     try:
-        fit_late([(r, 0, 1) for r in args.rounds])  # before hours are spent
+        for fit in (fit_early, fit_late):
+            fit([(r, 0, 1) for r in args.rounds])  # before hours are spent
         for p in args.p:
             of_bases = []
             for basis in args.bases:
