@@ -13,11 +13,13 @@ from syndistill.distill.signals.ensemble import teacher_named
 from syndistill.distill.signals.teacher import FrozenTeacher
 from syndistill.errors import SyndistillError
 from syndistill.evaluation import gate
-from syndistill.evaluation.gate import GateReport, GateResult, judge_teacher
-from syndistill.models.networks import build, weights_hash
+from syndistill.evaluation.gate import GateReport, GateResult, judge_teacher, judge_tuning
+from syndistill.models.networks import build, load_network, weights_hash
+from syndistill.sampling.own_files import own_noise
 from syndistill.sampling.stored import dem_of_circuit
 from syndistill.statistics.calibration import log_odds
 
+from ..circuits.test_memory_model import generated
 from ..reporting import Heard
 
 GOOD = GateResult(
@@ -135,3 +137,20 @@ def test_an_ensemble_is_judged_as_the_mean_of_its_members():
     assert alone.teacher != together.teacher
     assert alone.results[0].matching_ler == together.results[0].matching_ler
     assert together.results[0].nll < alone.results[0].nll
+
+
+@pytest.mark.parametrize("distance", [3, 5])
+def test_a_tuned_teacher_is_kept_only_where_it_is_shown_to_be_better(tmp_path, distance):
+    file = tmp_path / "mine.stim"
+    file.write_text(str(generated("z", 3, distance)))
+    own = own_noise([str(file)])
+    untrained = build("flat-gru-5k", distance)
+    good, bad = FrozenTeacher(load_network(f"student-d{distance}")[0]), FrozenTeacher(untrained)
+    up, down = (judge_tuning(*pair, own, shots=4_000) for pair in ((bad, good), (good, bad)))
+    assert (up.better, down.better) == (True, False)
+    assert (up.before, up.after) == (down.after, down.before)
+    assert up.after < up.before
+    assert (up.best is not None) == (distance == 3)
+    assert distance == 5 or up.best <= up.after
+    # of other shots than the gate's
+    assert judge_tuning(bad, good, own, shots=4_000, seed=1) != up

@@ -1,5 +1,6 @@
 """A Student for a circuit of one's own: one command, whatever the file, and one line for what can't be."""
 
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -62,7 +63,7 @@ def test_from_files_to_a_judged_student_and_again(tmp_path, kind):
 
 
 def test_a_teacher_is_tuned_gated_and_asked(tmp_path, monkeypatch):
-    monkeypatch.setattr(own, "judge_on_files", partial(own.judge_on_files, shots=1_000))  # in place of 20,000 each
+    monkeypatch.setattr(own, "judge_tuning", partial(own.judge_tuning, shots=1_000))  # in place of 20,000 each
     monkeypatch.setattr(own, "distil_gated", partial(own.distil_gated, gate_shots=1_000))
     files = [written(tmp_path / "mine.stim", generated("z", 3))]
     changes = (
@@ -71,7 +72,8 @@ def test_a_teacher_is_tuned_gated_and_asked(tmp_path, monkeypatch):
     )  # fmt: skip
     heard = Heard()
     found = distil_own(asked(*files, teacher="teacher-d3", changes=changes), tmp_path / "out", heard, True)
-    assert any("on select shots" in line for line in heard.said)
+    (said,) = [line for line in heard.said if "on select shots" in line]
+    assert re.search(r"LER 0\.\d{4} against 0\.\d{4} on select shots \(p = .*\); the optimum errs on 0\.\d{4}$", said)
     assert any("the gate" in line or "the Teacher passes" in line for line in heard.said)
     names = [row.decoder for row in found.judged[files[0]].rows]
     kept = any("is better and kept" in line for line in heard.said)

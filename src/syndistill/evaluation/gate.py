@@ -7,8 +7,10 @@ matching in every experiment, and its logits need no rescaling to be believed.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import stim
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -39,6 +41,8 @@ ROUNDS = (3, 9)
 P = 0.004
 SIGNIFICANCE = 0.05
 TEMPERATURES = (0.8, 1.25)
+EXACT_DISTANCE = 3
+"""Where the optimum is known."""
 
 _FROZEN = ConfigDict(extra="forbid", frozen=True)
 
@@ -145,16 +149,60 @@ def judge_on_files(
 ) -> GateReport:
     """Judge a Teacher on own noise, against correlated matching on that very noise: of each patch and basis the longest
     file. seed: of the select shots."""
-    longest = [(k, b, max(models[b])) for k, models in enumerate(own.patches) for b in sorted(models)]
-    bar = reporter.bar("gate: shots", 2 * shots * len(longest))
+    files = _longest(own)
+    bar = reporter.bar("gate: shots", 2 * shots * len(files))
     results = []
-    for k, (patch, basis, rounds) in enumerate(longest):
-        dem, placement = own.dems[patch, basis, rounds]
-        stored = StoredShots.sample(dem, shots, derived_seed("select", seed, k, rounds))
+    for (_, basis, rounds), dem, placement, stored in _on_select_shots(own, files, shots, seed):
         rival = MatchingDecoder(dem, correlated=True)
         label = f"{rounds} rounds of the files, read as basis {basis}"
         results.append(_result(label, stored, decoder_of(teacher, placement, dem), rival, "correlated matching", bar))
     return GateReport(teacher=teacher.key(), results=tuple(results))
+
+
+class Tuned(NamedTuple):
+    """A Teacher before and after it was tuned, on the same select shots of all files together. best: the LER of the
+    exact optimum, None where that is out of reach. p_value: that it is better, exact McNemar, one-sided."""
+
+    before: float
+    after: float
+    best: float | None
+    p_value: float
+
+    @property
+    def better(self) -> bool:
+        return self.p_value < SIGNIFICANCE
+
+
+def judge_tuning(
+    before: Teacher, after: Teacher, own: OwnNoise, *, shots: int = SHOTS, seed: int = SEED, reporter: Reporter = SILENT
+) -> Tuned:
+    """Of each patch and basis the longest file, as `judge_on_files`."""
+    files, exact = _longest(own), own.distance == EXACT_DISTANCE
+    bar = reporter.bar("tuned Teacher: shots", (3 if exact else 2) * shots * len(files))
+    errors, alone = Counter[str](), Counter[str]()
+    for _, dem, placement, stored in _on_select_shots(own, files, shots, seed):
+        judged = [decoder_of(before, placement, dem, "before"), decoder_of(after, placement, dem, "after")]
+        found = compare_recorded([*judged, *([OptimalDecoder(dem)] if exact else [])], [stored], bar=bar)
+        errors.update({row.decoder: row.errors for row in found.rows})
+        pair = found.pair("after", "before")
+        assert pair is not None
+        alone.update(after=pair.only_a_wrong, before=pair.only_b_wrong)
+    of_before, of_after, *of_best = (n / shots / len(files) for n in errors.values())
+    p_value = mcnemar(alone["after"], alone["before"], "less")
+    return Tuned(of_before, of_after, of_best[0] if of_best else None, p_value)
+
+
+def _longest(own: OwnNoise) -> list[tuple[int, str, int]]:
+    """(patch, basis, rounds)."""
+    return [(k, b, max(models[b])) for k, models in enumerate(own.patches) for b in sorted(models)]
+
+
+def _on_select_shots(
+    own: OwnNoise, files: list[tuple[int, str, int]], shots: int, seed: int
+) -> Iterator[tuple[tuple[int, str, int], stim.DetectorErrorModel, Placement, StoredShots]]:
+    for k, file in enumerate(files):
+        dem, placement = own.dems[file]
+        yield file, dem, placement, StoredShots.sample(dem, shots, derived_seed("select", seed, k, file[2]))
 
 
 def _result(label: str, stored: StoredShots, judged: Decoder, against: Decoder, rival: str, bar: Bar) -> GateResult:
@@ -179,12 +227,14 @@ def _result(label: str, stored: StoredShots, judged: Decoder, against: Decoder, 
     )
 
 
-def decoder_of(teacher: Teacher, placement: Placement, dem: stim.DetectorErrorModel) -> Decoder:
+def decoder_of(
+    teacher: Teacher, placement: Placement, dem: stim.DetectorErrorModel, name: str = "Teacher"
+) -> Decoder:
     """A Teacher made of networks, the exact posterior and references, as a decoder of an experiment's shots."""
     if isinstance(teacher, EnsembleTeacher):
-        return EnsembleDecoder([decoder_of(member, placement, dem) for member in teacher.members], "Teacher")
+        return EnsembleDecoder([decoder_of(member, placement, dem) for member in teacher.members], name)
     if isinstance(teacher, FrozenTeacher):
-        return NetworkDecoder(TorchEngine(teacher.network), placement, "Teacher")
+        return NetworkDecoder(TorchEngine(teacher.network), placement, name)
     if isinstance(teacher, CarriedPosterior):
         return OptimalDecoder(dem)
     if isinstance(teacher, ReferenceTeacher):

@@ -25,7 +25,7 @@ from syndistill.distill.student import STUDENT_FILE, StudentRun, check_goes_on, 
 from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import Comparison
-from syndistill.evaluation.gate import judge_on_files
+from syndistill.evaluation.gate import judge_tuning
 from syndistill.files.network_file import members_in, network_path, read_header, shipped_names
 from syndistill.models.gru import LocalGru
 from syndistill.models.networks import load_network, weights_hash
@@ -392,7 +392,7 @@ def _long(run: Any, steps: float) -> Any:
 
 
 def _tune(run: TeacherRun, own: OwnNoise, folder: Path, reporter: Reporter) -> None:
-    """Tune a Teacher; where it is not better than before on select shots, keep the one before."""
+    """Tune a Teacher; where it is not shown to be better on select shots, paired, keep the one before."""
     kept = folder / TEACHER_FILE
     if kept.exists():
         return
@@ -400,13 +400,15 @@ def _tune(run: TeacherRun, own: OwnNoise, folder: Path, reporter: Reporter) -> N
     if not tuned.exists():
         train_teacher(run, folder / "teacher", reporter)
     before = str(run.start_from)
-    reports = [judge_on_files(teacher_named(name), own, seed=PICK, reporter=reporter) for name in (before, str(tuned))]
-    lers = [sum(result.teacher_ler for result in report.results) / len(report.results) for report in reports]
-    better = lers[1] < lers[0]
-    verdict = "is better and kept" if better else "is not better; the one before stays"
-    reporter.say(f"the tuned Teacher {verdict}: LER {lers[1]:.4f} against {lers[0]:.4f} on select shots")
+    found = judge_tuning(teacher_named(before), teacher_named(str(tuned)), own, seed=PICK, reporter=reporter)
+    verdict = "is better and kept" if found.better else "is not shown to be better; the one before stays"
+    above = "" if found.best is None else f"; the optimum errs on {found.best:.4f}"
+    reporter.say(
+        f"the tuned Teacher {verdict}: LER {found.after:.4f} against {found.before:.4f} on select shots "
+        f"(p = {found.p_value:.2g}){above}"
+    )
     with replacing(kept) as beside:
-        shutil.copyfile(tuned if better else str(network_path(before)), beside)
+        shutil.copyfile(tuned if found.better else str(network_path(before)), beside)
 
 
 def _with_teacher(run: StudentRun, folder: Path) -> StudentRun:

@@ -126,13 +126,9 @@ def _way(files: Sequence[tuple[dict[str, int], Comparison]], student: str) -> li
 
 def _alone(found: Comparison, a: str, b: str) -> tuple[int, int]:
     """Shots that a alone, and b alone, got wrong."""
-    for pair in found.pairs:
-        names = [_without_model(pair.a), _without_model(pair.b)]
-        if names == [a, b]:
-            return pair.only_a_wrong, pair.only_b_wrong
-        if names == [b, a]:
-            return pair.only_b_wrong, pair.only_a_wrong
-    return 0, 0
+    full = {_without_model(row.decoder): row.decoder for row in found.rows}
+    pair = found.pair(full[a], full[b])
+    return (pair.only_a_wrong, pair.only_b_wrong) if pair is not None else (0, 0)
 
 
 def write_report(judged: Mapping[str, Comparison], shown: Sequence[Table], said: str, folder: Path) -> None:
