@@ -9,6 +9,7 @@ import pytest
 
 from syndistill.ablation.jobs import Job, fusion_hash
 from syndistill.ablation.page import write_report
+from syndistill.ablation.plan import Question
 from syndistill.ablation.plans import chosen_plan
 from syndistill.ablation.rows import Fused, Rows
 from syndistill.ablation.table import read_table
@@ -83,6 +84,27 @@ def test_a_fused_target_that_is_the_teachers_own_answer_is_named(rows, verdict, 
     assert ("(z_fuse is the Teacher's own answer)" in page) == (verdict == "the same target")
     with pytest.raises(SyndistillError, match="repeats an earlier line"):
         _repeat_last_line(folder / "rows.jsonl")
+
+
+def test_a_question_may_be_asked_of_another_student(rows):
+    """Its contrasts are of that Student's rows, and those beside the primary are a family of their own for Holm."""
+    other = next(s.student for s in PLAN.sweeps if s.student != PLAN.sweeps[0].student)
+    contrast = {"baseline": 1.0, "labels": -1.0}
+    reverse = {"labels": 1.0, "baseline": -1.0}
+    first = Question(name="first", text="?", primary=contrast, others={"the other way": reverse, "again": contrast})
+    again = first.model_copy(update={"name": "second", "student": other})
+    asked = PLAN.model_copy(update={"questions": (first, again)})
+    table = read_table(rows(asked, noise=0.01))
+    mine, theirs = ([f for f in findings(table) if f.question == name] for name in ("first", "second"))
+    assert [f.says for f in theirs] == [f"{f.says} ({other})" for f in mine]
+    values = table.values(other, 1.0, lambda judged: judged.log_ler)
+    expected = [values["baseline"][seed] - values["labels"][seed] for seed in values["baseline"]]
+    assert theirs[0].effect.mean == pytest.approx(sum(expected) / len(expected))
+    assert theirs[0].effect.mean != mine[0].effect.mean
+    alone = findings(read_table(rows(PLAN.model_copy(update={"questions": (first,)}), noise=0.01)))
+    assert [f.p_value for f in alone] == [f.p_value for f in mine]
+    with pytest.raises(ValueError, match="names 'nobody', which is unknown"):
+        PLAN.model_validate(asked.model_dump() | {"questions": [again.model_dump() | {"student": "nobody"}]})
 
 
 def _repeat_last_line(path):

@@ -182,7 +182,7 @@ def _budgets(table: Table) -> Grid:
     rows = []
     for question in table.plan.questions:
         for student, budget in budgets:
-            if (student, budget) == (table.main_student, question.budget):
+            if (student, budget) == (table.plan.asked_student(question), question.budget):
                 continue
             values = table.values(student, budget, lambda judged: judged.log_ler)
             x = list(differences(values, question.primary).values())
@@ -207,7 +207,7 @@ def _measures(table: Table) -> Grid:
     for question in table.plan.questions:
         cells = []
         for measure in measures.values():
-            values = table.values(table.main_student, question.budget, measure)
+            values = table.values(table.plan.asked_student(question), question.budget, measure)
             effect = effect_of(list(differences(values, question.primary).values()), (-1.0, 1.0))
             said = "-" if effect is None else f"{effect.mean:+.4g} ({effect.low:+.4g} to {effect.high:+.4g})"
             cells.append(said)

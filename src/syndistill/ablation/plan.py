@@ -94,11 +94,14 @@ class Arm(Strict):
 class Question(Strict):
     """A question and its contrasts: a contrast is {arm: weight}, of log LER; weights add up to 0.
 
-    {"a": 1, "b": -1} asks what a has over b. The primary one is tested as it is, all others of the plan by Holm.
+    {"a": 1, "b": -1} asks what a has over b. The primary one is tested as it is, all others of the plan's questions to
+    the same Student by Holm.
     """
 
     name: str
     text: str
+    student: str = ""
+    """Whom it is asked of; empty: the first sweep's."""
     budget: Budget = 1.0
     primary: dict[str, ContrastWeight]
     others: dict[str, dict[str, ContrastWeight]] = Field(default_factory=dict)
@@ -209,6 +212,8 @@ class Plan(Strict):
             _require_known([sweep.student], [*self.students, *PRESETS], "sweeps.student")
             self.network(sweep.student)
         for question in self.questions:
+            if question.student:
+                _require_known([question.student], [s.student for s in self.sweeps], f"the question {question.name}")
             for contrast in question.contrasts:
                 _require_known(contrast, names, f"the question {question.name}")
                 if abs(sum(contrast.values())) > 1e-9 or not contrast:
@@ -227,6 +232,9 @@ class Plan(Strict):
     def _simulated(self) -> list[str]:
         """But for the labels."""
         return [self.settings(arm.name).data.simulated.model_dump_json(exclude={"labels"}) for arm in self.arms]
+
+    def asked_student(self, question: Question) -> str:
+        return question.student or self.sweeps[0].student
 
     @property
     def rates(self) -> tuple[float, ...]:

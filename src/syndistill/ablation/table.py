@@ -177,7 +177,7 @@ class Table:
 
     @property
     def main_student(self) -> str:
-        """Whose arms the questions are of: the first sweep's."""
+        """Whose arms the pictures are of: the first sweep's."""
         return self.plan.sweeps[0].student
 
     @property

@@ -27,6 +27,7 @@ class Finding:
     """A contrast of log LER, as it came out. p_value: adjusted where `adjusted` (Holm over all but the primaries)."""
 
     question: str
+    student: str
     says: str
     primary: bool
     effect: Effect | None
@@ -80,12 +81,16 @@ def findings(table: Table) -> list[Finding]:
     """Of every contrast of every question, in the plan's order; the primary of each first."""
     found: list[Finding] = []
     for question in table.plan.questions:
-        values = table.values(table.main_student, question.budget, lambda judged: judged.log_ler)
+        asked = table.plan.asked_student(question)
+        values = table.values(asked, question.budget, lambda judged: judged.log_ler)
         found.append(_finding(table, question, contrast_words(question.primary), question.primary, values, True))
         for words, contrast in question.others.items():
             found.append(_finding(table, question, words, contrast, values, False))
-    others = [f for f in found if not f.primary and f.effect is not None]
-    adjusted = dict(zip(map(id, others), holm([f.effect.p_value for f in others if f.effect]), strict=True))
+    adjusted: dict[int, float] = {}
+    for student in dict.fromkeys(f.student for f in found):
+        others = [f for f in found if f.student == student and not f.primary and f.effect is not None]
+        p_values = holm([f.effect.p_value for f in others if f.effect])
+        adjusted |= dict(zip(map(id, others), p_values, strict=True))
     return [_with_p(f, adjusted.get(id(f))) for f in found]
 
 
@@ -100,8 +105,10 @@ def _finding(
     x = differences(values, contrast)
     effect = effect_of(list(x.values()), log_margin(table.plan.margin))
     p_value = effect.p_value if effect is not None else None
+    asked, planned = table.plan.asked_student(question), len(table.plan.seeds)
+    says = f"{words} ({question.student})" if question.student else words
     return Finding(
-        question.name, words, primary, effect, p_value, len(x), len(table.plan.seeds), table.plan.margin, contrast,
+        question.name, asked, says, primary, effect, p_value, len(x), planned, table.plan.margin, contrast,
         _learned(table, values, contrast),
     )  # fmt: skip
 

@@ -45,23 +45,33 @@ def plan() -> Plan:
         stage1=stage1,
         arms=(*shared_arms(), halves),
         sweeps=tuple(Sweep(student=student, budget=1, arms=arms) for arms in (FIRST, THEN) for student in STUDENTS),
-        questions=(
-            Question(
-                name="inside", text="Is the Teacher's inside worth anything (2,400 steps)?",
-                primary=minus(BOTH, "baseline"),
-            ),
-            *questions(1, "2,400 steps"),
-            Question(
-                name="halves", text="Is the inside worth anything before z_fuse (2,400 steps)?",
-                primary=minus(STAGED, HALVES), others={"half baseline, half z_fuse": minus(HALVES, "baseline")},
-            ),
-            Question(
-                name="labels", text="Are fused logits enough without labels (2,400 steps)?",
-                primary=minus("fused-only", FUSED), others={"against the baseline": minus("fused-only", "baseline")},
-            ),
-        ),
+        questions=(*_asked(), *(_of_one_state(question) for question in _asked())),
         saving=("baseline", "labels-cached"),
         probing=Probing(steps=300, fit_shots=8_192, report_shots=8_192),
         judging=Judging(cases=((5, 100_000),), primary_rounds=5, teacher_shots=20_000, optimum=True),
         gate_shots=10_000,
     )  # fmt: skip
+
+
+def _asked() -> tuple[Question, ...]:
+    return (
+        Question(
+            name="inside", text="Is the Teacher's inside worth anything (2,400 steps)?",
+            primary=minus(BOTH, "baseline"),
+        ),
+        *questions(1, "2,400 steps"),
+        Question(
+            name="halves", text="Is the inside worth anything before z_fuse (2,400 steps)?",
+            primary=minus(STAGED, HALVES), others={"half baseline, half z_fuse": minus(HALVES, "baseline")},
+        ),
+        Question(
+            name="labels", text="Are fused logits enough without labels (2,400 steps)?",
+            primary=minus("fused-only", FUSED), others={"against the baseline": minus("fused-only", "baseline")},
+        ),
+    )  # fmt: skip
+
+
+def _of_one_state(question: Question) -> Question:
+    """The same, asked of the Student with one state when its rows were there."""
+    said = {"name": f"{question.name}, one state", "text": f"With one state, asked later: {question.text}"}
+    return question.model_copy(update=said | {"student": STUDENTS[1]})
