@@ -13,12 +13,14 @@ from syndistill.errors import SyndistillError
 from syndistill.sampling.recorded import WILLOW, Recording
 
 
-def make_recording(folder: Path, shots: int = 40, moved: int = 0, flip: float = 0.05) -> Path:
+def make_recording(
+    folder: Path, shots: int = 40, moved: int = 0, flip: float = 0.05, rounds: int = 2
+) -> Path:
     """A folder in the Sycamore layout from a simulated experiment with random initial states; moved: to another patch
     of the chip; flip: how often measurements fail."""
     folder.mkdir(parents=True)
     generated = stim.Circuit.generated(
-        "surface_code:rotated_memory_x", distance=3, rounds=2, before_measure_flip_probability=flip
+        "surface_code:rotated_memory_x", distance=3, rounds=rounds, before_measure_flip_probability=flip
     ).flattened()
     noisy = stim.Circuit(f"SHIFT_COORDS({moved}, {moved})")
     for instruction in generated:
@@ -38,7 +40,7 @@ def make_recording(folder: Path, shots: int = 40, moved: int = 0, flip: float = 
     events, flips = converter.convert(measurements=measurements, sweep_bits=sweep, separate_observables=True)
     dem = noisy.detector_error_model(decompose_errors=True)
     files = {
-        "properties.yml": "type: surface_code_memory_experiment\nbasis: X\nrounds: 2\ndistance: 3\n"
+        "properties.yml": f"type: surface_code_memory_experiment\nbasis: X\nrounds: {rounds}\ndistance: 3\n"
         f"shots: {shots}\ncenter_data_qubit_row: {3 + moved}\ncenter_data_qubit_col: {3 + moved}\n"
         f"circuit_measurements: {noisy.num_measurements}\ncircuit_sweep_bits: 9\n"
         f"circuit_detectors: {noisy.num_detectors}\ncircuit_observables: 1\n",
