@@ -32,6 +32,22 @@ def both(**settings: object) -> dict[str, object]:
     return {f"terms.{term}.{key}": value for term in ("spatial", "temporal") for key, value in settings.items()}
 
 
+def forms() -> tuple[Arm, ...]:
+    """Other ways to follow space and time, each against the way that all other arms go."""
+    changes = {
+        "answer": ("the directions that move the answer", both(directions="answer", components=4)),
+        "cosine": ("features that give way to the main terms", both(gate="cosine")),
+        "fade25": ("faded after a quarter of the steps", both(fade=0.25)),
+        "held": ("a share that is held", both(held=True)),
+        "gram": ("shots compared with shots", both(loss="gram_shots")),
+        "orthogonal": ("a map that only turns", both(projector="orthogonal")),
+    }
+    return tuple(
+        Arm(name=name, block="controls", says=says, differs_from=BOTH, change=change)
+        for name, (says, change) in changes.items()
+    )
+
+
 def plan() -> Plan:
     terms, stage1 = fading_terms()
     own = (
@@ -44,6 +60,7 @@ def plan() -> Plan:
             change=both(share=2.0)),
         Arm(name="stays", block="controls", says="spatial + temporal that stay", differs_from=BOTH,
             change=both(fade=0.0)),
+        *forms(),
     )  # fmt: skip
     return Plan(
         name="inside-d5",
@@ -77,6 +94,7 @@ def plan() -> Plan:
             Sweep(student=STUDENT, budget=3, arms=(EVERY, FUSED, CALIBRATED, STAGED, "spatial")),
             Sweep(student=STUDENT, budget=3, arms=("temporal", *PAIRS, "fused-only")),
             Sweep(student=STUDENT, budget=3, arms=LOOKED_AT, seeds=(4, 5)),
+            Sweep(student=STUDENT, budget=3, arms=tuple(arm.name for arm in forms())),
         ),
         questions=(
             Question(
@@ -84,6 +102,11 @@ def plan() -> Plan:
                 primary=minus(BOTH, "baseline"),
             ),
             *questions(3, "3,600 steps"),
+            Question(
+                name="form", text="Is another way to follow space and time better (3,600 steps)?", budget=3,
+                primary=minus("answer", BOTH),
+                others={arm.says: minus(arm.name, BOTH) for arm in forms() if arm.name != "answer"},
+            ),
             Question(
                 name="teacher", text="Do revealed labels without a Teacher do as well (1,200 steps)?",
                 primary=minus("revealed", "baseline"),
