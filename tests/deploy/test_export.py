@@ -45,6 +45,8 @@ def session(path):
     *((f, "two_channel", b, 3, {"frame_memory": True}) for f in ("flat_gru", "local_gru") for b in ("x", "both")),
     ("local_gru", "two_channel", "x", 5, {"frame_memory": True, "turn_x": True}),
     ("local_gru", "two_channel", "z", 3, {"frame_memory": True, "events_alone": True}),
+    ("local_gru", "two_channel", "both", 3, {"frame_memory": True, "agree_after": 1}),
+    ("local_gru", "two_channel", "x", 5, {"frame_memory": True, "agree_after": 2, "turn_x": True}),
 ])  # fmt: skip
 def test_the_experiment_graph_is_the_network(
     network_file, experiment_shots, tmp_path, family, output, basis, distance, frame

@@ -28,6 +28,7 @@ SIZES = [
     {"width": 13, "readout_width": 28, "readout_layers": 2},
     {"width": 10, "readout_width": 20, "frame_memory": True},
     {"width": 10, "readout_width": 20, "frame_memory": True, "events_alone": True},
+    {"width": 10, "readout_width": 20, "frame_memory": True, "agree_after": 2},
 ]
 BATCHES = (1, 3, 16, 17, 100)
 

@@ -28,7 +28,7 @@ FUSIONS: dict[Target, FusionConfig] = {
     "nll": FusionConfig(mode="nll"),
     "per_shot": FusionConfig(mode="per_shot"),
 }
-LATER_DIALS = ("frame_memory", "events_alone")
+LATER_DIALS = ("frame_memory", "events_alone", "agree_after")
 """Of a network, younger than the first rows: at 0 they leave a run's hash as it was."""
 LATER_OPTIONS = ("start_decay", "fall_steps", "fall_factor")
 """Of an optimiser, younger than the first rows: at their defaults they leave a fusion's hash as it was."""

@@ -32,7 +32,7 @@ from syndistill.decoders.onnx_engine import (
     with_hash,
 )
 from syndistill.errors import SyndistillError
-from syndistill.files.families import MOST_LOGIT, n_channels
+from syndistill.files.families import MOST_FRAME, MOST_LOGIT, n_channels
 from syndistill.files.network_file import trained_rounds
 from syndistill.safe_files import replacing, write_json
 
@@ -128,7 +128,7 @@ def decide(g: Graph, weights: Compilable, state_BD: str, bits_BI: str, basis: st
     if isinstance(weights, LocalWeights):
         return _decide_locally(g, weights, state_BD, bits_BI, basis, output)
     weights = weights.reading(basis)
-    state_BD, frames_BF = _frames_apart(g, weights, state_BD)
+    state_BD, frames_BF, _ = _frames_apart(g, weights, basis, state_BD)
     x = g.gelu(g.layer(g.op("Concat", state_BD, bits_BI, axis=1), weights, "decide.0"))
     x = g.residual(x, weights.tensors, "decide.2", weights.readout_layers)
     logits_BO = g.dense(x, *weights.heads(basis), output="" if frames_BF else output)
@@ -151,27 +151,95 @@ def _columns(g: Graph, x: str, first: int, behind: int | None) -> str:
     return g.op("Slice", x, g.constant([first]), g.constant([most]), g.constant([1]))
 
 
-def _moved(g: Graph, weights: Compilable, basis: str, bits_RBI: str, state_BD: str, output: str = "") -> str:
+def _moved(
+    g: Graph, weights: Compilable, basis: str, bits_RBI: str, state_BD: str, rounds: int, output: str = ""
+) -> str:
     """(B, D): the state after these rounds."""
     cell = weights.written_out("cell", basis)
-    state_BD, frames_BF = _frames_apart(g, weights, state_BD)
+    state_BD, frames_BF, counted_BK = _frames_apart(g, weights, basis, state_BD)
     if not frames_BF:
         return g.op("Squeeze", g.gru(cell, bits_RBI, _unsqueezed(g, state_BD)), g.constant([0]), output=output)
     states_R1BD = g.gru(cell, bits_RBI, _unsqueezed(g, state_BD), every=True)
     factors = [_turns(g, weights, states_R1BD, b, f) for b, f in _read(weights, basis)]
-    turns_R1BF = factors[0] if len(factors) == 1 else g.op("Concat", *factors, axis=3)
-    turn_BF = g.op("Squeeze", g.op("ReduceProd", turns_R1BF, axes=[0], keepdims=0), g.constant([0]))
-    frames_BF = g.op("Mul", frames_BF, turn_BF)
+    if counted_BK:
+        assert isinstance(weights, LocalWeights)
+        behind = _agreeing(g, weights, basis, bits_RBI, factors, frames_BF, counted_BK, rounds)
+    else:
+        turns_R1BF = factors[0] if len(factors) == 1 else g.op("Concat", *factors, axis=3)
+        turn_BF = g.op("Squeeze", g.op("ReduceProd", turns_R1BF, axes=[0], keepdims=0), g.constant([0]))
+        behind = [g.op("Mul", frames_BF, turn_BF)]
     last_1BD = g.op("Gather", states_R1BD, g.constant(-1), axis=0)
-    return g.op("Concat", g.op("Squeeze", last_1BD, g.constant([0])), frames_BF, axis=1, output=output)
+    return g.op("Concat", g.op("Squeeze", last_1BD, g.constant([0])), *behind, axis=1, output=output)
 
 
-def _frames_apart(g: Graph, weights: Compilable, state_BD: str) -> tuple[str, str]:
-    """The GRU's states, and the frames behind them, "" where there are none."""
+def _agreeing(
+    g: Graph,
+    weights: LocalWeights,
+    basis: str,
+    bits_RBI: str,
+    factors: Sequence[str],
+    frames_BF: str,
+    counted_BK: str,
+    rounds: int,
+) -> list[str]:
+    """The frames and the counted quiet rounds behind a state after these rounds, as `models.gru.agreeing`."""
+    layout, most, one = weights.layout, weights.agree_after, g.constant(1.0)
+    n, lines, pairs = layout.n_stabilisers, layout.n_lines, _read(weights, basis)
+    kept, counts = [], []
+    for c, (own, read_as) in enumerate(pairs):
+        matrix_SL = layout.line_matrix(read_as)
+        if read_as != basis and basis != "both":  # bits come in the layout's order
+            matrix_SL = matrix_SL[layout.turned_back_S]
+        strips_SK = g.constant((matrix_SL[:, 1:] ^ matrix_SL[:, :-1]).astype(np.float32))
+        signs_SL = g.constant(matrix_SL.astype(np.float32))
+        frames = _columns(g, frames_BF, c * lines, (c + 1) * lines)
+        counted = _columns(g, counted_BK, c * (lines - 1), (c + 1) * (lines - 1))
+        for r in range(rounds):
+            bits_BI, turn_1BL = (g.op("Gather", x, g.constant(r), axis=0) for x in (bits_RBI, factors[c]))
+            busy = g.op("Min", g.op("MatMul", _columns(g, bits_BI, 0, n), strips_SK), one)
+            counted = g.op("Min", g.op("Add", counted, one), g.constant(float(most)))
+            counted = g.op("Mul", counted, g.op("Sub", one, busy))
+            joined = g.op("Max", g.op("Sub", counted, g.constant(float(most - 1))), g.constant(0.0))
+            flipped = g.modulo_2(g.op("MatMul", _columns(g, bits_BI, n, 2 * n), signs_SL))
+            signs = g.op("Sub", one, g.op("Mul", flipped, g.constant(2.0)))
+            frames = g.op("Mul", frames, g.op("Squeeze", turn_1BL, g.constant([0])))
+            frames = _drawn(g, frames, signs, joined, lines, weights.share(own))
+        kept.append(frames)
+        counts.append(counted)
+    return [*kept, *counts]
+
+
+def _drawn(g: Graph, frames: str, signs: str, joined: str, lines: int, share: float) -> str:
+    """Frames (B, L), each drawn to the mean log odds of those it is joined to."""
+    one = g.constant(1.0)
+    bounded = g.op("Clip", frames, g.constant(-MOST_FRAME), g.constant(MOST_FRAME))
+    odds = g.op("Log", g.op("Div", g.op("Add", one, bounded), g.op("Sub", one, bounded)))
+    odds = g.op("Mul", odds, signs)
+    each = [_columns(g, odds, line, line + 1) for line in range(lines)]
+    here = [_columns(g, joined, k, k + 1) for k in range(lines - 1)]
+    apart = [g.op("Sub", one, k) for k in here]
+    sums, counts = [each[0]], [g.op("Add", g.op("Mul", each[0], g.constant(0.0)), one)]
+    for k, is_joined in enumerate(here):
+        sums.append(g.op("Add", each[k + 1], g.op("Mul", is_joined, sums[k])))
+        counts.append(g.op("Add", one, g.op("Mul", is_joined, counts[k])))
+    for k in reversed(range(lines - 1)):
+        for of in (sums, counts):
+            of[k] = g.op("Add", g.op("Mul", here[k], of[k + 1]), g.op("Mul", apart[k], of[k]))
+    sums_BL, counts_BL = (g.op("Concat", *of, axis=1) for of in (sums, counts))
+    towards = g.op("Sub", g.op("Div", sums_BL, counts_BL), odds)
+    drawn = g.op("Mul", g.op("Add", odds, g.op("Mul", g.constant(share), towards)), signs)
+    drawn = g.op("Tanh", g.op("Mul", drawn, g.constant(0.5)))
+    agrees = g.op("Min", g.op("Sub", counts_BL, one), one)
+    return g.op("Add", g.op("Mul", agrees, drawn), g.op("Mul", g.op("Sub", one, agrees), frames))
+
+
+def _frames_apart(g: Graph, weights: Compilable, basis: str, state_BD: str) -> tuple[str, str, str]:
+    """The GRU's states, the frames behind them, and the rounds counted behind those; "" where there are none."""
     if not weights.keeps_frame:
-        return state_BD, ""
-    n = weights.n_states
-    return _columns(g, state_BD, 0, n), _columns(g, state_BD, n, None)
+        return state_BD, "", ""
+    n, counted = weights.n_states, weights.n_states + weights.n_frames(basis)
+    behind = _columns(g, state_BD, counted, None) if weights.n_counted(basis) else ""
+    return _columns(g, state_BD, 0, n), _columns(g, state_BD, n, counted), behind
 
 
 def _read(weights: Compilable, basis: str) -> tuple[tuple[str, str], ...]:
@@ -196,7 +264,7 @@ def _turns(g: Graph, weights: Compilable, states_R1BD: str, basis: str, read_as:
 def _decide_locally(g: Graph, weights: LocalWeights, state_BD: str, bits_BI: str, basis: str, output: str) -> str:
     """One more cell over the last slice, the data qubits from their corners, lines, one answer of all lines."""
     n, lines, read_as = weights.layout.n_stabilisers, weights.layout.n_lines, weights.read_as(basis)
-    state_BD, frames_BF = _frames_apart(g, weights, state_BD)
+    state_BD, frames_BF, _ = _frames_apart(g, weights, basis, state_BD)
     state = g.gru(weights.written_out("last_cell", basis), _unsqueezed(g, bits_BI), _unsqueezed(g, state_BD))
     turned_S = weights.layout.turned_S if read_as != basis else np.arange(n)
     bits = g.op("Gather", bits_BI, g.constant(np.concatenate([turned_S, n + turned_S])), axis=1)
@@ -249,7 +317,7 @@ def step_graph(weights: Compilable, basis: str) -> bytes:
     g, s, d = Graph("step"), weights.layout.n_stabilisers, len(weights.start(basis))
     parity = g.xor("parity", "events", output="new_parity")
     bits = _unsqueezed(g, g.op("Concat", "events", parity, axis=1))
-    _moved(g, weights, basis, bits, "state", output="new_state")
+    _moved(g, weights, basis, bits, "state", 1, output="new_state")
     return g.model({"events": s, "parity": s, "state": d}, {"new_parity": s, "new_state": d})
 
 
@@ -279,7 +347,7 @@ def experiment_graph(weights: Compilable, placement: Placement) -> bytes:
     batch = g.op("Slice", g.op("Shape", "detectors"), g.constant([0]), g.constant([1]))
     shape = g.op("Concat", batch, g.constant([1]), axis=0)
     start = g.op("Expand", g.constant(weights.start(placement.basis)[None]), shape)
-    state = _moved(g, weights, placement.basis, g.op("Transpose", measured, perm=[1, 0, 2]), start)
+    state = _moved(g, weights, placement.basis, g.op("Transpose", measured, perm=[1, 0, 2]), start, placement.rounds)
     logits = decide(g, weights, state, last_BI, placement.basis)
     _flips(g, logits, weights.output, placement)
     return g.model({"detectors": n}, {"flips": placement.n_observables})

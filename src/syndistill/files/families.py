@@ -23,6 +23,8 @@ BITS, PLACES = 2, 9
 """Of a local GRU: input bits of a stabiliser, and places of a 3 x 3 neighbourhood."""
 MOST_LOGIT = 30.0
 """In a frame: exp of it and of its negative are float32 numbers with room to spare."""
+MOST_FRAME = 1 - 1e-6
+"""The surest frame whose log odds count: 14.5."""
 OutputForm = Literal["two_channel", "joint4"]
 OUTPUTS: tuple[OutputForm, ...] = get_args(OutputForm)
 
@@ -39,6 +41,7 @@ LIMITS: Mapping[str, tuple[int, int]] = {
     "heads": (1, 64),
     "widening": (1, 64),
     "max_rounds": (1, 100_000),
+    "agree_after": (0, 100),
 }
 """Least and most of each number among the dials, whatever the family."""
 
@@ -212,6 +215,14 @@ class LocalGruDials(GruDials):
     """Whether it reads detection events alone, not the running parities of the stabilisers beside them. Its weights of
     parities are zeros, so that whatever runs it needs to know nothing of this. With a frame memory every round of a
     long experiment then looks like every other: parities are 0 at first, and fair coins in the end."""
+    agree_after: int = 0
+    """With a frame memory: neighbouring lines' frames are drawn to each other wherever the checks between them have
+    been quiet for so many rounds, which then say how the lines stand to each other; 0: never."""
+
+    def _check_together(self) -> None:
+        super()._check_together()
+        if self.agree_after and not self.frame_memory:
+            raise SyndistillError("agree_after is of frames; set frame_memory too, or leave it out")
 
     def shapes(self) -> Shapes:
         d, out, n = self.width, self.readout_width, self.n_stabilisers
@@ -228,6 +239,7 @@ class LocalGruDials(GruDials):
             found |= _dense("next_events", 1, d)
         for b in ("x", "z") if self.frame_memory else ():
             found |= {f"frame_weight.{b}": (2, 4, d), f"frame_bias.{b}": (self.distance**2,)}
+            found |= {f"frame_agrees.{b}": (1,)} if self.agree_after else {}
         return found | {f"line.{b}": (self.distance, out) for b in (("both",) if self.joint else ("x", "z"))}
 
     def unread(self) -> Shapes:

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from syndistill.circuits.layout import BASES, Layout, answered
-from syndistill.files.families import BITS, MOST_LOGIT, PLACES, FlatGruDials, LocalGruDials
+from syndistill.files.families import BITS, MOST_FRAME, MOST_LOGIT, PLACES, FlatGruDials, LocalGruDials
 from syndistill.models.blocks import ResidualDense, agreed
 from syndistill.models.contract import (
     Outputs,
@@ -42,6 +42,9 @@ KEEPS_FRAME = 2.5
 QUBIT_KEEPS_FRAME = 3.4
 """The same of a data qubit's factor in a local GRU, of which a line's frame has the product: of five .989."""
 
+AGREES = 1.1
+"""How far frames that may agree do, before training: sigmoid(1.1) = .75 of the way."""
+
 
 class GruNetwork(TurnableNetwork):
     """Of a family whose state is moved on by a GRU that reads events and running parities of all stabilisers, 0 where
@@ -53,6 +56,8 @@ class GruNetwork(TurnableNetwork):
     carries: ClassVar[bool] = True
     _n_frames: int
     """F."""
+    n_counted = 0
+    """Rounds that are counted behind the frames in `State.memory_BX`, for each basis that is answered for."""
 
     @property
     @abstractmethod
@@ -114,34 +119,53 @@ class GruNetwork(TurnableNetwork):
 
     def with_known_frame(self, state: State, flips_BLO: torch.Tensor | None = None) -> State:
         states_BX = state.memory_BX[:, : self.n_states]
-        frames_BX = states_BX.new_ones(len(states_BX), self._n_frames * len(answered(state.basis)))
+        channels = len(answered(state.basis))
+        frames_BX = states_BX.new_ones(len(states_BX), self._n_frames * channels)
         if flips_BLO is not None:
             frames_BX = frames_BX - 2 * flips_BLO[:, : self._n_frames].transpose(1, 2).flatten(1)
-        return replace(state, memory_BX=torch.cat([states_BX, frames_BX], 1))
+        counted_BX = state.memory_BX[:, self.n_states + frames_BX.shape[1] :]
+        if not counted_BX.shape[1]:
+            counted_BX = states_BX.new_zeros(len(states_BX), self.n_counted * channels)
+        return replace(state, memory_BX=torch.cat([states_BX, frames_BX, counted_BX], 1))
 
     def _frames(self, memory: torch.Tensor, basis: str) -> torch.Tensor:
         """Of memories (*, X) with frames, these: (*, F, C)."""
-        return memory[..., self.n_states :].unflatten(-1, (len(answered(basis)), -1)).transpose(-1, -2)
+        channels = len(answered(basis))
+        frames = memory[..., self.n_states : self.n_states + channels * self._n_frames]
+        return frames.unflatten(-1, (channels, -1)).transpose(-1, -2)
 
     def _moved(
-        self, bits_BRI: torch.Tensor, memory_BX: torch.Tensor, basis: str
+        self, events_BRS: torch.Tensor, parity_BRS: torch.Tensor, memory_BX: torch.Tensor, basis: str
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The memory after each round, (B, R, X), and turns_BRFC where it has frames. These are float32 always: in
         bfloat16 a factor of .999 is 1."""
+        bits_BRI = self._bits(events_BRS, parity_BRS)
         states_BRX = self._rounds(bits_BRI, memory_BX[:, : self.n_states].to(bits_BRI.dtype), basis)
         if not self.keeps_frame:
             return states_BRX, None
         states_BRX = states_BRX.float()
         turns_BRFC = self._turns(states_BRX, basis)
-        frames_BRFC = self._frames(memory_BX, basis)[:, None] * turns_BRFC.cumprod(1)
-        return torch.cat([states_BRX, frames_BRFC.transpose(-1, -2).flatten(2)], -1), turns_BRFC
+        kept_BRX = self._kept(self._frames(memory_BX, basis), turns_BRFC, events_BRS, parity_BRS, memory_BX, basis)
+        return torch.cat([states_BRX, kept_BRX], -1), turns_BRFC
+
+    def _kept(
+        self,
+        frames_BFC: torch.Tensor,
+        turns_BRFC: torch.Tensor,
+        events_BRS: torch.Tensor,
+        parity_BRS: torch.Tensor,
+        memory_BX: torch.Tensor,
+        basis: str,
+    ) -> torch.Tensor:
+        """What a memory holds behind the states after each round, (B, R, X): the frames, and what is counted."""
+        return (frames_BFC[:, None] * turns_BRFC.cumprod(1)).transpose(-1, -2).flatten(2)
 
     def step(self, state: State, events_BS: torch.Tensor) -> State:
         if state.rounds_done == 0:
             events_BS = events_BS * self.defined_S(state.basis)
         events_BS = self.turned(events_BS, state.basis)
         parity_BS = state.parity_BS ^ events_BS
-        memory_BRX, _ = self._moved(self._bits(events_BS, parity_BS)[:, None], state.memory_BX, state.basis)
+        memory_BRX, _ = self._moved(events_BS[:, None], parity_BS[:, None], state.memory_BX, state.basis)
         return replace(
             state,
             rounds_done=state.rounds_done + 1,
@@ -160,7 +184,7 @@ class GruNetwork(TurnableNetwork):
         first = self.first_state(shots, begin)
         shots = self.turned_shots(defined_only(shots))
         parity_BRS, _, last_parity_BKS, _ = event_history(shots, begin)
-        memory_BRX, turns_BRFC = self._moved(self._bits(shots.events_BRS, parity_BRS), first.memory_BX, shots.basis)
+        memory_BRX, turns_BRFC = self._moved(shots.events_BRS, parity_BRS, first.memory_BX, shots.basis)
         states_BRX = memory_BRX[..., : self.n_states]
         ended_NX = memory_BRX[:, [end - 1 for end in shots.ends]].flatten(0, 1)
         last_NS, parity_NS = shots.last_BKS.flatten(0, 1), last_parity_BKS.flatten(0, 1)
@@ -259,6 +283,42 @@ def in_frame(logits: torch.Tensor, frame: torch.Tensor) -> torch.Tensor:
     return torch.log(1 + frame + (1 - frame) * against) - torch.log(1 - frame + (1 + frame) * against)
 
 
+def quiet_rounds(busy_BRK: torch.Tensor, before_BK: torch.Tensor, most: int) -> torch.Tensor:
+    """For how many rounds nothing has happened, after each round, counted up to `most`: float32 (B, R, K)."""
+    counted, quiet_BK = [], before_BK.float()
+    for busy_BK in busy_BRK.unbind(1):
+        quiet_BK = torch.where(busy_BK, 0.0, (quiet_BK + 1).clamp(max=most))
+        counted.append(quiet_BK)
+    return torch.stack(counted, 1)
+
+
+def agreeing(
+    frames_BL: torch.Tensor,
+    turns_BRL: torch.Tensor,
+    joined_BRK: torch.Tensor,
+    sign_BRL: torch.Tensor,
+    share: torch.Tensor,
+) -> torch.Tensor:
+    """The lines' frames after each round, (B, R, L), each drawn by `share` to the mean log odds of those it is joined
+    to. joined_BRK: of the lines k and k + 1. sign_BRL: of each line's label to the first one's, by measured parities.
+    """
+    group_BRL = nn.functional.pad((~joined_BRK).float().cumsum(-1), (1, 0))
+    together_BRLL = (group_BRL[..., :, None] == group_BRL[..., None, :]).to(frames_BL)
+    alone_BRL1 = together_BRLL.sum(-1, keepdim=True) == 1
+    mean_BRLL = together_BRLL / together_BRLL.sum(-1, keepdim=True)
+    draws_BRLL = share * (mean_BRLL - torch.eye(group_BRL.shape[-1]).to(share))
+    kept = []
+    for r in range(turns_BRL.shape[1]):
+        turned_BL = frames_BL * turns_BRL[:, r]
+        bounded_BL = turned_BL.clamp(-MOST_FRAME, MOST_FRAME)
+        odds_BL1 = ((torch.log1p(bounded_BL) - torch.log1p(-bounded_BL)) * sign_BRL[:, r])[..., None]
+        odds_BL1 = odds_BL1 + draws_BRLL[:, r] @ odds_BL1
+        drawn_BL = torch.tanh(odds_BL1[..., 0] * sign_BRL[:, r] / 2)
+        frames_BL = torch.where(alone_BRL1[:, r, :, 0], turned_BL, drawn_BL)
+        kept.append(frames_BL)
+    return torch.stack(kept, 1)
+
+
 class LocalCell(nn.Module):
     """A GRU cell of all stabilisers: each takes the states and bits of itself and its up to eight neighbours.
 
@@ -320,6 +380,10 @@ class LocalGru(GruNetwork):
     Frame memory as in `FlatGru`, but every line has a frame of its own, and a round multiplies it by the product of its
     data qubits' factors, each tanh(W h + b) of the four stabilisers: an error is seen where it happens, and whether a
     line flipped is the parity of its qubits, which no sum of local numbers says.
+
+    With `agree_after` lines do not each go their own way: two neighbours differ by the checks between them, and where
+    those have been quiet for so many rounds their measured parity is right and all flips near them have been counted.
+    All lines joined by such checks are then drawn to the mean of their log odds, each turned to the others.
     """
 
     config: LocalGruDials
@@ -354,6 +418,10 @@ class LocalGru(GruNetwork):
         for basis in heads if config.frame_memory else ():
             self.frame_weight[basis] = nn.Parameter(torch.randn(2, 4, width) * 0.02)
             self.frame_bias[basis] = nn.Parameter(torch.full((n_lines**2,), QUBIT_KEEPS_FRAME))
+        self.frame_agrees = nn.ParameterDict(
+            {basis: nn.Parameter(torch.tensor([AGREES])) for basis in heads if config.agree_after}
+        )
+        self.n_counted = (n_lines - 1) * (config.agree_after > 0)
         is_odd_Q = np.indices((n_lines, n_lines)).sum(0).ravel() % 2 == 1
         order_Q = np.argsort(is_odd_Q, kind="stable")
         self._n_of_kind = np.bincount(is_odd_Q).tolist()
@@ -398,6 +466,32 @@ class LocalGru(GruNetwork):
         factor_BRQ = torch.tanh(nn.functional.linear(states_BRX, written_QSD.flatten(1), self.frame_bias[basis]))
         member_LQ = (self.x_LQ if read_as == "x" else self.z_LQ) > 0
         return torch.stack([factor_BRQ[..., member_Q].prod(-1) for member_Q in member_LQ], -1)
+
+    def _kept(
+        self,
+        frames_BFC: torch.Tensor,
+        turns_BRFC: torch.Tensor,
+        events_BRS: torch.Tensor,
+        parity_BRS: torch.Tensor,
+        memory_BX: torch.Tensor,
+        basis: str,
+    ) -> torch.Tensor:
+        most = self.config.agree_after
+        if not most:
+            return super()._kept(frames_BFC, turns_BRFC, events_BRS, parity_BRS, memory_BX, basis)
+        behind = memory_BX.shape[1] - self.n_counted * frames_BFC.shape[-1]
+        counted_BKC = memory_BX[:, behind:].unflatten(-1, (frames_BFC.shape[-1], -1)).transpose(-1, -2)
+        kept = []
+        for c, (own, read_as) in enumerate(self._read(basis)):
+            strips = self.layout.line_stabilisers(read_as)
+            busy_BRK = torch.stack([(events_BRS[..., members] > 0).any(-1) for members in strips], -1)
+            quiet_BRK = quiet_rounds(busy_BRK, counted_BKC[..., c], most)
+            matrix_SL = torch.from_numpy(self.layout.line_matrix(read_as)).to(frames_BFC)
+            sign_BRL = 1 - 2 * ((parity_BRS.to(frames_BFC) @ matrix_SL) % 2)
+            share = torch.sigmoid(self.frame_agrees[own])
+            frames_BRL = agreeing(frames_BFC[..., c], turns_BRFC[..., c], quiet_BRK >= most, sign_BRL, share)
+            kept.append((frames_BRL, quiet_BRK))
+        return torch.cat([part for parts in zip(*kept, strict=True) for part in parts], -1)
 
     def _bits(self, events: torch.Tensor, parity: torch.Tensor) -> torch.Tensor:
         return super()._bits(events, torch.zeros_like(parity) if self.config.events_alone else parity)

@@ -1,6 +1,6 @@
 """A network as the beginning of another: of another distance, of one that reads X experiments turned, a narrow GRU as
 that of a wider one, which answers as it did before its first step, a GRU as that of one with a frame memory, a local
-GRU as that of one that reads events alone.
+GRU as that of one that reads events alone, or whose lines agree.
 
 Axes: G gates, T places of a neighbourhood, D states (of a stabiliser in a local GRU), S stabilisers, W readout width,
 Q corners of a qubit, I bits.
@@ -121,14 +121,18 @@ def _widened(name: str, old: torch.Tensor, fresh: torch.Tensor, narrow: int, wid
 
 
 def can_gain_frame(source: DecoderNetwork, target: DecoderNetwork) -> bool:
-    """Whether `target` is `source` with a frame memory."""
-    if not isinstance(source, FlatGru | LocalGru) or source.keeps_frame or not target.keeps_frame:
+    """Whether `target` is `source` with a frame memory, with lines whose frames agree, or with both."""
+    both = any(isinstance(source, f) and isinstance(target, f) for f in (FlatGru, LocalGru))
+    if not both or not target.keeps_frame:
         return False
-    return bool(source.config == replace(target.config, frame_memory=False))
+    before, after = ((n.keeps_frame, getattr(n.config, "agree_after", 0)) for n in (source, target))
+    gained: dict[str, Any] = {"frame_memory": after[0]} if not before[0] else {}
+    gained |= {"agree_after": after[1]} if not before[1] and after[1] else {}
+    return bool(gained) and bool(replace(source.config, **gained) == target.config)
 
 
 def with_frame(source: DecoderNetwork, target: DecoderNetwork) -> dict[str, torch.Tensor]:
-    """A state dict for `target`: the weights of `source`, and the factors of a fresh frame."""
+    """A state dict for `target`: the weights of `source`, and fresh ones for what it does with frames beyond it."""
     return target.state_dict() | source.state_dict()
 
 

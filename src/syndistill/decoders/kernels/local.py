@@ -44,7 +44,7 @@ from syndistill.decoders.kernels.vector_code import (
 )
 from syndistill.decoders.kernels.weights import LocalWeights
 from syndistill.errors import SyndistillError
-from syndistill.files.families import BITS, PLACES
+from syndistill.files.families import BITS, MOST_FRAME, PLACES
 
 Floats = NDArray[np.float32]
 ZERO = 128
@@ -120,6 +120,8 @@ class PackedLocal:
     """Where the code has each stabiliser."""
     frames: bool
     """Whether each line has a logical frame, behind the states, that each round multiplies by its qubits' factors."""
+    agree_after: int
+    """Quiet rounds after which neighbouring lines' frames agree, counted behind the frames; 0: never."""
     n_outputs: ClassVar[int] = 1
     endings: ClassVar[tuple[str, ...]] = ("",)
     """Of the functions' names."""
@@ -142,13 +144,17 @@ class PackedLocal:
         """Everything but the weights: equal for networks that the same code runs."""
         return (
             *self.offsets.items(), self.lanes, self.int8, self.width, self.readout_width, self.readout_layers,
-            self.n_stabilisers, self.chunk, self.readout_chunk, self.fast_reciprocal, self.frames,
+            self.n_stabilisers, self.chunk, self.readout_chunk, self.fast_reciprocal, self.frames, self.agree_after,
         )  # fmt: skip
 
     @property
     def state_rows(self) -> int:
-        """X: the states of all stabilisers, then the frames of all lines."""
-        return self.n_stabilisers * self.width + self.n_lines * self.frames
+        """X: the states of all stabilisers, then the frames of all lines, then the rounds counted between them."""
+        return self.n_stabilisers * self.width + self.rows_behind
+
+    @property
+    def rows_behind(self) -> int:
+        return self.n_lines * self.frames + (self.n_lines - 1) * (self.agree_after > 0)
 
     @property
     def state_terms(self) -> int:
@@ -219,7 +225,7 @@ def pack(weights: LocalWeights, basis: str, machine: Machine, int8: bool) -> Pac
     blob, offsets = joined(parts)
     return PackedLocal(
         blob, offsets, lanes, int8, width, out, weights.readout_layers, n, layout.n_lines, chunk, readout_chunk,
-        machine.fast_reciprocal, place_S, weights.keeps_frame,
+        machine.fast_reciprocal, place_S, weights.keeps_frame, weights.agree_after,
     )  # fmt: skip
 
 
@@ -311,6 +317,10 @@ def _readout(weights: LocalWeights, basis: str, top: float, chunks: list[range])
     if weights.keeps_frame:
         parts["frames"] = t[f"frame_weight.{basis}"]
         parts["frames_bias"] = t[f"frame_bias.{basis}"][weights.qubit_kinds().place_Q]
+    if weights.agree_after:
+        matrix_LS = layout.line_matrix(read_as).T.astype(np.int64)
+        parts["strips"] = _numbers(-(matrix_LS[1:] ^ matrix_LS[:-1]))
+        parts["share"] = np.array([weights.share(basis)], np.float32)
     for layer in range(weights.readout_layers):
         ins_WW, outs_WW = (t[f"network.{kind}.{layer}.weight"].astype(np.float64) for kind in ("ins", "outs"))
         # The norm's weight and bias go into the matrix that reads it.
@@ -583,6 +593,19 @@ class LocalCode(VectorCode):
         return self.builder.sext(value, I64)
 
 
+    def folded(self, table: str, row: Value | int, masks: Value, fold: Callable[[Value, Value], Value]) -> Value:
+        """The masks (S,) of the stabilisers that a row of the table names, as one."""
+        b, n = self.builder, self.packed.n_stabilisers
+        named = self.part(table, self.times(row, n) if isinstance(row, ir.Value) else row * n)
+
+        def stabiliser(s: Value, carried: list[Value]) -> list[Value]:
+            counts = b.trunc(self.load(I32, named, s), I16)
+            return [fold(carried[0], b.and_(counts, self.load(I16, masks, s)))]
+
+        (mask,) = self.loop(n, [ir.Constant(I16, 0)], stabiliser)
+        return mask
+
+
 class FrameCode(LocalCode):
     """Emits what a round does to the logical frames."""
 
@@ -612,6 +635,44 @@ class FrameCode(LocalCode):
             return []
 
         self.loop(n_qubits, [], qubit)
+        b.ret_void()
+
+
+    def emit_agree(self) -> None:
+        """(..., events (S,), parities (S,), frames (L, V) and counted rounds (L - 1, V)): `models.gru.agreeing`."""
+        events, parities, frames = self.arguments
+        p, b, v = self.packed, self.builder, self.lanes
+        most, zero, one = self.number(p.agree_after), self.number(0), self.number(1)
+        joined = []
+        for k in range(p.n_lines - 1):
+            busy = self.shots_of(self.folded("strips", k, events, b.or_))
+            place = self.at(F32, frames, (p.n_lines + k) * v)
+            counted = self.minimum(b.fadd(self.load_floats(place), one), most)
+            counted = b.select(busy, zero, counted)
+            self.store_floats(counted, place)
+            joined.append(b.fcmp_ordered(">=", counted, most))
+        signs, before, odds = [], [], []
+        for line in range(p.n_lines):
+            signs.append(self.shots_of(self.folded("flips", line, parities, b.xor)))
+            before.append(self.load_floats(frames, line * v))
+            bounded = self.maximum(self.minimum(before[-1], self.number(MOST_FRAME)), self.number(-MOST_FRAME))
+            quotient = b.fdiv(b.fadd(one, bounded), b.fsub(one, bounded))
+            own = self.intrinsic(f"llvm.log.v{v}f32", self.floats, quotient)
+            odds.append(b.select(signs[-1], b.fneg(own), own))
+        sums, counts = [odds[0]], [one]  # of a line and those before it that it is joined to; then of all
+        for k, here in enumerate(joined):
+            sums.append(b.fadd(odds[k + 1], b.select(here, sums[-1], zero)))
+            counts.append(b.fadd(one, b.select(here, counts[-1], zero)))
+        for k, here in reversed(list(enumerate(joined))):
+            sums[k] = b.select(here, sums[k + 1], sums[k])
+            counts[k] = b.select(here, counts[k + 1], counts[k])
+        share = self.everywhere(self.part("share"), 0)
+        for line in range(p.n_lines):
+            mean = b.fdiv(sums[line], counts[line])
+            drawn = self.multiply_add(share, b.fsub(mean, odds[line]), odds[line])
+            drawn = self.tanh(b.fmul(b.select(signs[line], b.fneg(drawn), drawn), self.number(0.5)))
+            agrees = b.fcmp_ordered(">", counts[line], one)
+            self.store_floats(b.select(agrees, drawn, before[line]), frames, line * v)
         b.ret_void()
 
 
@@ -724,13 +785,7 @@ class ReadoutCode(LocalCode):
         logit = b.fadd(self._total(products), self.splat(self.load(F32, self.part("heads_bias"), line)))
         if p.frames:
             logit = self.in_frame(logit, self.load_floats(frames, self.times(line, self.lanes)))
-        flips = self.part("flips", self.times(line, p.n_stabilisers))
-
-        def stabiliser(s: Value, mask: list[Value]) -> list[Value]:
-            counts = b.trunc(self.load(I32, flips, s), I16)
-            return [b.xor(mask[0], b.and_(counts, self.load(I16, parities, s)))]
-
-        (mask,) = self.loop(p.n_stabilisers, [ir.Constant(I16, 0)], stabiliser)
+        mask = self.folded("flips", line, parities, b.xor)
         return b.select(self.shots_of(mask), b.fneg(logit), logit)
 
     def _gelu(self, x: Value) -> Value:
@@ -744,6 +799,7 @@ def emit_module(packed: PackedLocal) -> ir.Module:
     """Functions `step`, `readout` and `decode`."""
     module = ir.Module("local_gru")
     pointers = {"enter": 4, "bits": 4, "cell": 7, "answer": 5} | ({"frames": 4} if packed.frames else {})
+    pointers |= {"agree": 4} if packed.agree_after else {}
     inner = {kind: inner_function(module, kind, number) for kind, number in pointers.items()}
     LocalCode(inner["enter"], packed).emit_enter()
     LocalCode(inner["bits"], packed).emit_bits()
@@ -751,6 +807,8 @@ def emit_module(packed: PackedLocal) -> ir.Module:
     ReadoutCode(inner["answer"], packed).emit_answer()
     if packed.frames:
         FrameCode(inner["frames"], packed).emit_frames()
+    if packed.agree_after:
+        FrameCode(inner["agree"], packed).emit_agree()
     LocalFunctions(outer_function(module, "step"), packed, inner).emit_step()
     LocalFunctions(outer_function(module, "readout"), packed, inner).emit_readout()
     LocalFunctions(outer_function(module, "decode"), packed, inner).emit_decode()
@@ -767,7 +825,7 @@ class LocalFunctions(LocalCode):
         self.state_size, self.of_states = packed.state_rows * v, n * packed.width * v
         self.records = self.stack(F32, 2 * n * self.row)
         self.floats = self.stack(F32, self.of_states if packed.int8 else 1)
-        self.frames = self.stack(F32, packed.n_lines * v)
+        self.frames = self.stack(F32, max(packed.rows_behind, 1) * v)
         self.events = self.stack(I16, n)
         self.parities = self.stack(I16, n)
         self.logits = self.stack(F32, v)
@@ -877,6 +935,8 @@ class LocalFunctions(LocalCode):
         self._call("cell", *own, old, new, self.floats)
         if self.packed.frames and cell == "cell":
             self._call("frames", new, self.floats, self.frames)
+            if self.packed.agree_after:
+                self._call("agree", events, self.parities, self.frames)
 
     def _answer(self, events: Value, rounds: Value, logits: Value, here: Value) -> None:
         self._round("last_cell", events, rounds)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from syndistill.circuits.layout import Layout, answered
 from syndistill.errors import SyndistillError
-from syndistill.files.families import BITS, PLACES, Dials, GruDials
+from syndistill.files.families import BITS, PLACES, Dials, GruDials, LocalGruDials
 from syndistill.files.network_file import Arrays, NetworkFile, read_network
 
 COMPILED = ("flat_gru", "local_gru")
@@ -91,9 +91,14 @@ class NetworkWeights(ABC):
     def factors(self, basis: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Weights (N, all states) and biases (N,) of the factors of the frames of one basis."""
 
+    def n_counted(self, basis: str) -> int:
+        """Numbers of quiet rounds behind the frames."""
+        return 0
+
     def start(self, basis: str) -> NDArray[np.float32]:
         """The whole state before the first round."""
-        return np.concatenate([self.tensors[f"start.{basis}"].ravel(), np.ones(self.n_frames(basis), np.float32)])
+        behind = [np.ones(self.n_frames(basis), np.float32), np.zeros(self.n_counted(basis), np.float32)]
+        return np.concatenate([self.tensors[f"start.{basis}"].ravel(), *behind])
 
 
 Weights = TypeVar("Weights", bound=NetworkWeights)
@@ -179,6 +184,18 @@ class LocalWeights(NetworkWeights):
 
     def n_frames(self, basis: str) -> int:
         return self.layout.n_lines * len(answered(basis)) if self.keeps_frame else 0
+
+    @property
+    def agree_after(self) -> int:
+        assert isinstance(self.dials, LocalGruDials)
+        return self.dials.agree_after
+
+    def n_counted(self, basis: str) -> int:
+        return (self.layout.n_lines - 1) * len(answered(basis)) if self.agree_after else 0
+
+    def share(self, basis: str) -> float:
+        """How far frames that agree are drawn to each other."""
+        return float(1 / (1 + np.exp(-self.tensors[f"frame_agrees.{basis}"].astype(np.float64)[0])))
 
     def factors(self, basis: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Of data qubits by row and column: a line has the product of its own."""
