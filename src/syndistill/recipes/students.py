@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from syndistill.distill.baseline import Baseline
 from syndistill.distill.cache.source import StudentData, Unsure
@@ -194,7 +195,8 @@ def _beside_d5(start: str, width: int, steps: int, seed: int) -> Legs:
 def student_d5_frame() -> Legs:
     """The shipped student-d5-frame: a local GRU of 83 k parameters that reads events alone and keeps a frame for every
     line, first from labels and true frames, then from teacher-d5's answers at every end of 15 and 25 rounds, then from
-    its own with matching beside it, each line asked by itself too, and last from `_revealed_d5`.
+    its own with matching beside it, each line asked by itself too, then from `_revealed_d5`; from the leg agree on its
+    lines' frames agree where it is quiet.
 
     A shot of 15 rounds takes the Teacher 8 ms of one core in bf16, one of 25 rounds 20. The shipped one's first leg
     began from results/networks/local-d5-frame-32-beside, an earlier network with frames; in the leg ends-25 the first
@@ -231,7 +233,13 @@ def student_d5_frame() -> Legs:
     noise, longer = {"p_min": 0.0025, "p_max": 0.005}, {"p_min": 0.0022, "p_max": 0.0048}
     near = _revealed_d5(alone, "leg:alone", "leg:ends-25", (5, 9, 9, 15), noise, 1_400, 0.008, 81)
     near_25 = _revealed_d5(alone, "leg:near", "leg:ends-25", (5, 9, 15, 25), longer, 1_000, 0.007, 82)
-    last = {"beside": beside, "alone": alone, "near": near, "near-25": near_25}
+    further = _revealed_d5(alone, "leg:near-25", "leg:near-25", (5, 9, 15, 25), longer, 1_250, 0.0065, 83)
+    agreeing = further.model_copy(update={"network": replace(network, agree_after=3)})
+    # stopped after 400 of 3,400 steps, when its rate had hardly begun to fall
+    agree = _revealed_d5(agreeing, "leg:further", "leg:further:int8", (5, 9, 15, 25), longer, 400, 0.008, 85)
+    agree_on = _revealed_d5(agreeing, "leg:agree", "leg:further:int8", (5, 9, 15, 25), longer, 1_700, 0.0075, 86)
+    revealed = {"near": near, "near-25": near_25, "further": further, "agree": agree, "agree-on": agree_on}
+    last = {"beside": beside, "alone": alone} | revealed
     return Legs(legs=legs | answered | last)
 
 
