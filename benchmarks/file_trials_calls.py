@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pytorch_optimizer  # noqa: F401  # once here, not in every call
+import stim
 import torch
 import torch._dynamo  # as above
 from safetensors import safe_open
@@ -270,6 +271,14 @@ def text(name: str) -> Callable[[Path], Any]:
     return lambda work: (work / name).read_text() if (work / name).exists() else None
 
 
+def _make_circuit(work: Path) -> None:
+    circuit = stim.Circuit.generated(
+        "surface_code:rotated_memory_z", distance=3, rounds=3, after_clifford_depolarization=0.008,
+        before_measure_flip_probability=0.01,
+    )  # fmt: skip
+    circuit.to_file(work / "mine.stim")
+
+
 def _store_shots(work: Path) -> None:
     from syndistill.circuits.experiment import Experiment
 
@@ -330,6 +339,10 @@ _ABLATE = [
           "base.data.cached_shots=512", "questions=[]", f"teacher={TEACHER}",
           'sweeps=[{"student":"flat-gru-5k","budget":1,"arms":["baseline"]}]'),
 ]  # fmt: skip
+_OWN = [
+    "distill", "--circuit", "mine.stim", "--out", "o", "--shots", "1000",
+    *_set(*(f"student.training.{one}" for one in _TRAINING), "student.data.simulated.curriculum.n_rates=2"),
+]  # fmt: skip
 _ROAD_FILES = [f"r/{stage}/student.safetensors" for stage in ("no_kd", "baseline", "stage1", "stage2")]
 VERBS = [
     Verb("evaluate", _EVALUATE, comparison, half_at=0.5, appends=True),
@@ -342,6 +355,7 @@ VERBS = [
     Verb("distill-other", [*_DISTILL, "--out", "other"], networks("other/student.safetensors"), half_at=0.3,
          writes=False, weight=2),
     Verb("road", _ROAD, networks("r/fuse/fusion.safetensors", *_ROAD_FILES), half_at=0.7, weight=1, appends=True),
+    Verb("own", _OWN, networks("o/student.safetensors"), half_at=0.6, weight=1, begins=_make_circuit),
     Verb("ablate", [*_ABLATE, "--out", "a", "--rows", "rows.jsonl"], scores("rows.jsonl"), half_at=0.7,
          beside="ablate-other", weight=1, appends=True),
     Verb("ablate-other", [*_ABLATE, "--out", "b", "--rows", "rows.jsonl"], scores("rows.jsonl"), half_at=0.4,

@@ -252,3 +252,10 @@ def test_a_student_that_keeps_a_frame_learns_long_experiments_in_told_parts(tmp_
     assert (data.curriculum.longest, data.part_rounds, data.tell_frame) == (24, 12, True)
     short = own._run_of(asked(file, student=str(frame), rounds=(9,)), noise).student.data.simulated
     assert (short.curriculum.longest, short.part_rounds, short.tell_frame) == (9, None, False)
+
+
+def test_a_folder_that_cannot_be_made_is_one_line_before_anything_is_measured(tmp_path):
+    file = written(tmp_path / "mine.stim", generated("z", 3))
+    with pytest.raises(SyndistillError, match="can't be made"):
+        distil_own(asked(file), tmp_path / "mine.stim" / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.stim"]

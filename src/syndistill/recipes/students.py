@@ -233,12 +233,12 @@ def student_d5_frame() -> Legs:
     noise, longer = {"p_min": 0.0025, "p_max": 0.005}, {"p_min": 0.0022, "p_max": 0.0048}
     near = _revealed_d5(alone, "leg:alone", "leg:ends-25", (5, 9, 9, 15), noise, 1_400, 0.008, 81)
     near_25 = _revealed_d5(alone, "leg:near", "leg:ends-25", (5, 9, 15, 25), longer, 1_000, 0.007, 82)
-    further = _revealed_d5(alone, "leg:near-25", "leg:near-25", (5, 9, 15, 25), longer, 1_250, 0.0065, 83)
-    agreeing = further.model_copy(update={"network": replace(network, agree_after=3)})
+    third = _revealed_d5(alone, "leg:near-25", "leg:near-25", (5, 9, 15, 25), longer, 1_250, 0.0065, 83)
+    agreeing = third.model_copy(update={"network": replace(network, agree_after=3)})
     # stopped after 400 of 3,400 steps, when its rate had hardly begun to fall
     agree = _revealed_d5(agreeing, "leg:further", "leg:further:int8", (5, 9, 15, 25), longer, 400, 0.008, 85)
     agree_on = _revealed_d5(agreeing, "leg:agree", "leg:further:int8", (5, 9, 15, 25), longer, 1_700, 0.0075, 86)
-    revealed = {"near": near, "near-25": near_25, "further": further, "agree": agree, "agree-on": agree_on}
+    revealed = {"near": near, "near-25": near_25, "further": third, "agree": agree, "agree-on": agree_on}
     last = {"beside": beside, "alone": alone} | revealed
     return Legs(legs=legs | answered | last)
 
