@@ -9,6 +9,7 @@ import pytest
 import stim
 
 from syndistill.circuits.experiment import Experiment
+from syndistill.evaluation.subject import Subject
 from syndistill.models.networks import load_network, save_network
 
 from .command_line import run
@@ -241,3 +242,13 @@ def test_likely_errors_end_to_end(capsys, tmp_path):
     code, _, said = evaluate(capsys, *names, "--circuit", tmp_path / "c.stim", "--shots", 1000, "--json", out)
     assert (code, said) == (0, [])
     assert all(row["ler"] < 0.1 for row in json.loads(out.read_text())["rows"])
+
+
+@pytest.mark.slow(reason="the errors of a circuit of 1,000 rounds are looked at: a quarter of a minute")
+def test_a_thousand_rounds():
+    """A network with a frame decodes them as it does a few."""
+    subject = Subject.from_experiment("d=3,rounds=1000,basis=z,noise=si1000,p=0.0005")
+    student, matching = subject.compare(["student-d3-frame", "pymatching"], 200, 0).rows
+    # binomial, true rates near .08 and .12, 6 standard deviations: false alarm below 1e-8
+    assert 0 < student.ler < 0.20
+    assert 0 < matching.ler < 0.26

@@ -204,10 +204,11 @@ def test_joint_networks(network_file, experiment_shots):
 
 
 @pytest.mark.parametrize("precision", ["float32", pytest.param("int8", marks=NEEDS_VNNI)])
-def test_ten_thousand_rounds_in_experiments_of_25(precision):
+@pytest.mark.parametrize("distance", [3, 5])
+def test_ten_thousand_rounds_in_experiments_of_25(distance, precision):
     """400 experiments one after the other on the same stream: each is answered as by a decoder that has just begun."""
-    engine = KernelEngine("student-d3-frame", precision)
-    circuit = Experiment(3, 25, "z", "si1000", 0.004).circuit()
+    engine = KernelEngine(f"student-d{distance}-frame", precision)
+    circuit = Experiment(distance, 25, "z", "si1000", 0.004).circuit()
     shots = StoredShots.sample(circuit, 400 * 5, 3)
     placement = place(circuit, engine.home)
     expected = NetworkDecoder(engine, placement).probabilities(shots.detectors_packed).reshape(400, 5)

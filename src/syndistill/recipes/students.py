@@ -199,7 +199,8 @@ def student_d5_frame() -> Legs:
     lines' frames agree where it is quiet.
 
     A shot of 15 rounds takes the Teacher 8 ms of one core in bf16, one of 25 rounds 20. The shipped one's first leg
-    began from results/networks/local-d5-frame-32-beside, an earlier network with frames; in the leg ends-25 the first
+    began from results/networks/local-d5-frame-32-beside, an earlier network with frames; its leg agree was two, which
+    were stopped before their rates fell; in the leg ends-25 the first
     122,880 shots were those of the leg before, and the shots of 25 rounds had p from .002 to .004
     (docs/log/2026-11-30.md): this makes its like.
     """
@@ -235,9 +236,8 @@ def student_d5_frame() -> Legs:
     near_25 = _revealed_d5(alone, "leg:near", "leg:ends-25", (5, 9, 15, 25), longer, 1_000, 0.007, 82)
     third = _revealed_d5(alone, "leg:near-25", "leg:near-25", (5, 9, 15, 25), longer, 1_250, 0.0065, 83)
     agreeing = third.model_copy(update={"network": replace(network, agree_after=3)})
-    # stopped after 400 of 3,400 steps, when its rate had hardly begun to fall
-    agree = _revealed_d5(agreeing, "leg:further", "leg:further:int8", (5, 9, 15, 25), longer, 400, 0.008, 85)
-    agree_on = _revealed_d5(agreeing, "leg:agree", "leg:further:int8", (5, 9, 15, 25), longer, 1_700, 0.0075, 86)
+    agree = _revealed_d5(agreeing, "leg:further", "leg:further:int8", (5, 9, 15, 25), longer, 600, 0.008, 85)
+    agree_on = _revealed_d5(agreeing, "leg:agree", "leg:further:int8", (5, 9, 15, 25), longer, 850, 0.0075, 87)
     revealed = {"near": near, "near-25": near_25, "further": third, "agree": agree, "agree-on": agree_on}
     last = {"beside": beside, "alone": alone} | revealed
     return Legs(legs=legs | answered | last)
