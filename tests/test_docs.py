@@ -34,7 +34,10 @@ PRETRAINED = REPOSITORY / "src" / "syndistill" / "pretrained"
 NOTEBOOK = DOCS / "from_circuit_to_picture.ipynb"
 FRONT = [REPOSITORY / name for name in ("README.md", "README.zh-CN.md", "CONTRIBUTING.md")]
 PAGES = [*FRONT, *sorted(DOCS.glob("*.md"))]
-MADE_FROM_ROWS = {"results.md", "results-d5.md", "ablation.md", "inside-d5.md", "inside-d3.md"}
+MADE_FROM_ROWS = {
+    "results.md", "results-d5.md", "results-sycamore-d3.md", "results-sycamore-d5.md", "ablation.md", "inside-d5.md",
+    "inside-d3.md",
+}  # fmt: skip
 RECORDINGS = "sycamore_x_even"
 """A folder that a reader brings."""
 BLOCK = re.compile(r"^```(?P<kind>[^\n]*)\n(?P<body>.*?)^```", re.MULTILINE | re.DOTALL)
