@@ -1,6 +1,7 @@
-"""The cards of shipped networks, from the network files and the rows of `scripts/scores.py` and `scripts/long.py`.
+"""The cards of shipped networks, from the network files and the rows of `scripts/scores.py`, `scripts/long.py` and
+`scripts/chip.py`.
 
-    python scripts/cards.py --rows results/d3.jsonl results/d5.jsonl \
+    python scripts/cards.py --rows results/d3.jsonl results/d5.jsonl results/long-d5.jsonl results/sycamore-d5.jsonl \
         --speed results/speed.json results/speed-d5.json --confidence results/confidence.json
 
 --speed is what benchmarks/decoding_speed.py wrote, a file for each distance, --confidence what `scripts/confidence.py`
@@ -59,7 +60,10 @@ def _late(rows: list[Row]) -> dict[str, Any]:
     """The late error per round of each kind of experiment that there are rows of enough numbers of rounds of."""
     kinds: dict[str, dict[int, Row]] = {}
     for row in rows:
-        experiment = Experiment.parse(row.experiment)
+        try:
+            experiment = Experiment.parse(row.experiment)
+        except SyndistillError:  # a recording
+            continue
         kinds.setdefault(str(replace(experiment, rounds=1)).replace("rounds=1,", ""), {})[experiment.rounds] = row
     found = []
     for kind, by_rounds in sorted(kinds.items()):

@@ -1,6 +1,7 @@
 """Cards: the times that enter are those of the network's own weights."""
 
 import json
+from dataclasses import replace
 
 import cards
 import pytest
@@ -65,3 +66,10 @@ def test_a_card_says_the_late_error_per_round_where_there_are_long_experiments()
     assert found["rounds"] == [25, 50, 100]
     assert found["low"] < found["error"] < found["high"]
     assert found["error"] == pytest.approx(0.01, rel=0.1)
+
+
+def test_recordings_are_scores_and_no_long_experiments():
+    recorded = replace(row(25, 90), experiment="surface_code_bX_d3_r25_center_3_5")
+    found = cards.card_of(NAME, [recorded])
+    assert [score["experiment"] for score in found["scores"]] == [recorded.experiment]
+    assert "late_error_per_round" not in found
