@@ -320,6 +320,9 @@ def test_info_lists_and_describes(capsys, networks):
     assert "d=3,rounds=9,basis=z,noise=si1000,p=0.004: LER 0.1084 (0.1057 to 0.1111), 50,000 shots" in out
     assert "recipe student-d3 (syndistill distill student-d3 --out DIR)" in out
     assert len(out.splitlines()) < 30
+    many = run(capsys, "info", "student-sycamore-d3")[1]
+    assert " more scores\n" in many
+    assert len(many.splitlines()) < 30
     assert "noise that its file does not say" in run(capsys, "info", networks / "good.safetensors")[1]
     code, out, _ = run(capsys, "info", networks / "good.safetensors", "--json")
     assert code == 0

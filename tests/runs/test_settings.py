@@ -49,7 +49,7 @@ ZERO_IS_FINE = NEGATIVE_IS_FINE | {
     "from_shots", "noise_weight", "weight_decay", "start_decay", "warmup_steps", "decay_steps", "betas", "ema_decay",
     "seed", "seeds", "threads", "checkpoint_minutes", "ends", "end_spacing", "gradient_rounds", "next_event_weight",
     "weight", "smoothing", "components", "fade_steps", "fade", "layer", "student_layer", "cached_shots", "cache_seed",
-    "others", "seed_shift", "delay", "most_rounds", "embedder_layers", "bias_layers", "readout_layers",
+    "others", "seed_shift", "delay", "most_rounds", "agree_after", "embedder_layers", "bias_layers", "readout_layers",
 }  # fmt: skip
 BELOW_ONE = {"betas", "ema_decay", "smoothing", "margin"}
 """Shares: 1 is too much."""
@@ -79,10 +79,13 @@ def bad_values(key, value):
     return [None, 3, "nonsense", []]
 
 
+MAY_BE_NONE = ("start_from", "fusion", "no_kd", "unsure", "part_rounds", "informative", "student")
+
+
 def variations(key, value):
     """(last key, bad value in its place): of a value and of everything in it, one at a time."""
     for bad in bad_values(key, value):
-        if bad is not None or key not in ("start_from", "fusion", "no_kd", "unsure", "part_rounds", "informative"):
+        if bad is not None or key not in MAY_BE_NONE:
             yield key, bad
     if isinstance(value, dict):
         for inner in value:

@@ -100,8 +100,8 @@ class Question(Strict):
 
     name: str
     text: str
-    student: str = ""
-    """Whom it is asked of; empty: the first sweep's."""
+    student: str | None = None
+    """Whom it is asked of; None: the first sweep's."""
     budget: Budget = 1.0
     primary: dict[str, ContrastWeight]
     others: dict[str, dict[str, ContrastWeight]] = Field(default_factory=dict)
@@ -212,8 +212,9 @@ class Plan(Strict):
             _require_known([sweep.student], [*self.students, *PRESETS], "sweeps.student")
             self.network(sweep.student)
         for question in self.questions:
-            if question.student:
-                _require_known([question.student], [s.student for s in self.sweeps], f"the question {question.name}")
+            if question.student is not None:
+                where = f"the question {question.name}: student"
+                _require_known([question.student], [s.student for s in self.sweeps], where)
             for contrast in question.contrasts:
                 _require_known(contrast, names, f"the question {question.name}")
                 if abs(sum(contrast.values())) > 1e-9 or not contrast:
@@ -234,7 +235,7 @@ class Plan(Strict):
         return [self.settings(arm.name).data.simulated.model_dump_json(exclude={"labels"}) for arm in self.arms]
 
     def asked_student(self, question: Question) -> str:
-        return question.student or self.sweeps[0].student
+        return self.sweeps[0].student if question.student is None else question.student
 
     @property
     def rates(self) -> tuple[float, ...]:

@@ -17,6 +17,8 @@ from syndistill.training.changes import nearest
 from syndistill.training.run import TeacherRun
 
 ROUNDS = (3, 9, 25)
+MOST_SCORES = 20
+"""Of a network, that are told in a few lines."""
 
 
 def overview() -> str:
@@ -72,7 +74,9 @@ def _short_network(name: str) -> str:
         f"  learned from {'noise that its file does not say' if home is None else home}",
     ]
     said = "  {experiment}: LER {ler:.4f} ({low:.4f} to {high:.4f}), {shots:,} shots"
-    lines += [said.format(**score) for score in scores]
+    lines += [said.format(**score) for score in scores[:MOST_SCORES]]
+    if len(scores) > MOST_SCORES:
+        lines.append(f"  and {len(scores) - MOST_SCORES} more scores")
     return "\n".join(lines)
 
 
