@@ -17,10 +17,11 @@ from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import Comparison
 from syndistill.evaluation.rows import Row
 from syndistill.evaluation.subject import Subject
+from syndistill.evaluation.tables import fit_or_why
 from syndistill.runs.console import terminal_reporter
 from syndistill.safe_files import write_text
 from syndistill.sampling.recorded import RecordingProperties, find_recordings
-from syndistill.statistics.rates import LEAST_LENGTHS, PerRoundFit, fit_per_round
+from syndistill.statistics.rates import PerRoundFit
 
 RIVAL = "pymatching-correlated@pij"
 SEED = 0  # of nothing: recorded shots are not drawn
@@ -56,7 +57,7 @@ def page(patches: Patches, distance: int, command: str) -> list[str]:
     ]
     for name in names:
         fits = [_fit(of_rounds, name) for of_rounds in patches.values()]
-        cells = ["-" if fit is None else _said(fit.epsilon, fit.low, fit.high) for fit in fits]
+        cells = [fit if isinstance(fit, str) else _said(fit.epsilon, fit.low, fit.high) for fit in fits]
         lines.append(f"| {_plain(name)} | " + " | ".join([*cells, *([_mean(fits)] if len(fits) > 1 else [])]) + " |")
     rounds = sorted({r for of_rounds in patches.values() for r in of_rounds})
     lines += ["", "## LER, %", "", "All patches together, after each number of rounds.", ""]
@@ -73,15 +74,12 @@ def _rows(of_rounds: dict[int, Comparison], name: str) -> dict[int, Row]:
     return {r: row for r, c in of_rounds.items() for row in c.rows if row.decoder == name}
 
 
-def _fit(of_rounds: dict[int, Comparison], name: str) -> PerRoundFit | None:
-    rows = {r: row for r, row in _rows(of_rounds, name).items() if r > 1 and 2 * row.errors < row.shots}
-    if len(rows) < LEAST_LENGTHS:
-        return None
-    return fit_per_round(list(rows), [row.errors for row in rows.values()], [row.shots for row in rows.values()])
+def _fit(of_rounds: dict[int, Comparison], name: str) -> PerRoundFit | str:
+    return fit_or_why({r: row for r, row in _rows(of_rounds, name).items() if r > 1})
 
 
-def _mean(fits: list[PerRoundFit | None]) -> str:
-    known = [fit for fit in fits if fit is not None]
+def _mean(fits: list[PerRoundFit | str]) -> str:
+    known = [fit for fit in fits if not isinstance(fit, str)]
     if len(known) < len(fits):
         return "-"
     mean = sum(fit.epsilon for fit in known) / len(known)

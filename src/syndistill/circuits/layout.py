@@ -143,3 +143,9 @@ class Layout:
         for line, members in enumerate(self.line_stabilisers(basis)):
             matrix_SL[members, line + 1 :] = 1
         return matrix_SL
+
+    def strip_matrix(self, basis: str) -> np.ndarray:
+        """uint8 (S, L - 1): 1 for the stabilisers between lines l and l + 1, which `line_stabilisers` lists."""
+        matrix_SL = self.line_matrix(basis)
+        strips_SK: np.ndarray = matrix_SL[:, 1:] ^ matrix_SL[:, :-1]
+        return strips_SK

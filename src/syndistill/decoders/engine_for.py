@@ -31,6 +31,12 @@ def engine_by(network: str | Path, way: str) -> Engine:
     return _pytorch(network) if way == "pytorch" else _compiled(network, "int8" if way == "int8" else "float32")
 
 
+def engine_named(name: str) -> Engine:
+    """In the way that stands behind the name, else the fastest."""
+    network, way = way_in(name)
+    return engine_by(network, way) if way else engine_for(network)
+
+
 # Imported here, as each takes time to load what it needs, PyTorch seconds.
 def _compiled(network: str | Path, precision: str) -> Engine:
     from syndistill.decoders.kernel_engine import KernelEngine

@@ -187,11 +187,10 @@ def _agreeing(
     n, lines, pairs = layout.n_stabilisers, layout.n_lines, _read(weights, basis)
     kept, counts = [], []
     for c, (own, read_as) in enumerate(pairs):
-        matrix_SL = layout.line_matrix(read_as)
-        if read_as != basis and basis != "both":  # bits come in the layout's order
-            matrix_SL = matrix_SL[layout.turned_back_S]
-        strips_SK = g.constant((matrix_SL[:, 1:] ^ matrix_SL[:, :-1]).astype(np.float32))
-        signs_SL = g.constant(matrix_SL.astype(np.float32))
+        place_S = layout.turned_back_S if read_as != own else np.arange(n)  # bits come in the layout's order
+        signs_SL, strips_SK = (
+            g.constant(of(read_as)[place_S].astype(np.float32)) for of in (layout.line_matrix, layout.strip_matrix)
+        )
         frames = _columns(g, frames_BF, c * lines, (c + 1) * lines)
         counted = _columns(g, counted_BK, c * (lines - 1), (c + 1) * (lines - 1))
         for r in range(rounds):

@@ -31,6 +31,7 @@ from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import compare_recorded
 from syndistill.reporter import SILENT, Bar, Reporter
 from syndistill.safe_files import first_fault, read_sealed
+from syndistill.sampling.exact_labels import EXACT_DISTANCE
 from syndistill.sampling.own_noise import OwnNoise
 from syndistill.sampling.seeds import derived_seed
 from syndistill.sampling.stored import StoredShots
@@ -41,8 +42,6 @@ ROUNDS = (3, 9)
 P = 0.004
 SIGNIFICANCE = 0.05
 TEMPERATURES = (0.8, 1.25)
-EXACT_DISTANCE = 3
-"""Where the optimum is known."""
 
 _FROZEN = ConfigDict(extra="forbid", frozen=True)
 

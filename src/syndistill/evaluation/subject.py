@@ -18,7 +18,7 @@ from syndistill.circuits.placement import place, si1000_noise
 from syndistill.circuits.shown import summary
 from syndistill.circuits.training_noise import noise_in
 from syndistill.decoders.contract import Decoder
-from syndistill.decoders.engine_for import engine_by, engine_for, way_in
+from syndistill.decoders.engine_for import engine_named, way_in
 from syndistill.decoders.ensemble import EnsembleDecoder
 from syndistill.decoders.network import on_circuit
 from syndistill.decoders.registry import build_decoder, decoder_names, decoders_in
@@ -107,10 +107,10 @@ class Subject:
         raise SyndistillError(_unknown(plain if at else name))
 
     def _network(self, name: str) -> Decoder:
-        network, way = way_in(name)
+        usual, way = on_circuit(engine_named(name), self.circuit), way_in(name)[1]
         if not way:
-            return on_circuit(engine_for(network), self.circuit)
-        decoder = _named(on_circuit(engine_by(network, way), self.circuit), name)
+            return usual
+        decoder = _named(usual, name)
         if way != "compiled":  # the usual one. To tell apart two ways to run the same weights
             decoder.content_id = f"{decoder.content_id.removesuffix(f'-{way}')}-{way}"
         return decoder

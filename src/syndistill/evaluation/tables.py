@@ -10,7 +10,7 @@ from rich.table import Table
 
 from syndistill.evaluation.compare import Comparison
 from syndistill.evaluation.rows import Pair, Row
-from syndistill.statistics.rates import LEAST_LENGTHS, fit_per_round
+from syndistill.statistics.rates import LEAST_LENGTHS, PerRoundFit, fit_per_round
 
 _TIGHT: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}  # fits 80 columns
 
@@ -58,13 +58,20 @@ def per_round_table(by_rounds: Mapping[int, Comparison], title: str) -> Table:
     return table
 
 
+def fit_or_why(rows: Mapping[int, Row]) -> PerRoundFit | str:
+    """The error per round of a decoder's rows by their rounds, or why there is none."""
+    if coin := [rounds for rounds, row in rows.items() if 2 * row.errors >= row.shots]:
+        return f"a coin after {min(coin)} rounds"
+    if len(rows) < LEAST_LENGTHS:
+        return f"{len(rows)} numbers of rounds"
+    return fit_per_round(list(rows), [row.errors for row in rows.values()], [row.shots for row in rows.values()])
+
+
 def _fitted(rows: Mapping[int, Row]) -> tuple[str, str, str]:
     """Error per round, its interval and R^2, or why there is none."""
-    if coin := [rounds for rounds, row in rows.items() if 2 * row.errors >= row.shots]:
-        return f"a coin after {min(coin)} rounds", "-", "-"
-    if len(rows) < LEAST_LENGTHS:
-        return f"{len(rows)} numbers of rounds", "-", "-"
-    fit = fit_per_round(list(rows), [row.errors for row in rows.values()], [row.shots for row in rows.values()])
+    fit = fit_or_why(rows)
+    if isinstance(fit, str):
+        return fit, "-", "-"
     return f"{100 * fit.epsilon:.3f}", f"{100 * fit.low:.3f}-{100 * fit.high:.3f}", f"{fit.r_squared:.4f}"
 
 

@@ -364,7 +364,7 @@ def agreed(logits_NLC: torch.Tensor, parity_NS: torch.Tensor, layout: Layout, ba
     parity_NS: uint8, final stabiliser values (running XOR up to the last slice). float32 (N, L, C).
     """
     logits_NLC = logits_NLC.float()
-    matrix_SLO = _line_matrices(layout, basis).to(logits_NLC.device)
+    matrix_SLO = line_matrices(layout, basis).to(logits_NLC.device)
     flipped_NLO = torch.einsum("ns,slo->nlo", parity_NS.float(), matrix_SLO) % 2
     if logits_NLC.shape[-1] == 4:  # class 2 x + z of I, X, Z, Y: flips permute the classes, and again undo it
         pattern_NL = (2 * flipped_NLO[..., 0] + flipped_NLO[..., 1]).long()
@@ -376,6 +376,12 @@ def agreed(logits_NLC: torch.Tensor, parity_NS: torch.Tensor, layout: Layout, ba
 
 
 @lru_cache(maxsize=64)
-def _line_matrices(layout: Layout, basis: str) -> torch.Tensor:
+def line_matrices(layout: Layout, basis: str) -> torch.Tensor:
     """float32 (S, L, O): `Layout.line_matrix` of each basis; kept, since every streamed readout asks for it."""
     return torch.from_numpy(np.stack([layout.line_matrix(b) for b in answered(basis)], -1)).float()
+
+
+@lru_cache(maxsize=64)
+def strip_matrix(layout: Layout, basis: str) -> torch.Tensor:
+    """float32 (S, L - 1): `Layout.strip_matrix` of basis x or z, kept likewise."""
+    return torch.from_numpy(layout.strip_matrix(basis)).float()

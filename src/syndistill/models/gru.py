@@ -23,7 +23,7 @@ from torch import nn
 
 from syndistill.circuits.layout import BASES, Layout, answered
 from syndistill.files.families import BITS, MOST_FRAME, MOST_LOGIT, PLACES, FlatGruDials, LocalGruDials
-from syndistill.models.blocks import ResidualDense, agreed
+from syndistill.models.blocks import ResidualDense, agreed, line_matrices, strip_matrix
 from syndistill.models.contract import (
     Outputs,
     State,
@@ -123,8 +123,8 @@ class GruNetwork(TurnableNetwork):
         frames_BX = states_BX.new_ones(len(states_BX), self._n_frames * channels)
         if flips_BLO is not None:
             frames_BX = frames_BX - 2 * flips_BLO[:, : self._n_frames].transpose(1, 2).flatten(1)
-        counted_BX = state.memory_BX[:, self.n_states + frames_BX.shape[1] :]
-        if not counted_BX.shape[1]:
+        counted_BX = self._counted(state.memory_BX, state.basis)
+        if not counted_BX.shape[1]:  # before the first round a memory has none
             counted_BX = states_BX.new_zeros(len(states_BX), self.n_counted * channels)
         return replace(state, memory_BX=torch.cat([states_BX, frames_BX, counted_BX], 1))
 
@@ -133,6 +133,10 @@ class GruNetwork(TurnableNetwork):
         channels = len(answered(basis))
         frames = memory[..., self.n_states : self.n_states + channels * self._n_frames]
         return frames.unflatten(-1, (channels, -1)).transpose(-1, -2)
+
+    def _counted(self, memory: torch.Tensor, basis: str) -> torch.Tensor:
+        """Of memories (*, X) with frames, what is counted behind these."""
+        return memory[..., self.n_states + len(answered(basis)) * self._n_frames :]
 
     def _moved(
         self, events_BRS: torch.Tensor, parity_BRS: torch.Tensor, memory_BX: torch.Tensor, basis: str
@@ -145,20 +149,16 @@ class GruNetwork(TurnableNetwork):
             return states_BRX, None
         states_BRX = states_BRX.float()
         turns_BRFC = self._turns(states_BRX, basis)
-        kept_BRX = self._kept(self._frames(memory_BX, basis), turns_BRFC, events_BRS, parity_BRS, memory_BX, basis)
+        kept_BRX = self._kept(memory_BX, turns_BRFC, events_BRS, parity_BRS, basis)
         return torch.cat([states_BRX, kept_BRX], -1), turns_BRFC
 
     def _kept(
-        self,
-        frames_BFC: torch.Tensor,
-        turns_BRFC: torch.Tensor,
-        events_BRS: torch.Tensor,
-        parity_BRS: torch.Tensor,
-        memory_BX: torch.Tensor,
+        self, memory_BX: torch.Tensor, turns_BRFC: torch.Tensor, events_BRS: torch.Tensor, parity_BRS: torch.Tensor,
         basis: str,
-    ) -> torch.Tensor:
+    ) -> torch.Tensor:  # fmt: skip
         """What a memory holds behind the states after each round, (B, R, X): the frames, and what is counted."""
-        return (frames_BFC[:, None] * turns_BRFC.cumprod(1)).transpose(-1, -2).flatten(2)
+        frames_BRFC = self._frames(memory_BX, basis)[:, None] * turns_BRFC.cumprod(1)
+        return frames_BRFC.transpose(-1, -2).flatten(2)
 
     def step(self, state: State, events_BS: torch.Tensor) -> State:
         if state.rounds_done == 0:
@@ -468,28 +468,22 @@ class LocalGru(GruNetwork):
         return torch.stack([factor_BRQ[..., member_Q].prod(-1) for member_Q in member_LQ], -1)
 
     def _kept(
-        self,
-        frames_BFC: torch.Tensor,
-        turns_BRFC: torch.Tensor,
-        events_BRS: torch.Tensor,
-        parity_BRS: torch.Tensor,
-        memory_BX: torch.Tensor,
+        self, memory_BX: torch.Tensor, turns_BRFC: torch.Tensor, events_BRS: torch.Tensor, parity_BRS: torch.Tensor,
         basis: str,
-    ) -> torch.Tensor:
+    ) -> torch.Tensor:  # fmt: skip
         most = self.config.agree_after
         if not most:
-            return super()._kept(frames_BFC, turns_BRFC, events_BRS, parity_BRS, memory_BX, basis)
-        behind = memory_BX.shape[1] - self.n_counted * frames_BFC.shape[-1]
-        counted_BKC = memory_BX[:, behind:].unflatten(-1, (frames_BFC.shape[-1], -1)).transpose(-1, -2)
+            return super()._kept(memory_BX, turns_BRFC, events_BRS, parity_BRS, basis)
+        frames_BLC, read = self._frames(memory_BX, basis), self._read(basis)
         kept = []
-        for c, (own, read_as) in enumerate(self._read(basis)):
-            strips = self.layout.line_stabilisers(read_as)
-            busy_BRK = torch.stack([(events_BRS[..., members] > 0).any(-1) for members in strips], -1)
-            quiet_BRK = quiet_rounds(busy_BRK, counted_BKC[..., c], most)
-            matrix_SL = torch.from_numpy(self.layout.line_matrix(read_as)).to(frames_BFC)
-            sign_BRL = 1 - 2 * ((parity_BRS.to(frames_BFC) @ matrix_SL) % 2)
+        for c, counted_BK in enumerate(self._counted(memory_BX, basis).chunk(len(read), -1)):
+            own, read_as = read[c]
+            busy_BRK = events_BRS.to(frames_BLC) @ strip_matrix(self.layout, read_as).to(frames_BLC) > 0
+            quiet_BRK = quiet_rounds(busy_BRK, counted_BK, most)
+            matrix_SL = line_matrices(self.layout, read_as)[..., 0].to(frames_BLC)
+            sign_BRL = 1 - 2 * ((parity_BRS.to(frames_BLC) @ matrix_SL) % 2)
             share = torch.sigmoid(self.frame_agrees[own])
-            frames_BRL = agreeing(frames_BFC[..., c], turns_BRFC[..., c], quiet_BRK >= most, sign_BRL, share)
+            frames_BRL = agreeing(frames_BLC[..., c], turns_BRFC[..., c], quiet_BRK >= most, sign_BRL, share)
             kept.append((frames_BRL, quiet_BRK))
         return torch.cat([part for parts in zip(*kept, strict=True) for part in parts], -1)
 

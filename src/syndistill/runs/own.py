@@ -42,6 +42,7 @@ from syndistill.runs.own_judged import (
     write_report,
 )
 from syndistill.safe_files import foreign_files, read_sealed, replacing, write_sealed
+from syndistill.sampling.exact_labels import EXACT_DISTANCE
 from syndistill.sampling.own_files import own_noise
 from syndistill.sampling.own_noise import OwnNoise
 from syndistill.sampling.recorded import find_recordings
@@ -75,7 +76,6 @@ STARTS = {3: [(0, "student-d3-frame")], 5: [(0, "student-d5"), (6, "student-d5-f
 MOST_REVEALED = 15
 """Rounds up to which a Student that keeps a frame learns from revealed labels, which cost as much as their rounds do:
 what it learns of a round holds for those after."""
-BEST_KNOWN = {3: OPTIMUM}
 PICK = 1  # of the select shots that say which Teacher stays; the gate judges it on others
 PROBE = (16, 48)  # steps: the first chunk of shots pays for models and tables
 
@@ -274,12 +274,12 @@ def _training(steps: int, learning_rate: float, matrix_rate: float, compiled: bo
 
 
 def _data(asked: Asked, own: OwnNoise, keeps_frame: bool) -> DataConfig:
-    labels: dict[int, Literal["exact", "revealed"]] = {3: "exact", 5: "revealed"}
+    labels: dict[int, Literal["exact", "revealed"]] = {EXACT_DISTANCE: "exact", 5: "revealed"}
     costly = keeps_frame and labels.get(own.distance) == "revealed"
     rounds = _rounds(asked, own, MOST_REVEALED if costly else LONGEST)
     told: dict[str, Any] = {}
     # Every end of shorter ones is one of the longest; a Teacher answers whole experiments.
-    if keeps_frame and asked.teacher is None and own.distance == 3 and max(rounds) > PART:
+    if keeps_frame and asked.teacher is None and own.distance == EXACT_DISTANCE and max(rounds) > PART:
         n_parts = -(-max(rounds) // PART)
         part = max(rounds) // n_parts
         rounds, told = (n_parts * part,), {"part_rounds": part, "tell_frame": True}
@@ -424,8 +424,8 @@ def _judged(asked: Asked, own: OwnNoise, run: OwnRun, folder: Path, reporter: Re
     elif asked.teacher is not None:
         names.append(asked.teacher)
     names = [*dict.fromkeys(names), str(folder / STUDENT_FILE)]
-    if own.distance in BEST_KNOWN:
-        names.append(BEST_KNOWN[own.distance])
+    if own.distance == EXACT_DISTANCE:
+        names.append(OPTIMUM)
     return judge(asked.files, names, asked.model, asked.shots, folder, reporter)
 
 

@@ -30,6 +30,8 @@ from syndistill.sampling.exact_posterior import (
 from syndistill.sampling.own_noise import Memory, placed_model
 from syndistill.sampling.shots import Shots, with_posterior
 
+EXACT_DISTANCE = 3
+"""Where the exact posterior is within reach, and so the optimum known."""
 _AT_A_TIME = 256
 """Shots, so that a message and a block's matrices stay in cache."""
 _LIKELY = 1e-7
@@ -48,9 +50,10 @@ class ExactEnds:
     """
 
     def __init__(self, experiment: Memory, dtype: Precision = "float32") -> None:
-        if experiment.distance != 3:
+        if experiment.distance != EXACT_DISTANCE:
             raise SyndistillError(
-                f"exact labels: distance {experiment.distance} has too many patterns a slice; they exist for distance 3"
+                f"exact labels: distance {experiment.distance} has too many patterns a slice; they exist for distance "
+                f"{EXACT_DISTANCE}"
             )
         known: dict[Block, Floats] = {}
         self.experiment, self.dtype, self.known = experiment, dtype, known

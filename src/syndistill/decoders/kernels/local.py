@@ -318,8 +318,7 @@ def _readout(weights: LocalWeights, basis: str, top: float, chunks: list[range])
         parts["frames"] = t[f"frame_weight.{basis}"]
         parts["frames_bias"] = t[f"frame_bias.{basis}"][weights.qubit_kinds().place_Q]
     if weights.agree_after:
-        matrix_LS = layout.line_matrix(read_as).T.astype(np.int64)
-        parts["strips"] = _numbers(-(matrix_LS[1:] ^ matrix_LS[:-1]))
+        parts["strips"] = _numbers(-layout.strip_matrix(read_as).T.astype(np.int64))
         parts["share"] = np.array([weights.share(basis)], np.float32)
     for layer in range(weights.readout_layers):
         ins_WW, outs_WW = (t[f"network.{kind}.{layer}.weight"].astype(np.float64) for kind in ("ins", "outs"))
@@ -592,7 +591,6 @@ class LocalCode(VectorCode):
     def wide(self, value: Value) -> Value:
         return self.builder.sext(value, I64)
 
-
     def folded(self, table: str, row: Value | int, masks: Value, fold: Callable[[Value, Value], Value]) -> Value:
         """The masks (S,) of the stabilisers that a row of the table names, as one."""
         b, n = self.builder, self.packed.n_stabilisers
@@ -636,7 +634,6 @@ class FrameCode(LocalCode):
 
         self.loop(n_qubits, [], qubit)
         b.ret_void()
-
 
     def emit_agree(self) -> None:
         """(..., events (S,), parities (S,), frames (L, V) and counted rounds (L - 1, V)): `models.gru.agreeing`."""

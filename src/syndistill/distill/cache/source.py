@@ -19,7 +19,7 @@ import torch
 from pydantic import Field, model_validator
 
 from syndistill.circuits.layout import Layout
-from syndistill.decoders.engine_for import engine_by, engine_for, way_in
+from syndistill.decoders.engine_for import engine_named, way_in
 from syndistill.distill.cache.store import (
     MANIFEST,
     CacheKey,
@@ -223,8 +223,7 @@ class UnsureShots:
 
     def __init__(self, unsure: Unsure, distance: int) -> None:
         self.unsure = unsure
-        network, way = way_in(unsure.network)
-        self.engine = engine_by(network, way) if way else engine_for(network)
+        self.engine = engine_named(unsure.network)
         if self.engine.layout.distance != distance:
             raise SyndistillError(
                 f"data.unsure.network {unsure.network} is of distance {self.engine.layout.distance}, the shots of "
