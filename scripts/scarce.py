@@ -103,7 +103,7 @@ def run_of(
     simulated: DataConfig, terms: Terms, n_shots: int, seed: int, of: argparse.Namespace, fusion: Path | None = None
 ) -> StudentRun:
     recorded = Recorded(
-        folder=str(of.recording), shots=n_shots * 4 // 5, dev_shots=n_shots // 5, dev_every=50, patience=0
+        folders=(str(of.recording),), shots=n_shots * 4 // 5, dev_shots=n_shots // 5, dev_every=50, patience=0
     )
     optimiser = OptimiserConfig(
         name="muon",

@@ -127,10 +127,14 @@ def test_one_that_fails_on_the_way_is_left_out_with_its_rows(capsys, tmp_path, r
         assert list(found["left_out"]) == ["pymatching@pij"]
 
 
-def test_shots_that_a_network_has_seen_are_said_and_left_out(capsys, tmp_path, recording):
+@pytest.mark.parametrize("named", [
+    lambda name: {"folders": ["elsewhere/other", f"elsewhere/{name}"]},
+    lambda name: {"folder": f"elsewhere/{name}"},  # as earlier versions named it
+])  # fmt: skip
+def test_shots_that_a_network_has_seen_are_said_and_left_out(capsys, tmp_path, recording, named):
     network, _ = load_network("student-d3")
     path = tmp_path / "mine.safetensors"
-    data = {"recorded": {"folder": f"elsewhere/{recording.name}", "shots": 30, "dev_shots": 10}}
+    data = {"recorded": {**named(recording.name), "shots": 30, "dev_shots": 10}}
     save_network(path, network, {"run": {"data": data}})
     command = [path, "pymatching", "--recorded", recording]
     code, _, said = evaluate(capsys, *command)

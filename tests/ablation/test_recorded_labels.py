@@ -32,7 +32,7 @@ def scarce(small_plan, folder, *counts):
     inside = {"terms.temporal.weight": 1.0, "terms.temporal.fade": 0.5}
     for count in counts:
         of_these = {"data.cached_shots": 0, "data.cut_rounds": [],
-                    "data.recorded": {"folder": str(folder), "shots": count}}  # fmt: skip
+                    "data.recorded": {"folders": [str(folder)], "shots": count}}  # fmt: skip
         for name, change in ((f"labels-{count}", alone), (f"inside-{count}", inside)):
             arms.append({"name": name, "block": "controls", "says": name, "differs_from": "baseline",
                          "change": of_these | change})  # fmt: skip
@@ -45,7 +45,7 @@ def scarce(small_plan, folder, *counts):
 
 
 def test_every_epoch_has_each_of_the_first_shots_once(twin):
-    source = RecordedShots(str(twin), 96, 32, seed=5)
+    source = RecordedShots([str(twin)], 96, 32, seed=5)
     recording = Recording.load(twin)
     batches = source.chunk(0)
     assert len(batches) == 16
@@ -55,15 +55,33 @@ def test_every_epoch_has_each_of_the_first_shots_once(twin):
 
     for epoch in range(5):
         seen = [shot for batch in batches[3 * epoch : 3 * epoch + 3] for shot in events(batch)]
-        assert sorted(seen) == sorted(events(source.shots))
+        assert sorted(seen) == sorted(events(source.shots[0]))
     assert not torch.equal(batches[0].events_BRS, batches[3].events_BRS)
-    again = RecordedShots(str(twin), 96, 32, seed=5)
+    again = RecordedShots([str(twin)], 96, 32, seed=5)
     assert torch.equal(again.chunk(1)[2].events_BRS, source.chunk(1)[2].events_BRS)
     line = recording.placement.lines[0]
-    assert torch.equal(source.shots.labels_BKLO[:, 0, line, 0],
+    assert torch.equal(source.shots[0].labels_BKLO[:, 0, line, 0],
                        torch.from_numpy(recording.stored_shots().observables()[:96, 0].astype("uint8")))  # fmt: skip
     with pytest.raises(SyndistillError, match=r"201 shots of .* which has 200"):
-        RecordedShots(str(twin), 201, 32, seed=5)
+        RecordedShots([str(twin)], 201, 32, seed=5)
+
+
+def test_recordings_take_turns_and_each_shot_comes_once_an_epoch(twin, tmp_path):
+    """Batches of one recording each, of unlike numbers of rounds, in a new order every epoch."""
+    longer = Experiment(3, 3, "z", "si1000", 0.006).circuit()
+    other = make_plain(tmp_path / "other", longer, "z", 3, shots=100)
+    source = RecordedShots([str(twin), str(other)], 64, 16, seed=5, dev_shots=20)
+    assert [len(shots) for shots in source.dev] == [20, 20]
+    batches = source.chunk(0)
+    orders = []
+    for epoch in range(2):
+        of_epoch = batches[8 * epoch : 8 * epoch + 8]
+        orders.append([batch.rounds for batch in of_epoch])
+        for shots in source.shots:
+            seen = torch.cat([batch.events_BRS for batch in of_epoch if batch.rounds == shots.rounds])
+            assert sorted(seen.flatten(1).tolist()) == sorted(shots.events_BRS.flatten(1).tolist())
+    assert sorted(orders[0]) == [2] * 4 + [3] * 4
+    assert orders[0] != orders[1]
 
 
 def test_a_plan_of_scarce_labels_runs_and_knows_its_shots_by_content(small_plan, twin, tmp_path):

@@ -27,7 +27,7 @@ def run_of(twin, shots=64, dev=500, **training):
     content = recipe("baseline-tiny").model_dump(mode="json")
     content["teacher"] = "teacher-d3"
     content["data"] |= {"cached_shots": 0, "cut_rounds": [],
-                        "recorded": {"folder": str(twin), "shots": shots, "dev_shots": dev, "dev_every": 10,
+                        "recorded": {"folders": [str(twin)], "shots": shots, "dev_shots": dev, "dev_every": 10,
                                      "patience": 4}}  # fmt: skip
     content["data"]["simulated"] |= {"bases": ["z"]}
     content["data"]["simulated"]["curriculum"]["rounds"] = [{"from_shots": 0, "rounds": [2]}]
@@ -38,7 +38,7 @@ def run_of(twin, shots=64, dev=500, **training):
 
 
 def dev_nll(run, network):
-    dev = recorded(run.data, 32, 3).dev
+    dev = recorded(run.data, 32, 3).dev[0]
     with torch.no_grad():
         logits = network(dev).logits_BKLC[:, -1:, :1]
     return float(label_loss(logits, dev.labels_BKLO[:, -1:, :1]).mean())
@@ -70,9 +70,9 @@ def test_what_does_no_good_leaves_the_weights_that_it_began_from(twin, tmp_path)
 
 def test_development_shots_are_not_learned_from(twin):
     source = recorded(run_of(twin).data, 32, 3)
-    assert (len(source.shots), len(source.dev)) == (64, 500)
-    plain = recorded(run_of(twin, shots=564, dev=0).data, 32, 3).shots
-    assert torch.equal(plain.events_BRS[64:], source.dev.events_BRS)
+    assert (len(source.shots[0]), len(source.dev[0])) == (64, 500)
+    plain = recorded(run_of(twin, shots=564, dev=0).data, 32, 3).shots[0]
+    assert torch.equal(plain.events_BRS[64:], source.dev[0].events_BRS)
     with pytest.raises(SyndistillError, match="64 shots and 537 of development of"):
         recorded(run_of(twin, dev=537).data, 32, 3)
 

@@ -202,7 +202,7 @@ def test_what_cannot_be_is_refused(chooser, teacher_file):
     with pytest.raises(ValueError, match="and unsure out"):
         data_of(path, cached_shots=0, cached_ends="every", simulated=parts)
     with pytest.raises(ValueError, match="leave unsure out"):
-        data_of(path, cached_shots=0, cached_ends="every", recorded=Recorded(folder="f", shots=1))
+        data_of(path, cached_shots=0, cached_ends="every", recorded=Recorded(folders=("f",), shots=1))
     with pytest.raises(ValueError, match="cut_rounds needs"):
         data_of(path, cut_rounds=(2,))
     with pytest.raises(ValueError, match="cached_ends=last has no answers"):

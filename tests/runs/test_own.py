@@ -235,6 +235,43 @@ def test_a_recording_is_learned_from_its_circuit_and_judged_on_its_shots(tmp_pat
     assert {row.shots for row in comparison.rows} == {60}
 
 
+@pytest.mark.filterwarnings("ignore::syndistill.decoders.contract.FarFromTraining")  # which it is
+def test_recorded_shots_are_learned_after_the_models_and_the_others_judged(tmp_path):
+    """Two recordings of other lengths; killed, it goes on; the Student before these labels is judged beside."""
+    folders = [
+        str(make_recording(tmp_path / f"surface_code_bX_d3_r0{r}_center_3_3", shots=60, rounds=r)) for r in (2, 3)
+    ]
+    changes = (*STEPS, "chip.training.batch_size=8", "chip.training.steps=20", "chip.data.recorded.dev_every=4")
+    wanted, out = asked(*folders, learn_shots=40, changes=changes), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        distil_own(wanted, out, Stopping("labels alone", 16))
+    heard = Heard()
+    found = distil_own(wanted, out, heard)
+    assert any("did best on the development shots" in line for line in heard.said)
+    said = read_header(str(found.student)).metadata["run"]
+    assert said["start_from"] == str(out / "student" / "student.safetensors")
+    assert (said["data"]["recorded"]["folders"], said["data"]["recorded"]["shots"]) == (folders, 32)
+    for comparison in found.judged.values():
+        assert {row.shots for row in comparison.rows} == {20}
+        names = [row.decoder for row in comparison.rows]
+        assert names[-3:-1] == [str(out / "student" / "student.safetensors"), str(out / "student.safetensors")]
+    assert not any("has seen the first" in line for line in heard.said)
+
+
+@pytest.mark.parametrize("learned", [60, 90])
+def test_shots_to_learn_are_fewer_than_there_are(tmp_path, learned):
+    folder = make_recording(tmp_path / "surface_code_bX_d3_r02_center_3_3", shots=60)
+    with pytest.raises(SyndistillError, match=f"--learn-shots {learned} leaves none of .* which has 60"):
+        distil_own(asked(str(folder), learn_shots=learned), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_shots_to_learn_are_of_recordings(tmp_path):
+    file = written(tmp_path / "mine.stim", generated("z", 3))
+    with pytest.raises(SyndistillError, match="--learn-shots is of recordings alone"):
+        distil_own(asked(file, learn_shots=40), tmp_path / "out")
+
+
 def test_recordings_of_a_centre_are_found(tmp_path):
     recording = make_recording(tmp_path / "surface_code_bX_d3_r02_center_3_3")
     assert recordings_of([str(recording)]) == (str(recording),)

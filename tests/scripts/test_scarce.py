@@ -49,7 +49,7 @@ def test_a_teacher_with_states_inside_a_round_has_every_arm(twin, tmp_path, caps
 
 
 def test_what_is_remembered_is_what_the_teacher_says(twin):
-    shots = RecordedShots(str(twin), 40, 40, seed=1).shots
+    shots = RecordedShots([str(twin)], 40, 40, seed=1).shots[0]
     teacher = FrozenTeacher(load_network("teacher-d3")[0])
     asked, answer = [], teacher.answer
     teacher.answer = lambda shots, want: asked.append(len(shots)) or answer(shots, want)

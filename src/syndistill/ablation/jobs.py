@@ -160,7 +160,7 @@ def _part(
         "fusion": _fusion_content(fuse_run(plan, target)) if target != "none" else None,
     }
     if (own := settings.data.recorded) is not None:  # shots are known by content, not by where they lie
-        content["data"] |= {"recorded": _shots_of(own.folder, own.shots)}
+        content["data"] |= {"recorded": _shots_of(own.folders, own.shots)}
     digest = json_sha256(content)
     return Part(run, out / "runs" / digest[:16], digest)
 
@@ -176,8 +176,8 @@ def _weights_of(name: str) -> str:
 
 
 @lru_cache(maxsize=16)
-def _shots_of(folder: str, n_shots: int) -> str:
-    return RecordedShots(folder, n_shots, n_shots, 0).sha256
+def _shots_of(folders: tuple[str, ...], n_shots: int) -> str:
+    return RecordedShots(folders, n_shots, n_shots, 0).sha256
 
 
 def _fusion_content(run: FuseRun) -> dict[str, Any]:

@@ -58,6 +58,10 @@ def distill(
     shots: Annotated[
         int | None, typer.Option(min=1000, help="For own files: shots to be judged on, of each. Default: 200,000.")
     ] = None,
+    learn_shots: Annotated[
+        int | None,
+        typer.Option(min=10, help="Of --recorded: learn each one's first N shots too, judge on the rest. Default: 0."),
+    ] = None,
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -98,6 +102,7 @@ def distill(
     of_own = {
         "model": model, "minutes": minutes, "rounds": _numbers(rounds, "--rounds", int),
         "factors": _numbers(factors, "--factors", float), "student": student, "teacher": teacher, "shots": shots,
+        "learn_shots": learn_shots,
     }  # fmt: skip
     asked = {name: value for name, value in of_own.items() if value is not None}
     if own_files := [*(circuit or []), *(dem or []), *(recorded or [])]:
@@ -115,7 +120,8 @@ def distill(
         raise SyndistillError("name a recipe or a run.json, or own files with --circuit, --dem or --recorded")
     chooses = {"distance": distance, "center": center}
     if given := [*asked, *(name for name, value in chooses.items() if value is not None)]:
-        raise SyndistillError(f"--{given[0]} is for own files (--circuit, --dem, --recorded); of a recipe use --set")
+        option = given[0].replace("_", "-")
+        raise SyndistillError(f"--{option} is for own files (--circuit, --dem, --recorded); of a recipe use --set")
     if run.endswith((".stim", ".dem")):
         option = "--circuit" if run.endswith(".stim") else "--dem"
         raise SyndistillError(f"{run} is no recipe; a file of one's own is named with {option} {run}")

@@ -199,22 +199,25 @@ def _train(
 
 
 def _watch(run: StudentRun, source: BatchSource[TaughtShots], network: DecoderNetwork) -> Watch | None:
-    """Early stop on the development shots of a recording; None without such."""
+    """Early stop on the development shots of recordings, each counting alike; None without such."""
     of = run.data.recorded
     if of is None or not of.dev_shots:
         return None
     assert isinstance(source, LiveSource)
     assert isinstance(source.source, RecordedShots)
-    dev, judged = source.source.dev, copy.deepcopy(network)  # before the network is compiled
-    labels_BKLO = dev.labels_BKLO
-    assert labels_BKLO is not None
+    judged = copy.deepcopy(network)  # before the network is compiled
+    parts = [
+        dev.take(slice(at, at + JUDGED_AT_A_TIME))
+        for dev in source.source.dev
+        for at in range(0, len(dev), JUDGED_AT_A_TIME)
+    ]
+    labels_BKLO = torch.cat([known[:, -1:, :1] for part in parts if (known := part.labels_BKLO) is not None])
 
     @torch.no_grad()
     def judge(weights: Mapping[str, torch.Tensor]) -> float:
         judged.load_state_dict(weights)
-        parts = [dev.take(slice(at, at + JUDGED_AT_A_TIME)) for at in range(0, len(dev), JUDGED_AT_A_TIME)]
         logits_BKLC = torch.cat([judged(part).logits_BKLC[:, -1:, :1] for part in parts])
-        return float(label_loss(logits_BKLC, labels_BKLO[:, -1:, :1]).mean())
+        return float(label_loss(logits_BKLC, labels_BKLO).mean())
 
     return Watch(judge, of.dev_every, of.patience)
 

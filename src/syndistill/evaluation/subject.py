@@ -206,7 +206,10 @@ def _shots_seen(name: str, recording: Recording) -> int:
     run = read_header(network).metadata.get("run")
     data = run.get("data") if isinstance(run, Mapping) else None
     of = data.get("recorded") if isinstance(data, Mapping) else None
-    if not isinstance(of, Mapping) or Path(str(of.get("folder"))).name != recording.properties.folder.absolute().name:
+    if not isinstance(of, Mapping):
+        return 0
+    folders = of.get("folders", [of.get("folder")])  # earlier versions name one
+    if recording.properties.folder.absolute().name not in {Path(str(folder)).name for folder in folders}:
         return 0
     return int(of.get("shots", 0)) + int(of.get("dev_shots", 0))
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import ValidationError
 from rich.table import Table
 
-from syndistill.distill.cache.source import StudentData, Unsure
+from syndistill.distill.cache.source import Recorded, StudentData, Unsure
 from syndistill.distill.road import is_finished
 from syndistill.distill.signals.ensemble import EnsembleTeacher, teacher_named
 from syndistill.distill.signals.teacher import FrozenTeacher, Teacher
@@ -45,12 +45,13 @@ from syndistill.safe_files import foreign_files, read_sealed, replacing, write_s
 from syndistill.sampling.exact_labels import EXACT_DISTANCE
 from syndistill.sampling.own_files import own_noise
 from syndistill.sampling.own_noise import OwnNoise
-from syndistill.sampling.recorded import find_recordings
+from syndistill.sampling.recorded import RecordingProperties, find_recordings
 from syndistill.training.changes import validated, with_change
 from syndistill.training.config import (
     Curriculum,
     DataConfig,
     Name,
+    Number,
     OptimiserConfig,
     Positive,
     Precision,
@@ -76,6 +77,7 @@ STARTS = {3: [(0, "student-d3-frame")], 5: [(0, "student-d5"), (6, "student-d5-f
 MOST_REVEALED = 15
 """Rounds up to which a Student that keeps a frame learns from revealed labels, which cost as much as their rounds do:
 what it learns of a round holds for those after."""
+DEV_SHARE, EPOCHS, LOOKS = 5, 3, 24  # of recorded shots that are learned
 PICK = 1  # of the select shots that say which Teacher stays; the gate judges it on others
 PROBE = (16, 48)  # steps: the first chunk of shots pays for models and tables
 
@@ -100,6 +102,9 @@ class Asked(Strict):
     """One to tune and to learn from beside the labels; a list of several is asked as it is; None: labels alone."""
     shots: Positive = 200_000
     """To be judged on, of each file; of recordings all."""
+    learn_shots: Number = 0
+    """Of recordings: after the models the first so many shots of each are learned, a fifth of them kept apart to say
+    when to stop; all is judged on the others."""
     changes: tuple[str, ...] = ()
 
 
@@ -109,6 +114,8 @@ class OwnRun(Strict):
     kind: Literal["own"] = "own"
     teacher: TeacherRun | None
     student: StudentRun
+    chip: StudentRun | None = None
+    """Recorded shots as labels, from where the Student's run ends."""
 
 
 class Found(NamedTuple):
@@ -130,9 +137,15 @@ def distil_own(asked: Asked, folder: Path, reporter: Reporter = SILENT, accept_a
     student = _with_teacher(run.student, folder)
     if not is_finished(folder / "student", STUDENT_FILE, student, _hashes(student), reporter):
         distil_gated(student, folder / "student", accept_any_teacher=accept_any_teacher, reporter=reporter)
+    made = folder / "student" / STUDENT_FILE
+    if run.chip is not None:
+        chip = run.chip.model_copy(update={"start_from": str(made)})
+        made = folder / "chip" / STUDENT_FILE
+        if not is_finished(folder / "chip", STUDENT_FILE, chip, _hashes(chip), reporter):
+            train_student(chip, folder / "chip", reporter=reporter)
     result = folder / STUDENT_FILE
     with replacing(result) as beside:
-        shutil.copyfile(folder / "student" / STUDENT_FILE, beside)
+        shutil.copyfile(made, beside)
     if (folder / RESULT_FILE).exists():
         reporter.say(f"{folder} is finished; delete {ROWS_FILE} there to judge again")
     judged = _judged(asked, own, run, folder, reporter)
@@ -170,7 +183,7 @@ def _planned(asked: Asked, own: OwnNoise, folder: Path, reporter: Reporter) -> O
 def _check_same(found: Mapping[str, Any], said: Mapping[str, Any], folder: Path) -> None:
     """SyndistillError that names what is not as it was."""
     before = found.get("asked")
-    known = before if isinstance(before, Mapping) else {}
+    known = {"learn_shots": 0} | dict(before if isinstance(before, Mapping) else {})  # earlier versions don't say it
     other = [f"{key} {known.get(key)}" for key, value in said["asked"].items() if known.get(key) != value]
     if other:
         raise SyndistillError(
@@ -212,9 +225,45 @@ def _run_of(asked: Asked, own: OwnNoise) -> OwnRun:
             start_from=start,
             training=_training(steps=1_000, learning_rate=1.5e-3, matrix_rate=0.01, compiled=compiled),
         )
-        return OwnRun(teacher=_tuning(str(asked.teacher), data) if tuned else None, student=student)
+        chip = _chip(asked, own, student) if asked.learn_shots else None
+        return OwnRun(teacher=_tuning(str(asked.teacher), data) if tuned else None, student=student, chip=chip)
     except ValidationError as error:
         raise SyndistillError(f"the run: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+
+
+def _chip(asked: Asked, own: OwnNoise, student: StudentRun) -> StudentRun:
+    """The recordings' first shots as labels, EPOCHS times over or until the development shots say stop."""
+    if not all(Path(file).is_dir() for file in asked.files):
+        raise SyndistillError("--learn-shots is of recordings alone; simulated shots of a file have labels for nothing")
+    for file in asked.files:  # before minutes are spent
+        if asked.learn_shots >= (there := RecordingProperties.load(file).n_shots):
+            raise SyndistillError(
+                f"--learn-shots {asked.learn_shots} leaves none of {file} to judge on, which has {there}; give fewer"
+            )
+    dev = asked.learn_shots // DEV_SHARE
+    fit = asked.learn_shots - dev
+    batch = min(student.training.batch_size, fit)
+    simulated = student.data.simulated.model_copy(
+        update={
+            "labels": "sampled",
+            "part_rounds": None,
+            "tell_frame": False,
+            "curriculum": Curriculum(
+                p_min=1.0, p_max=1.0, tilt=0.0, n_rates=2, rounds=(RoundsPhase(from_shots=0, rounds=own.rounds),)
+            ),
+        }
+    )
+    steps = max(1, fit // batch * len(asked.files) * EPOCHS)
+    looks = {"dev_shots": dev, "dev_every": max(1, steps // LOOKS), "patience": LOOKS // 3}
+    data = StudentData(simulated=simulated, recorded=Recorded(folders=asked.files, shots=fit, **looks), ends=0)
+    training = _training(steps, learning_rate=3e-4, matrix_rate=2e-3, compiled=student.training.compile)
+    return StudentRun(
+        network=student.network,
+        teacher=_teacher_behind(str(student.start_from), own.distance),
+        data=data,
+        terms=Terms(labels=LabelTerm(), final=FinalTerm(weight=0.0)),
+        training=training.model_copy(update={"batch_size": batch}),
+    )
 
 
 def _start(distance: int, longest: int) -> str:
@@ -423,10 +472,12 @@ def _judged(asked: Asked, own: OwnNoise, run: OwnRun, folder: Path, reporter: Re
         names += [before] if _same(before, after) else [before, after]
     elif asked.teacher is not None:
         names.append(asked.teacher)
+    if run.chip is not None:
+        names.append(str(folder / "student" / STUDENT_FILE))
     names = [*dict.fromkeys(names), str(folder / STUDENT_FILE)]
     if own.distance == EXACT_DISTANCE:
         names.append(OPTIMUM)
-    return judge(asked.files, names, asked.model, asked.shots, folder, reporter)
+    return judge(asked.files, names, asked.model, asked.shots, folder, reporter, asked.learn_shots)
 
 
 def _same(one: str, other: str) -> bool:

@@ -33,18 +33,26 @@ KNOWN = (*REFERENCES, OPTIMUM)
 
 
 def judge(
-    files: Sequence[str], names: Sequence[str], model: str, shots: int, folder: Path, reporter: Reporter = SILENT
+    files: Sequence[str],
+    names: Sequence[str],
+    model: str,
+    shots: int,
+    folder: Path,
+    reporter: Reporter = SILENT,
+    skip: int = 0,
 ) -> dict[str, Comparison]:
-    """The decoders of these names on `shots` fresh shots of each file, of a recording on all of its own; rows, result
-    and picture are written. What was judged before is read from the rows. A decoder that can't serve is left out."""
+    """The decoders of these names on `shots` fresh shots of each file, of a recording on all of its own but the first
+    `skip`; rows, result and picture are written. What was judged before is read from the rows. A decoder that can't
+    serve is left out."""
     judged = {}
     for file in files:
         recorded = Path(file).is_dir()
         subject = Subject.from_recording(file) if recorded else Subject.from_file(file)
+        n_shots, after = (None, skip) if recorded else (shots, 0)
         here = [_with_model(name, model, subject) for name in names]
         of_rows = folder / ROWS_FILE
         judged[file] = subject.compare(
-            here, None if recorded else shots, SEED, rows_file=of_rows, leave_out=True, reporter=reporter
+            here, n_shots, SEED, skip=after, rows_file=of_rows, leave_out=True, reporter=reporter
         )
     write_sealed(folder / RESULT_FILE, {"judged": {file: found.to_json() for file, found in judged.items()}})
     first = next(iter(judged))
@@ -58,6 +66,7 @@ def _labels(folder: Path) -> dict[str, str]:
     return {
         **LABELS,
         str(folder / STUDENT_FILE): "this Student",
+        str(folder / "student" / STUDENT_FILE): "before recorded shots",
         str(folder / TEACHER_FILE): "tuned Teacher",
     }
 

@@ -262,17 +262,26 @@ class UnsureSource:
 
 
 class Recorded(Strict):
-    """Shots of a recording, in the layout of a published one, in place of simulated ones."""
+    """Shots of recordings, in the layout of published ones, in place of simulated ones."""
 
-    folder: Name
+    folders: tuple[Name, ...] = Field(min_length=1, max_length=10_000)
+    """Of one patch or several, of any numbers of rounds; they take turns, a batch is of one."""
     shots: Positive
-    """The first so many of them, over and over."""
+    """The first so many of each, over and over."""
     dev_shots: Number = 0
-    """So many after those are not learned from: the Student's averaged weights are judged on them, by NLL, before the
-    first step and from then on every `dev_every` steps, and the best are saved."""
+    """So many after those of each are not learned from: the Student's averaged weights are judged on them, by NLL,
+    before the first step and from then on every `dev_every` steps, and the best are saved."""
     dev_every: Positive = 25
     patience: Number = 8
     """Looks at the development shots without a new best after which the run ends; 0: all steps are taken."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_one(cls, content: Any) -> Any:
+        """Runs of earlier versions name one recording: `folder`."""
+        if isinstance(content, dict) and "folder" in content and "folders" not in content:
+            return {key: value for key, value in content.items() if key != "folder"} | {"folders": (content["folder"],)}
+        return content
 
 
 class StudentData(Strict):
@@ -361,15 +370,16 @@ def recorded(data: StudentData, batch_size: int, seed: int) -> RecordedShots:
     """SyndistillError where they are not what `data.simulated` says."""
     assert data.recorded is not None
     of = data.recorded
-    source = RecordedShots(of.folder, of.shots, batch_size, seed, of.dev_shots)
-    placement, like = source.placement, data.simulated
+    source = RecordedShots(of.folders, of.shots, batch_size, seed, of.dev_shots)
+    like = data.simulated
     rounds = {r for phase in like.curriculum.rounds for r in phase.rounds}
-    is_like = placement.layout.distance == like.distance and placement.basis in like.bases
-    if not is_like or placement.rounds not in rounds:
-        raise SyndistillError(
-            f"{data.recorded.folder} is of distance {placement.layout.distance}, basis {placement.basis} and "
-            f"{placement.rounds} rounds, data.simulated says nothing of such shots; give it these"
-        )
+    for folder, placement in zip(of.folders, source.placements, strict=True):
+        is_like = placement.layout.distance == like.distance and placement.basis in like.bases
+        if not is_like or placement.rounds not in rounds:
+            raise SyndistillError(
+                f"{folder} is of distance {placement.layout.distance}, basis {placement.basis} and "
+                f"{placement.rounds} rounds, data.simulated says nothing of such shots; give it these"
+            )
     return source
 
 
