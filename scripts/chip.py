@@ -29,23 +29,30 @@ Patches = dict[str, dict[int, Comparison]]
 """By centre, then by rounds."""
 
 
-def judge(recordings: list[RecordingProperties], decoders: list[str], rows: Path) -> Patches:
+def judge(recordings: list[RecordingProperties], decoders: list[str], rows: Path, skip: int = 0) -> Patches:
     found: Patches = {}
     with terminal_reporter() as reporter:
         for one in recordings:
             subject = Subject.from_recording(one.folder)
-            compared = subject.compare(decoders, None, SEED, rows_file=rows, leave_out=True, reporter=reporter)
+            compared = subject.compare(
+                decoders, None, SEED, skip=skip, rows_file=rows, leave_out=True, reporter=reporter
+            )
             found.setdefault(",".join(map(str, one.center)), {})[one.rounds] = compared
     return found
 
 
-def page(patches: Patches, distance: int, command: str) -> list[str]:
+def page(patches: Patches, distance: int, command: str, skip: int = 0) -> list[str]:
     names = list(dict.fromkeys(row.decoder for p in patches.values() for c in p.values() for row in c.rows))
     shots = sum(c.rows[0].shots for p in patches.values() for c in p.values())
+    which = (
+        f"{shots:,} recorded shots, all but the first {skip:,} of each recording, from which a network may have learned"
+        if skip
+        else f"All {shots:,} recorded shots, the same for every decoder; no network learned from one"
+    )
     lines = [
         f"# Recordings of distance {distance}",
         "",
-        f"All {shots:,} recorded shots, the same for every decoder; no network learned from one. `@pij` is an error "
+        f"{which}. `@pij` is an error "
         f"model that was fitted to these very shots, which favours who has it. Made by `{command}`.",
         "",
         "## Error per round, %",
@@ -112,12 +119,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("decoders", nargs="+", help="beside " + RIVAL)
     parser.add_argument("--distance", type=int, required=True)
     parser.add_argument("--rows", type=Path, required=True, help="rows file, appended to")
+    parser.add_argument("--skip", type=int, default=0, help="leave out so many first shots of each recording")
     parser.add_argument("--page", type=Path, help="Markdown file to write; default: print it")
     args = parser.parse_args(arguments)
     try:
-        patches = judge(find_recordings(args.folder, args.distance), [RIVAL, *args.decoders], args.rows)
-        shown = f"python scripts/chip.py DIR --distance {args.distance} --rows {args.rows} {' '.join(args.decoders)}"
-        text = "\n".join(page(patches, args.distance, shown)) + "\n"
+        patches = judge(find_recordings(args.folder, args.distance), [RIVAL, *args.decoders], args.rows, args.skip)
+        skipped = f" --skip {args.skip}" if args.skip else ""
+        options = f"--distance {args.distance}{skipped} --rows {args.rows}"
+        shown = f"python scripts/chip.py DIR {options} {' '.join(args.decoders)}"
+        text = "\n".join(page(patches, args.distance, shown, args.skip)) + "\n"
         if args.page is not None:
             write_text(args.page, text)
     except SyndistillError as error:

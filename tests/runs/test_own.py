@@ -16,8 +16,10 @@ from syndistill.errors import SyndistillError
 from syndistill.evaluation.subject import Subject
 from syndistill.files.network_file import read_header
 from syndistill.models.networks import build, load_network, save_network
-from syndistill.runs import own
-from syndistill.runs.own import Asked, distil_own, recordings_of
+from syndistill.runs import own, own_plan
+from syndistill.runs.own import distil_own, recordings_of
+from syndistill.runs.own_plan import Asked, run_of
+from syndistill.runs.own_steps import with_steps
 from syndistill.sampling.own_files import own_noise
 
 STEPS = (
@@ -108,7 +110,7 @@ def test_a_list_teaches_as_it_is(tmp_path, monkeypatch):
 def test_what_is_faster_here_is_taken(tmp_path, student, teacher, expected):
     """A local GRU's rounds compiled, in training and as a Teacher."""
     files = [written(tmp_path / "mine.stim", generated("z", 5, 5))]
-    run = own._run_of(asked(*files, student=student, teacher=teacher), own_noise(files)).student
+    run = run_of(asked(*files, student=student, teacher=teacher), own_noise(files)).student
     assert (run.training.compile, run.teacher_precision) == expected
 
 
@@ -118,7 +120,7 @@ def test_what_is_faster_here_is_taken(tmp_path, student, teacher, expected):
 def test_costly_labels_are_for_shots_that_the_student_is_not_sure_of(tmp_path, distance, teacher, chosen):
     files = [written(tmp_path / "mine.stim", generated("z", 5, distance))]
     student = "student-d5" if distance == 5 else None
-    data = own._run_of(asked(*files, teacher=teacher, student=student), own_noise(files)).student.data
+    data = run_of(asked(*files, teacher=teacher, student=student), own_noise(files)).student.data
     assert (data.unsure.network if data.unsure else None) == chosen
 
 
@@ -130,7 +132,7 @@ def test_costly_labels_are_for_shots_that_the_student_is_not_sure_of(tmp_path, d
 ])  # fmt: skip
 def test_a_long_circuit_begins_from_the_student_for_long_ones(tmp_path, rounds, asked_for, start, taught):
     files = [written(tmp_path / "mine.stim", generated("z", rounds, 5))]
-    run = own._run_of(asked(*files, rounds=asked_for), own_noise(files)).student
+    run = run_of(asked(*files, rounds=asked_for), own_noise(files)).student
     assert (run.start_from, run.data.simulated.curriculum.longest) == (start, taught)
 
 
@@ -266,6 +268,24 @@ def test_shots_to_learn_are_fewer_than_there_are(tmp_path, learned):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("said", "least", "learned"), [(None, 60, 30), (None, 61, 0), (0, 60, 0), (40, 61, 40)])
+def test_half_of_the_shots_are_learned_where_there_are_many(tmp_path, monkeypatch, said, least, learned):
+    monkeypatch.setattr(own_plan, "MANY_SHOTS", least)
+    folder = str(make_recording(tmp_path / "surface_code_bX_d3_r02_center_3_3", shots=60))
+    assert asked(folder, learn_shots=said).learned() == learned
+
+
+def test_steps_on_recorded_shots_take_a_quarter_of_the_minutes_at_most(tmp_path):
+    folder = make_recording(tmp_path / "surface_code_bX_d3_r02_center_3_3", shots=2_000)
+    noise = own_noise([str(folder)])
+    run = run_of(asked(str(folder), learn_shots=1_000), noise)
+    assert run.chip.training.steps == 3 * 3  # three times 800 shots in batches of 256
+    endless = run.chip.model_copy(update={"training": run.chip.training.model_copy(update={"steps": 100_000})})
+    timed = with_steps(run.model_copy(update={"chip": endless}), 3, 0.1, Heard())
+    assert 100 <= timed.chip.training.steps < 100_000
+    assert timed.chip.data.recorded.dev_every == timed.chip.training.steps // 10
+
+
 def test_shots_to_learn_are_of_recordings(tmp_path):
     file = written(tmp_path / "mine.stim", generated("z", 3))
     with pytest.raises(SyndistillError, match="--learn-shots is of recordings alone"):
@@ -285,9 +305,9 @@ def test_a_student_that_keeps_a_frame_learns_long_experiments_in_told_parts(tmp_
     save_network(frame, build(replace(shipped.config, frame_memory=True)), header)
     file = written(tmp_path / "mine.stim", generated("z", 25))
     noise = own_noise([file])
-    data = own._run_of(asked(file, student=str(frame)), noise).student.data.simulated
+    data = run_of(asked(file, student=str(frame)), noise).student.data.simulated
     assert (data.curriculum.longest, data.part_rounds, data.tell_frame) == (24, 12, True)
-    short = own._run_of(asked(file, student=str(frame), rounds=(9,)), noise).student.data.simulated
+    short = run_of(asked(file, student=str(frame), rounds=(9,)), noise).student.data.simulated
     assert (short.curriculum.longest, short.part_rounds, short.tell_frame) == (9, None, False)
 
 

@@ -37,6 +37,16 @@ def test_the_page_of_two_patches(recordings, tmp_path, capsys):
     assert (tmp_path / "page.md").read_text().splitlines()[0] == "# Recordings of distance 3"
 
 
+@pytest.mark.filterwarnings("ignore:student-d3 was trained on si1000")
+def test_shots_that_were_learned_are_left_out(recordings, tmp_path, capsys):
+    call = [str(recordings), "student-d3", "--distance", "3", "--rows", str(tmp_path / "rows.jsonl")]
+    assert chip.main([*call, "--skip", "100"]) == 0
+    text = capsys.readouterr().out
+    assert "2,400 recorded shots, all but the first 100 of each recording" in text
+    assert "--distance 3 --skip 100 --rows" in text
+    assert {row.shots for row in RowsFile(tmp_path / "rows.jsonl").rows.values()} == {300}
+
+
 def test_an_empty_folder_is_one_line(tmp_path, capsys):
     assert chip.main([str(tmp_path), "student-d3", "--distance", "3", "--rows", str(tmp_path / "rows.jsonl")]) == 2
     assert "holds no recorded experiment" in capsys.readouterr().err

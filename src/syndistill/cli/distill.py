@@ -60,7 +60,7 @@ def distill(
     ] = None,
     learn_shots: Annotated[
         int | None,
-        typer.Option(min=10, help="Of --recorded: learn each one's first N shots too, judge on the rest. Default: 0."),
+        typer.Option(min=0, help="Of --recorded: learn each one's first N shots. Default: half, if 10,000 or more."),
     ] = None,
     cache: Annotated[
         Path | None,
@@ -160,7 +160,8 @@ def _distill_own(
     accept_any_teacher: bool,
 ) -> None:
     from syndistill.runs.console import terminal_reporter
-    from syndistill.runs.own import Asked, distil_own, recordings_of
+    from syndistill.runs.own import distil_own, recordings_of
+    from syndistill.runs.own_plan import Asked
     from syndistill.training.changes import validated
 
     if recorded:
