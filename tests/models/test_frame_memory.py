@@ -7,12 +7,12 @@ import torch
 
 from syndistill.errors import SyndistillError
 from syndistill.files.families import MOST_LOGIT, dials_of
-from syndistill.models.gru import in_frame
+from syndistill.models.frames import in_frame
 from syndistill.models.warm_start import can_gain_frame, can_widen, widened, with_frame
 
 from .test_contract import CASES, stream
 
-FAMILIES = pytest.mark.parametrize("family", ["flat_gru", "local_gru"])
+FAMILIES = pytest.mark.parametrize("family", ["flat_gru", "local_gru", "transformer"])
 
 
 @FAMILIES
@@ -122,3 +122,13 @@ def test_a_wide_network_has_the_frame_of_the_narrow_one(family, make_network, ma
     with torch.no_grad():
         torch.testing.assert_close(wide(shots).turns_BRFC, narrow(shots).turns_BRFC)
         torch.testing.assert_close(wide(shots).logits_BKLC, narrow(shots).logits_BKLC)
+
+
+@FAMILIES
+def test_frames_stay_float32_where_all_else_is_bfloat16(make_network, make_shots, family):
+    """In bfloat16 a factor of .999 is 1."""
+    network, shots = make_network(family, frame_memory=True), make_shots(rounds=4)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        outputs = network(shots)
+    assert outputs.turns_BRFC.dtype == torch.float32
+    assert not torch.equal(outputs.turns_BRFC, outputs.turns_BRFC.bfloat16().float())

@@ -136,7 +136,7 @@ def decide(g: Graph, weights: Compilable, state_BD: str, bits_BI: str, basis: st
 
 
 def _in_frame(g: Graph, logits_BO: str, frames_BO: str, output: str) -> str:
-    """As `models.gru.in_frame`."""
+    """As `models.frames.in_frame`."""
     one, most = g.constant(1.0), g.constant(MOST_LOGIT)
     against = g.op("Exp", g.op("Neg", g.op("Clip", logits_BO, g.constant(-MOST_LOGIT), most)))
     more, less = g.op("Add", one, frames_BO), g.op("Sub", one, frames_BO)
@@ -182,7 +182,7 @@ def _agreeing(
     counted_BK: str,
     rounds: int,
 ) -> list[str]:
-    """The frames and the counted quiet rounds behind a state after these rounds, as `models.gru.agreeing`."""
+    """The frames and the counted quiet rounds behind a state after these rounds, as `models.frames.agreeing`."""
     layout, most, one = weights.layout, weights.agree_after, g.constant(1.0)
     n, lines, pairs = layout.n_stabilisers, layout.n_lines, _read(weights, basis)
     kept, counts = [], []

@@ -50,7 +50,7 @@ from syndistill.training.objective import label_loss
 from syndistill.training.run import ANCESTORS
 from syndistill.training.run_folder import open_run
 from syndistill.training.source import data_hashes, signature, statistics_shots
-from syndistill.training.start import AnyDials, check_carries, fresh_network, start_weights
+from syndistill.training.start import AnyDials, check_told_frame, fresh_network, start_weights
 from syndistill.training.watch import Watch
 
 STUDENT_FILE = "student.safetensors"
@@ -252,7 +252,7 @@ def first_weights(run: StudentRun, teacher: Teacher) -> DecoderNetwork:
     network = fresh_network(run.network, run.training.seed)
     if run.start_from is not None:
         _start(network, run, teacher)
-    check_carries(network, run.data.simulated)
+    check_told_frame(network, run.data.simulated)
     return network
 
 

@@ -90,6 +90,15 @@ class Dials(ABC):
     def n_parameters(self) -> int:
         return sum(map(prod, self.shapes().values()))
 
+    def _check_frame(self, frame_memory: bool) -> None:
+        if frame_memory and self.joint:
+            raise SyndistillError("frame_memory: a frame of two observables at once does not exist; take two_channel")
+
+    def _line_frames(self, width: int) -> Shapes:
+        """Of a frame for every line, in a network with a state of that width at each stabiliser."""
+        found: Shapes = {f"frame_weight.{b}": (2, 4, width) for b in ("x", "z")}
+        return found | {f"frame_bias.{b}": (self.distance**2,) for b in ("x", "z")}
+
     @abstractmethod
     def shapes(self) -> Shapes:
         """Of the state dict; all of it is float32."""
@@ -128,8 +137,11 @@ class TransformerDials(Dials):
     agree_lines: bool = False
     """Whether the lines answer as one: their labels differ by final stabiliser values, which the shot shows, so that
     the mean of their logits, turned by those, is an answer to each. Not in the paper, whose lines answer alone."""
+    frame_memory: bool = False
+    """Whether every line keeps its logical frame beside the state (`models.frames`). Not in the paper."""
 
     def _check_together(self) -> None:
+        self._check_frame(self.frame_memory)
         if self.widening * self.width % 2:
             raise SyndistillError(
                 f"widening={self.widening} times width={self.width} is odd, but is halved; change one"
@@ -139,6 +151,7 @@ class TransformerDials(Dials):
     def shapes(self) -> Shapes:
         d = self.width
         found: Shapes = {"turned_D": (d,)} if self.turn_x else {}
+        found |= self._line_frames(d) if self.frame_memory else {}
         for name in ("embedder", "last_embedder"):
             found |= _embedder(name, self.n_stabilisers, d, self.embedder_layers)
         for layer in range(self.layers):
@@ -178,8 +191,7 @@ class GruDials(Dials):
 
     def _check_together(self) -> None:
         super()._check_together()
-        if self.frame_memory and self.joint:
-            raise SyndistillError("frame_memory: a frame of two observables at once does not exist; take two_channel")
+        self._check_frame(self.frame_memory)
 
     def _heads(self, out: int) -> Shapes:
         lines, found = self.distance, Shapes()
@@ -237,9 +249,8 @@ class LocalGruDials(GruDials):
             found |= _dense("merge", out, 2 * out)
         if self.next_events:
             found |= _dense("next_events", 1, d)
-        for b in ("x", "z") if self.frame_memory else ():
-            found |= {f"frame_weight.{b}": (2, 4, d), f"frame_bias.{b}": (self.distance**2,)}
-            found |= {f"frame_agrees.{b}": (1,)} if self.agree_after else {}
+        found |= self._line_frames(d) if self.frame_memory else {}
+        found |= {f"frame_agrees.{b}": (1,) for b in ("x", "z")} if self.agree_after else {}
         return found | {f"line.{b}": (self.distance, out) for b in (("both",) if self.joint else ("x", "z"))}
 
     def unread(self) -> Shapes:

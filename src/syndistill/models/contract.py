@@ -46,7 +46,7 @@ class Outputs:
     signals: dict[str, torch.Tensor] = field(default_factory=dict)
     on_the_way: dict[str, list[torch.Tensor]] = field(default_factory=dict)
     state: State | None = None
-    """After the last round, of families that `carries`."""
+    """After the last round."""
     turns_BRFC: torch.Tensor | None = None
     """What each round multiplied the logical frames by, F of one basis: of all lines, or of them together (F = 1)."""
     alone_BKLC: torch.Tensor | None = None
@@ -73,9 +73,6 @@ class DecoderNetwork(nn.Module, ABC):
     """Whether `forward` gives `Outputs.on_the_way`."""
     lines_agree: bool = False
     """Whether all lines have one answer, the mean of what each says by itself."""
-    carries: ClassVar[bool] = False
-    """Whether `forward` gives `Outputs.state`, and begins where it is told to: how a long experiment is learned in
-    parts."""
 
     @abstractmethod
     def init_state(self, batch: int, basis: str) -> State:
@@ -150,10 +147,6 @@ class DecoderNetwork(nn.Module, ABC):
         """The state that the first of these rounds finds. SyndistillError where `begin` is not of the rounds before."""
         if begin is None and not shots.first_round:
             return self.init_state(len(shots), shots.basis)
-        if not self.carries:
-            raise SyndistillError(
-                f"a {self.config.family} network begins at an experiment's first round; it can't go on from a state"
-            )
         known = None if begin is None else (begin.rounds_done, begin.basis, len(begin.memory_BX))
         if known != (shots.first_round, shots.basis, len(shots)):
             raise SyndistillError(

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from syndistill.circuits.layout import Layout
+from syndistill.circuits.layout import BASES, Layout
 from syndistill.files.families import TransformerDials
 from syndistill.models.blocks import (
     LineReadout,
@@ -30,11 +30,11 @@ from syndistill.models.blocks import (
 from syndistill.models.contract import (
     Outputs,
     State,
-    TurnableNetwork,
     defined_only,
     event_history,
     working_dtype,
 )
+from syndistill.models.frames import LineFrames, exact, in_frame
 from syndistill.sampling.shots import Shots
 
 N_GEOMETRY_FEATURES = 48
@@ -104,10 +104,11 @@ class _Constants(NamedTuple):
     convolutions: list[list[PreparedConvolution]]
 
 
-class SyndromeTransformer(TurnableNetwork):
+class SyndromeTransformer(LineFrames):
     """Recurrent core with state X: X <- (X + S_n) / sqrt(2), then the syndrome transformer layers.
 
-    gradient_rounds: if not 0, `forward` has gradients of its last so many rounds alone.
+    gradient_rounds: if not 0, `forward` has gradients of its last so many rounds alone. frame_memory, which the paper
+    has not: every line keeps its frame beside the state (`LineFrames`), and what the readout says is in that frame.
     """
 
     config: TransformerDials
@@ -140,14 +141,23 @@ class SyndromeTransformer(TurnableNetwork):
         self.line_readout = LineReadout(
             layout, config.width, config.readout_width, config.readout_layers, config.max_rounds, config.output
         )
+        self._n_frames = layout.n_lines
+        self._make_line_frames(config.width, BASES[:2] if config.frame_memory else ())
+
+    @property
+    def n_states(self) -> int:
+        return self.layout.n_stabilisers * self.config.width
+
+    def _states(self, memory: torch.Tensor) -> torch.Tensor:
+        """(*, S, D) of memories (*, X)."""
+        return memory[..., : self.n_states].unflatten(-1, (self.layout.n_stabilisers, self.config.width))
 
     def init_state(self, batch: int, basis: str) -> State:
         self.n_channels(basis)
         device = self.embedder.index_SD.device
-        size = (batch, self.layout.n_stabilisers, self.config.width)
-        memory = torch.zeros(size, device=device, dtype=self._dtype())
+        memory = torch.zeros(batch, self.n_states, device=device, dtype=self._dtype())
         empty = torch.zeros(batch, self.layout.n_stabilisers, dtype=torch.uint8, device=device)
-        return State(basis, 0, memory, empty, empty)
+        return self.state_of(basis, 0, memory, empty, empty)
 
     def step(self, state: State, events_BS: torch.Tensor) -> State:
         events_BS = self.turned(events_BS, state.basis)
@@ -157,11 +167,12 @@ class SyndromeTransformer(TurnableNetwork):
         slice_BSD = look_up(self._table(self.embedder, state.basis), events_BS, parity_BS, defined_S)
         constants = self._constants()
         biases = self._biases(events_BS, state.previous_BS, constants)
-        memory, _ = self._mix(state.memory_BX, slice_BSD, biases, constants)
+        states_BSD, _ = self._mix(self._states(state.memory_BX).to(slice_BSD.dtype), slice_BSD, biases, constants)
+        memory_BRX, _ = self._remembered(states_BSD[:, None], state.memory_BX, state.basis)
         return replace(
             state,
             rounds_done=state.rounds_done + 1,
-            memory_BX=memory,
+            memory_BX=memory_BRX[:, 0],
             parity_BS=parity_BS,
             previous_BS=events_BS,
         )
@@ -173,21 +184,21 @@ class SyndromeTransformer(TurnableNetwork):
         last_BSD = look_up(self._table(self.last_embedder, state.basis), last_BS, parity_BS, defined_S)
         constants = self._constants()
         biases = self._biases(last_BS, state.previous_BS, constants)
-        mixed, _ = self._mix(state.memory_BX, last_BSD, biases, constants)
+        mixed, _ = self._mix(self._states(state.memory_BX).to(last_BSD.dtype), last_BSD, biases, constants)
         rounds_B = torch.full((len(last_BS),), state.rounds_done, device=last_BS.device)
-        logits_BLC: torch.Tensor = self.line_readout(mixed, rounds_B, state.basis, self.read_as(state.basis))
-        return self._agreed(logits_BLC, parity_BS, state.basis)
+        return self._agreed(self._by_line(mixed, state.memory_BX, rounds_B, state.basis), parity_BS, state.basis)
 
     def forward(self, shots: Shots, want_signals: Collection[str] = (), begin: State | None = None) -> Outputs:
         b, rounds, _ = shots.events_BRS.shape
         self.check_signals(want_signals)
         wanted = {kind: self._layers_of(kind, want_signals) for kind in ("spatial", "ends")}
+        first = self.first_state(shots, begin)
         shots = self.turned_shots(defined_only(shots))
-        parity_BRS, previous_BRS, last_parity_BKS, last_previous_BKS = event_history(shots)
+        parity_BRS, previous_BRS, last_parity_BKS, last_previous_BKS = event_history(shots, begin)
         slices_BRSD = self._embed_rounds(shots, parity_BRS)
         constants = self._constants()
         biases_RMBhSS = self._round_biases(shots.events_BRS, previous_BRS, constants)
-        x_BSD = self.first_state(shots, begin).memory_BX
+        x_BSD = self._states(first.memory_BX).to(slices_BRSD.dtype)
         states, inside = [], []
         learned_from = rounds - self.gradient_rounds if self.gradient_rounds else 0
         for t in range(rounds):
@@ -197,14 +208,16 @@ class SyndromeTransformer(TurnableNetwork):
             states.append(x_BSD)
             inside.append(inner)
         states_BRSD = torch.stack(states, 1)
+        memory_BRX, turns_BRFC = self._remembered(states_BRSD, first.memory_BX, shots.basis)
         # All ends at once, as a batch of B * K.
-        ended = states_BRSD[:, [end - 1 for end in shots.ends]].flatten(0, 1)
+        at_end = [end - 1 for end in shots.ends]
+        ended, ended_NX = states_BRSD[:, at_end].flatten(0, 1), memory_BRX[:, at_end].flatten(0, 1)
         table, defined_S = self._table(self.last_embedder, shots.basis), self.defined_S(self.read_as(shots.basis))
         last = look_up(table, shots.last_BKS, last_parity_BKS, defined_S).flatten(0, 1)
         biases = self._biases(shots.last_BKS.flatten(0, 1), last_previous_BKS.flatten(0, 1), constants)
         mixed, inner = self._mix(ended, last, biases, constants, wanted["ends"].values())
-        rounds_BK = torch.tensor(shots.ends, device=mixed.device).repeat(b)
-        alone = self.line_readout(mixed, rounds_BK, shots.basis, self.read_as(shots.basis))
+        rounds_N = torch.tensor(shots.ends, device=mixed.device).repeat(b) + first.rounds_done
+        alone = self._by_line(mixed, ended_NX, rounds_N, shots.basis)
         logits = self._agreed(alone, last_parity_BKS.flatten(0, 1), shots.basis)
         logits_BKLC, alone_BKLC = (x.unflatten(0, (b, len(shots.ends))) for x in (logits, alone))
         signals = {name: torch.stack([i[m] for i in inside], 1) for name, m in wanted["spatial"].items()}
@@ -215,8 +228,36 @@ class SyndromeTransformer(TurnableNetwork):
         signals = {name: self.turned_back(signal, shots.basis, axis=-2) for name, signal in signals.items()}
         on_the_way = {"temporal": states} | {name: [i[m] for i in inside] for name, m in wanted["spatial"].items()}
         on_the_way = {n: x for n, x in on_the_way.items() if n in want_signals}
-        alone_BKLC = alone_BKLC if self.lines_agree else None
-        return Outputs(logits_BKLC, next_BRS, signals, on_the_way, alone_BKLC=alone_BKLC)
+        done = first.rounds_done + rounds
+        return Outputs(
+            logits_BKLC,
+            next_BRS,
+            signals,
+            on_the_way,
+            state=State(shots.basis, done, memory_BRX[:, -1], parity_BRS[:, -1], shots.events_BRS[:, -1]),
+            turns_BRFC=turns_BRFC,
+            alone_BKLC=alone_BKLC if self.lines_agree else None,
+        )
+
+    def _remembered(
+        self, states_BRSD: torch.Tensor, before_BX: torch.Tensor, basis: str
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The memory after each round, (B, R, X), and turns_BRFC where it has frames, in float32 then."""
+        states_BRX = states_BRSD.flatten(2)
+        if not self.keeps_frame:
+            return states_BRX, None
+        states_BRX = states_BRX.float()
+        with exact(states_BRX.device):
+            turns_BRFC = self._turns(states_BRX, basis)
+            frames_BRFC = self._frames(before_BX, basis)[:, None] * turns_BRFC.cumprod(1)
+        return torch.cat([states_BRX, frames_BRFC.transpose(-1, -2).flatten(2)], -1), turns_BRFC
+
+    def _by_line(
+        self, mixed_NSD: torch.Tensor, memory_NX: torch.Tensor, rounds_N: torch.Tensor, basis: str
+    ) -> torch.Tensor:
+        """What each line says by itself, logits_NLC."""
+        logits_NLC: torch.Tensor = self.line_readout(mixed_NSD, rounds_N, basis, self.read_as(basis))
+        return in_frame(logits_NLC, self._frames(memory_NX, basis)) if self.keeps_frame else logits_NLC
 
     def _agreed(self, logits_NLC: torch.Tensor, parity_NS: torch.Tensor, basis: str) -> torch.Tensor:
         return agreed(logits_NLC, parity_NS, self.layout, self.read_as(basis)) if self.lines_agree else logits_NLC
@@ -229,9 +270,10 @@ class SyndromeTransformer(TurnableNetwork):
 
     def _embed_rounds(self, shots: Shots, parity_BRS: torch.Tensor) -> torch.Tensor:
         table = self._table(self.embedder, shots.basis)
+        begins_as = "both" if shots.first_round else self.read_as(shots.basis)
         first, rest = (
             look_up(table, shots.events_BRS[:, part], parity_BRS[:, part], self.defined_S(basis))
-            for part, basis in ((slice(0, 1), self.read_as(shots.basis)), (slice(1, None), "both"))
+            for part, basis in ((slice(0, 1), begins_as), (slice(1, None), "both"))
         )
         return torch.cat([first, rest], 1)
 
@@ -319,6 +361,7 @@ class SyndromeTransformer(TurnableNetwork):
         dense = s * (c.widening + c.widening / 2) * c.width**2
         core = c.layers * (attention + dense)
         core += sum(layer.convolutions.multiply_adds() for layer in self._typed_layers())
+        core += int((self.layout.corners_Q4 < s).sum()) * c.width * c.frame_memory
         if c.attention_bias:  # the event indicators' bilinear form
             core += c.layers * c.heads * (4 * s + 2 * s * s + 3 * s)
         return core + (core + self.line_readout.multiply_adds()) / rounds

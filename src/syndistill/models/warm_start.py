@@ -122,8 +122,7 @@ def _widened(name: str, old: torch.Tensor, fresh: torch.Tensor, narrow: int, wid
 
 def can_gain_frame(source: DecoderNetwork, target: DecoderNetwork) -> bool:
     """Whether `target` is `source` with a frame memory, with lines whose frames agree, or with both."""
-    both = any(isinstance(source, f) and isinstance(target, f) for f in (FlatGru, LocalGru))
-    if not both or not target.keeps_frame:
+    if type(source) is not type(target) or not target.keeps_frame:
         return False
     before, after = ((n.keeps_frame, getattr(n.config, "agree_after", 0)) for n in (source, target))
     gained: dict[str, Any] = {"frame_memory": after[0]} if not before[0] else {}

@@ -27,7 +27,7 @@ from syndistill.training.loop import Trainer
 from syndistill.training.objective import GroundTruth
 from syndistill.training.run_folder import open_run
 from syndistill.training.source import data_hashes, signature, simulated_source
-from syndistill.training.start import AnyDials, check_carries, fresh_network, start_weights
+from syndistill.training.start import AnyDials, check_told_frame, fresh_network, start_weights
 
 TEACHER_FILE = "teacher.safetensors"
 ANCESTORS = "ancestors"
@@ -76,7 +76,7 @@ def train_teacher(run: TeacherRun, folder: Path, reporter: Reporter = SILENT) ->
             family = network.config.family
             raise SyndistillError(f"gradient_rounds: a {family} network learns through all rounds; set 0")
         network.gradient_rounds = run.gradient_rounds
-    check_carries(network, run.data)
+    check_told_frame(network, run.data)
     source = simulated_source(run.data, run.training.batch_size, run.training.seed, share=world)
     hashes |= data_hashes(run.data)
     truth = GroundTruth(run.next_event_weight)

@@ -67,15 +67,10 @@ def start_weights(network: DecoderNetwork, path: str, any_distance: bool = False
     return of
 
 
-def check_carries(network: DecoderNetwork, data: DataConfig) -> None:
-    """SyndistillError where experiments come in parts and the network begins each at its first round."""
-    if data.part_rounds is not None and not network.carries:
-        raise SyndistillError(
-            f"data.part_rounds: a {network.config.family} network does not carry its state from part to part; leave "
-            "part_rounds out, or take a flat_gru or local_gru"
-        )
+def check_told_frame(network: DecoderNetwork, data: DataConfig) -> None:
+    """SyndistillError where a frame is to be told to a network that keeps none."""
     if data.tell_frame and not network.keeps_frame:
         raise SyndistillError(
             f"data.tell_frame: a {network.config.family} network of these dials keeps no frame of its own; leave "
-            "tell_frame out, or take a flat_gru or local_gru with network.frame_memory=true"
+            "tell_frame out, or set network.frame_memory"
         )

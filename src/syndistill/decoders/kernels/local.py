@@ -636,7 +636,7 @@ class FrameCode(LocalCode):
         b.ret_void()
 
     def emit_agree(self) -> None:
-        """(..., events (S,), parities (S,), frames (L, V) and counted rounds (L - 1, V)): `models.gru.agreeing`."""
+        """(..., events (S,), parities (S,), frames (L, V) and counted rounds (L - 1, V)): `models.frames.agreeing`."""
         events, parities, frames = self.arguments
         p, b, v = self.packed, self.builder, self.lanes
         most, zero, one = self.number(p.agree_after), self.number(0), self.number(1)

@@ -243,7 +243,7 @@ class VectorCode:
         return b.fmul(x, b.select(negative, tail, b.fsub(self.number(1), tail)))
 
     def in_frame(self, logits: Value, frames: Value) -> Value:
-        """As `models.gru.in_frame`."""
+        """As `models.frames.in_frame`."""
         b, one = self.builder, self.number(1)
         bounded = self.maximum(self.minimum(logits, self.number(MOST_LOGIT)), self.number(-MOST_LOGIT))
         against, more, less = self.exp_times(-1, bounded), b.fadd(one, frames), b.fsub(one, frames)
