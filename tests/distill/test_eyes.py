@@ -13,10 +13,9 @@ from syndistill.distill.student import train_student
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.files.families import dials_of
-from syndistill.models.networks import build, load_network, weights_hash
+from syndistill.models.networks import build, fresh_network, load_network, weights_hash
 from syndistill.models.tensors_file import load_tensors
 from syndistill.training.source import statistics_shots
-from syndistill.training.start import fresh_network
 
 from .conftest import SIZES, STUDENT_SIZES, stage1_run
 from .test_insides import knowing_network, teacher_of

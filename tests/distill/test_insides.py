@@ -12,9 +12,8 @@ from syndistill.distill.stage import StageInputs, prepare_stage, stage_statistic
 from syndistill.distill.terms import Terms
 from syndistill.files.families import dials_of
 from syndistill.models.contract import Outputs
-from syndistill.models.networks import build
+from syndistill.models.networks import build, fresh_network
 from syndistill.training.source import statistics_shots
-from syndistill.training.start import fresh_network
 
 from .conftest import SIZES, STUDENT_SIZES, stage1_run
 

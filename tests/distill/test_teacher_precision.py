@@ -7,9 +7,8 @@ import torch
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.distill.signals.teacher import COMPILED_SHOTS, FrozenTeacher
-from syndistill.models.networks import preset
+from syndistill.models.networks import fresh_network, preset
 from syndistill.sampling.shots import simulate
-from syndistill.training.start import fresh_network
 
 
 def test_bf16_answers_nearly_the_same_under_another_key():

@@ -16,12 +16,11 @@ from syndistill.distill.stage import BATCHES, StageInputs, measure_gate, prepare
 from syndistill.distill.student import train_student
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
-from syndistill.models.networks import FAMILIES, load_network, weights_hash
+from syndistill.models.networks import FAMILIES, fresh_network, load_network, weights_hash
 from syndistill.models.tensors_file import load_tensors
 from syndistill.safe_files import unsealed
 from syndistill.training.loop import Trainer
 from syndistill.training.source import statistics_shots
-from syndistill.training.start import fresh_network
 
 FEATURE = {"weight": 1.0, "components": 4}
 

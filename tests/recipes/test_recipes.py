@@ -14,11 +14,11 @@ from syndistill.distill.signals.ensemble import teacher_named
 from syndistill.distill.student import StudentRun, first_weights
 from syndistill.errors import SyndistillError
 from syndistill.files.network_file import members_in, read_header, shipped_names
-from syndistill.models.networks import load_network, save_network, weights_hash
+from syndistill.models.networks import fresh_network, load_network, save_network, weights_hash
 from syndistill.recipes import RECIPES, recipe
 from syndistill.training.changes import validated
 from syndistill.training.run import TeacherRun
-from syndistill.training.start import fresh_network, start_weights
+from syndistill.training.start import start_weights
 
 
 def single_runs(name):

@@ -11,7 +11,7 @@ from syndistill.distill.student import StudentRun
 from syndistill.distill.terms import Terms
 from syndistill.errors import SyndistillError
 from syndistill.files.families import dials_of
-from syndistill.models.networks import build, load_network
+from syndistill.models.networks import build, fresh_network, load_network
 from syndistill.models.tensors_file import load_tensors
 from syndistill.recipes import recipe
 from syndistill.sampling.exact_labels import with_exact_labels
@@ -22,7 +22,6 @@ from syndistill.training.config import Curriculum, DataConfig, OptimiserConfig, 
 from syndistill.training.loop import STATE, Trainer
 from syndistill.training.objective import GroundTruth
 from syndistill.training.run import TeacherRun, train_teacher
-from syndistill.training.start import fresh_network
 
 DIALS = {
     "flat_gru": {"width": 12, "readout_width": 8, "turn_x": True, "frame_memory": True},

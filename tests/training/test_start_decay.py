@@ -8,13 +8,12 @@ from syndistill.distill.fuse import FuseRun
 from syndistill.distill.road import RoadRun
 from syndistill.distill.student import StudentRun
 from syndistill.errors import SyndistillError
-from syndistill.models.networks import load_network, save_network
+from syndistill.models.networks import fresh_network, load_network, save_network
 from syndistill.models.tensors_file import load_tensors
 from syndistill.recipes import recipe
 from syndistill.training.changes import validated
 from syndistill.training.loop import STATE
 from syndistill.training.run import TeacherRun, train_teacher
-from syndistill.training.start import fresh_network
 
 OPTIMISERS = pytest.mark.parametrize("optimiser", ["adamw", "muon"])
 

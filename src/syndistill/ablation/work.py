@@ -49,11 +49,11 @@ from syndistill.distill.signals.teacher import Teacher
 from syndistill.distill.stage import check_student_signals
 from syndistill.distill.student import STUDENT_FILE, StudentRun, check_fit, first_weights, student_hashes, train_student
 from syndistill.errors import SyndistillError
+from syndistill.models.networks import fresh_network
 from syndistill.runs.gated import pass_gate
 from syndistill.safe_files import read_sealed, write_sealed
 from syndistill.training.config import Strict
 from syndistill.training.loop import make_optimiser
-from syndistill.training.start import fresh_network
 
 SECONDS_FILE = "seconds.json"
 

@@ -28,12 +28,13 @@ from syndistill.distill.student import STUDENT_FILE, Shared, StudentRun, check_f
 from syndistill.errors import SyndistillError
 from syndistill.files.tensors import read_sealed
 from syndistill.models.device import usable_device
+from syndistill.models.networks import fresh_network
 from syndistill.reporter import SILENT, Reporter
 from syndistill.safe_files import write_json
 from syndistill.training.config import Name, Strict, TrainingConfig
 from syndistill.training.distributed import join_world
 from syndistill.training.run_folder import is_of_config, open_run, read_run
-from syndistill.training.start import AnyDials, fresh_network
+from syndistill.training.start import AnyDials
 
 ROAD_FILE = "road.json"
 Stage = Literal["no_kd", "baseline", "stage1", "fuse", "stage2"]

@@ -31,7 +31,7 @@ from syndistill.files.families import Dials
 from syndistill.files.network_file import network_path, read_header
 from syndistill.models.contract import DecoderNetwork
 from syndistill.models.device import usable_device
-from syndistill.models.networks import load_network, save_network, weights_hash
+from syndistill.models.networks import fresh_network, load_network, save_network, weights_hash
 from syndistill.reporter import SILENT, Reporter
 from syndistill.sampling.recorded_shots import RecordedShots
 from syndistill.sampling.stream import BatchSource
@@ -50,7 +50,7 @@ from syndistill.training.objective import label_loss
 from syndistill.training.run import ANCESTORS
 from syndistill.training.run_folder import open_run
 from syndistill.training.source import data_hashes, signature, statistics_shots
-from syndistill.training.start import AnyDials, check_told_frame, fresh_network, start_weights
+from syndistill.training.start import AnyDials, check_told_frame, start_weights
 from syndistill.training.watch import Watch
 
 STUDENT_FILE = "student.safetensors"

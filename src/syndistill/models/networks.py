@@ -85,6 +85,13 @@ def build(
     return FAMILIES[what.family](what)
 
 
+def fresh_network(config: Dials, seed: int) -> DecoderNetwork:
+    """Initial weights as a function of the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(config)
+
+
 def save_network(path: Path, network: DecoderNetwork, metadata: Mapping[str, Any]) -> None:
     """Weights, config and `metadata` (anything JSON knows) in one file, written whole or not at all."""
     check_weights(str(path), _arrays(network))

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from syndistill.circuits.training_noise import NOISE_KEY
 from syndistill.errors import SyndistillError
 from syndistill.models.device import usable_device
-from syndistill.models.networks import load_network, save_network
+from syndistill.models.networks import fresh_network, load_network, save_network
 from syndistill.models.transformer import SyndromeTransformer
 from syndistill.reporter import SILENT, Reporter
 from syndistill.training.config import (
@@ -27,7 +27,7 @@ from syndistill.training.loop import Trainer
 from syndistill.training.objective import GroundTruth
 from syndistill.training.run_folder import open_run
 from syndistill.training.source import data_hashes, signature, simulated_source
-from syndistill.training.start import AnyDials, check_told_frame, fresh_network, start_weights
+from syndistill.training.start import AnyDials, check_told_frame, start_weights
 
 TEACHER_FILE = "teacher.safetensors"
 ANCESTORS = "ancestors"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, cast
 
-import torch
 from pydantic import BeforeValidator, SerializeAsAny
 
 from syndistill.errors import SyndistillError
 from syndistill.files.families import Dials, dials_of
 from syndistill.models.contract import DecoderNetwork
 from syndistill.models.gru import LocalGru
-from syndistill.models.networks import build, load_network, weights_hash
+from syndistill.models.networks import load_network, weights_hash
 from syndistill.models.warm_start import (
     can_begin,
     can_gain_frame,
@@ -35,16 +34,9 @@ def _dials(value: Any) -> Any:
 AnyDials = Annotated[SerializeAsAny[Dials], BeforeValidator(_dials)]
 
 
-def fresh_network(config: Dials, seed: int) -> DecoderNetwork:
-    """Initial weights as a function of the seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build(config)
-
-
 def start_weights(network: DecoderNetwork, path: str, any_distance: bool = False) -> str:
     """Copy a saved network's weights in; returns their hash. Refuses another architecture, but for a GRU of narrower
-    states, which goes on answering as it did, for a GRU without a frame memory, which begins a fresh one, and for a
+    states, which goes on answering as it did, for a network without a frame memory, which begins a fresh one, and for a
     local GRU that read parities, which forgets them.
 
     any_distance: also take the same architecture of another distance or not turned, as far as its weights carry over.

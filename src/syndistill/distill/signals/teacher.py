@@ -24,12 +24,11 @@ from syndistill.models.contract import (
     defined_only,
     event_history,
 )
-from syndistill.models.networks import weights_hash
+from syndistill.models.networks import fresh_network, weights_hash
 from syndistill.sampling.shots import Shots
 from syndistill.sampling.stream import Labels
 from syndistill.training.config import Precision
 from syndistill.training.precision import warn_if_emulated
-from syndistill.training.start import fresh_network
 
 COMPILED_SHOTS = 64
 """A compiled network is asked so many shots at a time or a multiple, for every other number is another compilation."""
