@@ -63,8 +63,9 @@ def test_what_does_no_good_leaves_the_weights_that_it_began_from(twin, tmp_path)
     run = run_of(twin, shots=32, dev=200, steps=60).model_copy(update={"start_from": str(start)})
     wild = run.training.optimiser.model_copy(update={"learning_rate": 0.5, "warmup_steps": 0})
     run = run.model_copy(update={"training": run.training.model_copy(update={"optimiser": wild})})
-    kept = load_network(train_student(run, tmp_path / "tuned"))[0]
-    before = load_network(start)[0]
+    kept, said = load_network(train_student(run, tmp_path / "tuned"))
+    before, known = load_network(start)
+    assert said["training_noise"] == known["training_noise"]
     assert all(torch.equal(a, b) for a, b in zip(kept.parameters(), before.parameters(), strict=True))
 
 

@@ -223,12 +223,14 @@ def _watch(run: StudentRun, source: BatchSource[TaughtShots], network: DecoderNe
 
 
 def _said_of(run: StudentRun, teacher: Teacher, trainer: Trainer, said: dict[str, Any] | None) -> dict[str, Any]:
-    of = teacher.key()
-    if run.start_from is not None and not run.terms.needs_teacher:  # labels alone leave it whose Student it was
-        of = load_network(run.start_from)[1].get("teacher_hash", of)
+    before = {} if run.start_from is None else load_network(run.start_from)[1]
+    of, noise = teacher.key(), signature(run.data.simulated).to_json()
+    if not run.terms.needs_teacher:  # labels alone leave it whose Student it was
+        of = before.get("teacher_hash", of)
+    if run.data.recorded is not None:  # one day's noise, known beside that of the start
+        noise = before.get(NOISE_KEY, noise)
     metadata: dict[str, Any] = {
-        "run": run.model_dump(mode="json"), "teacher_hash": of, "shots_seen": trainer.shots_seen,
-        NOISE_KEY: signature(run.data.simulated).to_json(),
+        "run": run.model_dump(mode="json"), "teacher_hash": of, "shots_seen": trainer.shots_seen, NOISE_KEY: noise,
     }  # fmt: skip
     if said is not None:
         metadata["fused_better_than_calibrated_final"] = bool(said.get("better"))
