@@ -21,7 +21,7 @@ from syndistill.evaluation.tables import fit_or_why
 from syndistill.runs.console import terminal_reporter
 from syndistill.safe_files import write_text
 from syndistill.sampling.recorded import RecordingProperties, find_recordings
-from syndistill.statistics.rates import PerRoundFit
+from syndistill.statistics.rates import PerRoundFit, percent
 
 RIVAL = "pymatching-correlated@pij"
 SEED = 0  # of nothing: recorded shots are not drawn
@@ -64,7 +64,7 @@ def page(patches: Patches, distance: int, command: str, skip: int = 0) -> list[s
     ]
     for name in names:
         fits = [_fit(of_rounds, name) for of_rounds in patches.values()]
-        cells = [fit if isinstance(fit, str) else _said(fit.epsilon, fit.low, fit.high) for fit in fits]
+        cells = [fit if isinstance(fit, str) else fit.percent for fit in fits]
         lines.append(f"| {_plain(name)} | " + " | ".join([*cells, *([_mean(fits)] if len(fits) > 1 else [])]) + " |")
     rounds = sorted({r for of_rounds in patches.values() for r in of_rounds})
     lines += ["", "## LER, %", "", "All patches together, after each number of rounds.", ""]
@@ -91,11 +91,7 @@ def _mean(fits: list[PerRoundFit | str]) -> str:
         return "-"
     mean = sum(fit.epsilon for fit in known) / len(known)
     half = sum(((fit.high - fit.low) / 2) ** 2 for fit in known) ** 0.5 / len(known)  # patches are independent
-    return _said(mean, mean - half, mean + half)
-
-
-def _said(value: float, low: float, high: float) -> str:
-    return f"{100 * value:.3f} ({100 * low:.3f} to {100 * high:.3f})"
+    return percent(mean, mean - half, mean + half)
 
 
 def _ler(patches: Patches, name: str, rounds: int) -> str:

@@ -103,13 +103,9 @@ def _per_round(found: Found, name: str) -> str:
     counts = [(r, row.errors, row.shots) for r, c in found.items() for row in c.rows if row.decoder == name]
     early = fit_early(counts)
     if coin := [rounds for rounds, errors, shots in counts if 2 * errors >= shots]:
-        return f"{_percent(early)} | a coin after {min(coin)} | -"
+        return f"{early.percent} | a coin after {min(coin)} | -"
     late = fit_late(counts)
-    return " | ".join([_percent(early), _percent(late), f"{late.epsilon / early.epsilon:.2f}"])
-
-
-def _percent(fit: PerRoundFit) -> str:
-    return f"{100 * fit.epsilon:.3f} ({100 * fit.low:.3f} to {100 * fit.high:.3f})"
+    return " | ".join([early.percent, late.percent, f"{late.epsilon / early.epsilon:.2f}"])
 
 
 def fit_early(counts: list[tuple[int, int, int]]) -> PerRoundFit:

@@ -16,11 +16,11 @@ from syndistill.distill.cache.source import StudentData
 from syndistill.distill.fuse import FitShots, ReportShots
 from syndistill.distill.signals.fusion import DEFAULT_PATHS, FusionPath
 from syndistill.distill.terms import FinalTerm, LabelTerm, Terms
-from syndistill.errors import SyndistillError
+from syndistill.errors import SyndistillError, did_you_mean
 from syndistill.files.families import Dials, OutputForm, dials_of
 from syndistill.models.networks import PRESETS, preset
 from syndistill.sampling.stream import Labels
-from syndistill.training.changes import changed, nearest, validated
+from syndistill.training.changes import changed, validated
 from syndistill.training.config import (
     DEVICES,
     BatchSize,
@@ -289,7 +289,7 @@ class Plan(Strict):
 def _require_known(names: Sequence[str] | dict[str, float], known: list[str], where: str) -> None:
     for name in names:
         if name not in known:
-            raise ValueError(f"{where} names {name!r}, which is unknown{nearest(name, known)}")
+            raise ValueError(f"{where} names {name!r}, which is unknown{did_you_mean(name, known)}")
 
 
 def plan_from(content: dict[str, Any], where: str) -> Plan:

@@ -25,10 +25,10 @@ from syndistill.ablation.plan import (
 )
 from syndistill.distill.cache.source import StudentData
 from syndistill.distill.terms import FeatureTerm, ReadoutTerm, SpatialTerm, Terms
-from syndistill.errors import SyndistillError
+from syndistill.errors import SyndistillError, did_you_mean
 from syndistill.runs.own_file import made_by
 from syndistill.safe_files import read_json
-from syndistill.training.changes import nearest, with_change
+from syndistill.training.changes import with_change
 from syndistill.training.config import OptimiserConfig, fixed_rounds
 
 ON = {signal: {f"terms.{signal}.weight": 1.0} for signal in ("spatial", "temporal", "readout")}
@@ -270,8 +270,8 @@ def chosen_plan(name: str, changes: list[str]) -> Plan:
     if path.suffix not in (".py", ".json"):
         if name not in (known := built_in_plans()):
             raise SyndistillError(
-                f"plan {name!r} is unknown{nearest(name, known)}; pick one of {', '.join(known)}, or name a .py or "
-                ".json file"
+                f"plan {name!r} is unknown{did_you_mean(name, known)}; pick one of {', '.join(known)}, or name a .py "
+                "or .json file"
             )
         path = BUILT_IN / f"{name.replace('-', '_')}.py"
     content = _content(path)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 
 import stim
@@ -22,7 +21,7 @@ from syndistill.decoders.engine_for import engine_named, way_in
 from syndistill.decoders.ensemble import EnsembleDecoder
 from syndistill.decoders.network import on_circuit
 from syndistill.decoders.registry import build_decoder, decoder_names, decoders_in
-from syndistill.errors import SyndistillError
+from syndistill.errors import SyndistillError, did_you_mean
 from syndistill.evaluation.compare import DEFAULT_BATCH, Comparison, LeftOut, compare, compare_recorded
 from syndistill.files.network_file import members_in, network_path, read_header, shipped_names
 from syndistill.reporter import SILENT, Reporter
@@ -221,6 +220,5 @@ def _named(decoder: Decoder, name: str) -> Decoder:
 
 def _unknown(name: str) -> str:
     known = [*decoder_names(), *shipped_names()]
-    close = get_close_matches(name, known, n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    hint = did_you_mean(name, known)
     return f"unknown decoder {name!r}{hint}; take {', '.join(known)}, or the path of a .safetensors file"

@@ -9,7 +9,6 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load as numpy_tensors
 
-from syndistill.errors import SyndistillError
+from syndistill.errors import SyndistillError, did_you_mean
 from syndistill.files.families import Dials, dials_of
 from syndistill.files.tensors import METADATA, Sealed, read_sealed
 
@@ -167,8 +166,7 @@ def _most_rounds(metadata: Any) -> int | None:
 def _located(name_or_path: str | Path) -> Path:
     path = network_path(name_or_path)
     if path is None or not os.path.isfile(path):
-        close = get_close_matches(str(name_or_path), shipped_names(), n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        hint = did_you_mean(str(name_or_path), shipped_names())
         raise SyndistillError(
             f"there is no file {name_or_path}{hint}; check the path, or take a shipped network: "
             f"{', '.join(shipped_names())}"

@@ -13,12 +13,12 @@ from syndistill.distill.road import RoadRun, result_file
 from syndistill.distill.signals.ensemble import teacher_named
 from syndistill.distill.signals.teacher import BF16
 from syndistill.distill.student import StudentRun, student_hashes
-from syndistill.errors import SyndistillError
+from syndistill.errors import SyndistillError, did_you_mean
 from syndistill.models.networks import load_network, weights_hash
 from syndistill.recipes import RECIPES, recipe
 from syndistill.runs.own_file import made_by
 from syndistill.safe_files import read_sealed
-from syndistill.training.changes import nearest, validated, with_change
+from syndistill.training.changes import validated, with_change
 from syndistill.training.config import Strict
 from syndistill.training.run import TeacherRun
 from syndistill.training.run_folder import run_in
@@ -56,7 +56,8 @@ def stage_alone(run: StudentRun | FuseRun | RoadRun | Legs, stage: str, start: P
         raise SyndistillError(f"--stage is for a road; this is a {run.kind} run: leave --stage out")
     known = next((one for one in run.stages if one == stage), None)
     if known is None:
-        raise SyndistillError(f"stage {stage!r} is unknown{nearest(stage, run.stages)}; pick {', '.join(run.stages)}")
+        hint = did_you_mean(stage, run.stages)
+        raise SyndistillError(f"stage {stage!r} is unknown{hint}; pick {', '.join(run.stages)}")
     if start is None and run.earlier(known):
         raise SyndistillError(f"{stage} takes up {' and '.join(run.earlier(known))}: name their road's folder, --from")
     if start is not None and known in ("no_kd", "fuse"):
@@ -80,7 +81,7 @@ def _chosen(kinds: tuple[type[Strict], ...], name: str, changes: Sequence[str]) 
         content, hashes = _written(Path(name))
     else:
         raise SyndistillError(
-            f"{name!r} is neither a recipe nor the run.json of a run, nor a .py file{nearest(name, RECIPES)}; "
+            f"{name!r} is neither a recipe nor the run.json of a run, nor a .py file{did_you_mean(name, RECIPES)}; "
             f"recipes: {', '.join(RECIPES)}"
         )
     verb, found_kind = _VERBS.get(_kind_of(content), ("", None))

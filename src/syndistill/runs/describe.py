@@ -8,12 +8,11 @@ from typing import Any
 
 from syndistill.circuits.training_noise import noise_in
 from syndistill.decoders.registry import decoder_names
-from syndistill.errors import SyndistillError
+from syndistill.errors import SyndistillError, did_you_mean
 from syndistill.files.network_file import network_path, shipped_names
 from syndistill.models.contract import DecoderNetwork
 from syndistill.models.networks import PRESETS, build, card, load_network, weights_hash
 from syndistill.recipes import RECIPES, recipe
-from syndistill.training.changes import nearest
 from syndistill.training.run import TeacherRun
 
 ROUNDS = (3, 9, 25)
@@ -52,7 +51,7 @@ def describe(name: str, whole: bool = False) -> str:
     if not parts:
         known = [*shipped_names(), *RECIPES, *PRESETS]
         raise SyndistillError(
-            f"{name!r} is no shipped network, recipe or preset, nor a .safetensors file{nearest(name, known)}; "
+            f"{name!r} is no shipped network, recipe or preset, nor a .safetensors file{did_you_mean(name, known)}; "
             "the list: syndistill info"
         )
     return "\n\n".join(parts if whole else [*parts, f"All of it, as JSON: syndistill info {name} --json"])

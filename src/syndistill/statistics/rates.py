@@ -79,6 +79,11 @@ def ler_ratio(only_a_wrong: int, only_b_wrong: int, both_wrong: int) -> Ratio:
     return Ratio(ratio, ratio * math.exp(-half), ratio * math.exp(half))
 
 
+def percent(value: float, low: float, high: float) -> str:
+    """An error per round and its interval, for a table."""
+    return f"{100 * value:.3f} ({100 * low:.3f} to {100 * high:.3f})"
+
+
 @dataclass(frozen=True)
 class PerRoundFit:
     """A fit of the logical error per round.
@@ -92,6 +97,11 @@ class PerRoundFit:
     fidelity_at_zero: float
     r_squared: float
     rounds: tuple[int, ...]
+
+    @property
+    def percent(self) -> str:
+        """With its interval."""
+        return percent(self.epsilon, self.low, self.high)
 
     @property
     def counts(self) -> bool:

@@ -4,12 +4,11 @@ check of the whole."""
 from __future__ import annotations
 
 import json
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
 
-from syndistill.errors import SyndistillError
+from syndistill.errors import SyndistillError, did_you_mean
 from syndistill.training.config import Strict
 
 
@@ -31,14 +30,8 @@ def changed(content: Any, keys: list[str], value: Any, where: str) -> dict[str, 
     if not isinstance(content, dict):
         raise SyndistillError(f"{where}: there are no settings below it; set the whole value as JSON")
     if key not in content:
-        raise SyndistillError(f"{where}: {key!r} is unknown{nearest(key, content)}; keys: {', '.join(content)}")
+        raise SyndistillError(f"{where}: {key!r} is unknown{did_you_mean(key, content)}; keys: {', '.join(content)}")
     return content | {key: changed(content[key], rest, value, where) if rest else value}
-
-
-def nearest(name: str, known: Any) -> str:
-    """The nearest of the known names as a question in brackets, or nothing where none is near."""
-    close = get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def validated(model: type[Strict], content: Any, where: str) -> Any:
