@@ -2,6 +2,7 @@
 
     python scripts/scores.py --rows results/d3.jsonl --page docs/results.md
     python scripts/scores.py --distance 5 --rows results/d5.jsonl --page docs/results-d5.md
+    python scripts/scores.py --joint --rows results/d3-joint.jsonl --page docs/results-joint.md
 
 Batches that the rows file holds already are not decoded again, so a killed call goes on.
 """
@@ -34,7 +35,8 @@ class Suite(NamedTuple):
     """Who is judged at one distance, and on what: `short` rounds at each of `rates`, `long` ones at LONG_P.
 
     compiled: whose rows were measured in compiled code (rows made since 2026-11-29), in words for the page. others:
-    what the networks are that do not ship, by the names that tables give them.
+    what the networks are that do not ship, by the names that tables give them. slow: references of the short
+    experiment alone, but for the optimum, which is judged everywhere.
     """
 
     distance: int
@@ -43,13 +45,23 @@ class Suite(NamedTuple):
     short: int
     long: tuple[int, ...]
     rates: tuple[float, ...]
-    optimum: bool
+    slow: tuple[str, ...]
     compiled: str
     others: dict[str, str]
+    bases: tuple[str, ...] = ("z", "x")
 
     @property
     def networks(self) -> tuple[str, ...]:
         return (self.teacher, *self.students)
+
+    @property
+    def optimum(self) -> tuple[str, ...]:
+        return tuple(name for name in self.slow if name == "optimal")
+
+    @property
+    def joint(self) -> bool:
+        """Whether both observables are decoded at once."""
+        return self.bases == ("both",)
 
     @property
     def rounds(self) -> tuple[int, ...]:
@@ -61,7 +73,7 @@ SUITES = {
         3, "teacher-d3",
         ("student-d3", "student-d3-frame",
          "results/networks/baseline-25k.safetensors", "results/networks/labels-25k.safetensors"),
-        short=3, long=(5, 9, 15, 25), rates=(0.002, LONG_P), optimum=True,
+        short=3, long=(5, 9, 15, 25), rates=(0.002, LONG_P), slow=("tesseract", "optimal"),
         compiled="All networks ran in PyTorch; compiled, `student-d3` takes a quarter of that or less",
         others={
             "baseline-25k": "`student-d3`'s network after 25,000 steps on 9 rounds, its first leg, with the Teacher's "
@@ -72,7 +84,7 @@ SUITES = {
     5: Suite(
         5, "teacher-d5",
         ("student-d5", "student-d5-82k", "student-d5-frame", "results/networks/local-d5-labels.safetensors"),
-        short=5, long=(3, 9, 15, 25), rates=(LONG_P,), optimum=False,
+        short=5, long=(3, 9, 15, 25), rates=(LONG_P,), slow=(),
         compiled="`student-d5`, `student-d5-82k` and `student-d5-frame` ran compiled, in float32; `teacher-d5` and "
         "`local-d5-labels` in PyTorch",
         others={
@@ -81,6 +93,13 @@ SUITES = {
         },
     ),
 }  # fmt: skip
+
+
+JOINT = Suite(
+    3, "teacher-d3-joint", ("student-d3-joint",), short=3, long=(5, 9), rates=(LONG_P,), slow=("optimal",),
+    compiled="Both networks ran in PyTorch", others={}, bases=("both",),
+)  # fmt: skip
+"""Of shots that track both observables."""
 
 
 class Block(NamedTuple):
@@ -98,11 +117,10 @@ def grid(suite: Suite, shots: int, long_shots: int) -> Iterator[Block]:
 
     Tesseract takes 10 ms a shot at d=5 and is left out there.
     """
-    slow = ("tesseract", "optimal") if suite.optimum else ()
     for rounds in (suite.short, *suite.long):
         for p in suite.rates if rounds == suite.short else (LONG_P,):
-            for basis in ("z", "x"):
-                references = ("pymatching", RIVAL, *(slow if rounds == suite.short else slow[1:]))
+            for basis in suite.bases:
+                references = ("pymatching", RIVAL, *(suite.slow if rounds == suite.short else suite.optimum))
                 n_shots = shots if rounds == suite.short else long_shots
                 experiment = Experiment(suite.distance, rounds, basis, "si1000", p)
                 yield Block(experiment, (*references, suite.teacher), n_shots, (RIVAL, *suite.students))
@@ -126,7 +144,8 @@ def judge(blocks: list[Block], rows_file: Path) -> list[tuple[Block, Comparison]
 
 def page(suite: Suite, found: list[tuple[Block, Comparison]], command: str) -> str:
     """The page of a distance, from the rows alone."""
-    lines = [f"# Scores of the shipped d={suite.distance} networks", "", *_in_short(suite, found)]
+    kind = " for both observables at once" if suite.joint else ""
+    lines = [f"# Scores of the shipped d={suite.distance} networks{kind}", "", *_in_short(suite, found)]
     lines += ["", "## How to read the tables", ""]
     lines += [
         "SI1000 memory, all decoders on the same shots, 95 % Wilson intervals; made from the rows in `results/` by "
@@ -137,8 +156,9 @@ def page(suite: Suite, found: list[tuple[Block, Comparison]], command: str) -> s
     for block, comparison in found:
         lines += ["", f"## {block.experiment}", ""]
         lines += _table(comparison)
-    lines += ["", "## Logical error per round, p=.004, fit over r = " + ", ".join(map(str, suite.rounds)), ""]
-    lines += _per_round(suite, found)
+    if not suite.joint:  # the fit is of one observable: two are wrong on three shots in four in the end
+        lines += ["", "## Logical error per round, p=.004, fit over r = " + ", ".join(map(str, suite.rounds)), ""]
+        lines += _per_round(suite, found)
     if suite.students:
         lines += ["", f"## Share of the Teacher's gain over {RIVAL} that a Student keeps, p=.004", ""]
         lines += [
@@ -152,14 +172,15 @@ def page(suite: Suite, found: list[tuple[Block, Comparison]], command: str) -> s
 
 def _in_short(suite: Suite, found: list[tuple[Block, Comparison]]) -> list[str]:
     """How often each network errs beside the rival, over the rounds: both bases together."""
+    what = "a shot is wrong where any observable is" if suite.joint else "both bases together"
     lines = [
-        f"**In short.** LER over {RIVAL}'s, both bases together, p=.004; below 1 is fewer errors. Bold: below it, and "
-        f"told from it (McNemar p below {TOLD}).",
+        f"**In short.** LER over {RIVAL}'s, {what}, p=.004; below 1 is fewer errors. Bold: below it, and told from it "
+        f"(McNemar p below {TOLD}).",
         "",
         "| decoder | " + " | ".join(f"r={rounds}" for rounds in suite.rounds) + " |",
         "|" + "---|" * (1 + len(suite.rounds)),
     ]
-    for decoder in (*(("optimal",) if suite.optimum else ()), *suite.networks):
+    for decoder in (*suite.optimum, *suite.networks):
         cells = [_over_rival(found, rounds, decoder) for rounds in suite.rounds]
         lines.append(f"| {_short(decoder)} | " + " | ".join(cells) + " |")
     return lines
@@ -236,8 +257,8 @@ def _rows(found: list[tuple[Block, Comparison]], basis: str, decoder: str) -> li
 
 def _per_round(suite: Suite, found: list[tuple[Block, Comparison]]) -> list[str]:
     lines = ["| basis | decoder | error per round % | 95 % | R^2 |", "|---|---|---|---|---|"]
-    for basis in ("z", "x"):
-        for decoder in ("pymatching", RIVAL, *(("optimal",) if suite.optimum else ()), *suite.networks):
+    for basis in suite.bases:
+        for decoder in ("pymatching", RIVAL, *suite.optimum, *suite.networks):
             rows = _rows(found, basis, decoder)
             fit = fit_per_round([n for n, _ in rows], [r.errors for _, r in rows], [r.shots for _, r in rows])
             cells = f"{100 * fit.epsilon:.3f} | {100 * fit.low:.3f} - {100 * fit.high:.3f} | {fit.r_squared:.4f}"
@@ -248,7 +269,7 @@ def _per_round(suite: Suite, found: list[tuple[Block, Comparison]]) -> list[str]
 def _gains(suite: Suite, found: list[tuple[Block, Comparison]]) -> list[str]:
     head = " | ".join(f"{_short(name)} keeps" for name in suite.students)
     lines = [f"| basis | rounds | Teacher's gain | {head} |", "|" + "---|" * (3 + len(suite.students))]
-    for basis in ("z", "x"):
+    for basis in suite.bases:
         lers = {d: {n: r.ler for n, r in _rows(found, basis, d)} for d in (RIVAL, *suite.networks)}
         for rounds in lers[RIVAL]:
             gain = lers[RIVAL][rounds] - lers[suite.teacher][rounds]
@@ -271,14 +292,15 @@ def _teacher_p(suite: Suite, found: list[tuple[Block, Comparison]], basis: str, 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--distance", type=int, choices=SUITES, default=3)
+    parser.add_argument("--joint", action="store_true", help="of distance 3, both observables at once")
     parser.add_argument("--rows", type=Path, required=True, help="rows file, appended to")
     parser.add_argument("--page", type=Path, required=True, help="Markdown page to write")
     parser.add_argument("--shots", type=int, default=200_000, help="for the short experiment")
     parser.add_argument("--long-shots", type=int, default=50_000, help="for the others")
     args = parser.parse_args(arguments)
-    suite = SUITES[args.distance]
+    suite, which = (JOINT, "--joint") if args.joint else (SUITES[args.distance], f"--distance {args.distance}")
     command = (
-        f"python scripts/scores.py --distance {args.distance} --rows {args.rows} --page {args.page} "
+        f"python scripts/scores.py {which} --rows {args.rows} --page {args.page} "
         f"--shots {args.shots} --long-shots {args.long_shots}"
     )
     try:

@@ -35,8 +35,8 @@ NOTEBOOK = DOCS / "from_circuit_to_picture.ipynb"
 FRONT = [REPOSITORY / name for name in ("README.md", "README.zh-CN.md", "CONTRIBUTING.md")]
 PAGES = [*FRONT, *sorted(DOCS.glob("*.md"))]
 MADE_FROM_ROWS = {
-    "results.md", "results-d5.md", "results-sycamore-d3.md", "results-sycamore-d5.md", "ablation.md", "inside-d5.md",
-    "inside-d3.md",
+    "results.md", "results-d5.md", "results-joint.md", "results-sycamore-d3.md", "results-sycamore-d5.md",
+    "ablation.md", "inside-d5.md", "inside-d3.md",
 }  # fmt: skip
 RECORDINGS = "sycamore_x_even"
 """A folder that a reader brings."""

@@ -9,7 +9,7 @@ from syndistill.evaluation.rows import Pair, Row
 SHOTS = 1_000
 SUITE = scores.Suite(
     5, "teacher", ("good", "nets/bad.safetensors"),
-    short=5, long=(9, 15), rates=(0.002, 0.004), optimum=False,
+    short=5, long=(9, 15), rates=(0.002, 0.004), slow=(),
     compiled="good ran compiled", others={"bad": "a bad one"},
 )  # fmt: skip
 ERRORS = {"pymatching": 150, scores.RIVAL: 100, "teacher": 60, "good": 80, "nets/bad.safetensors": 120}
@@ -88,3 +88,24 @@ def test_the_suites_say_what_their_unshipped_networks_are():
     for distance, suite in scores.SUITES.items():
         assert suite.distance == distance
         assert [scores._short(name) for name in suite.students if "/" in name] == list(suite.others)
+
+
+def test_both_observables_at_once_have_a_page_of_their_own():
+    """One basis, the optimum everywhere, and no fit of one observable."""
+    suite = scores.JOINT
+    blocks = list(scores.grid(suite, 2_000, SHOTS))
+    assert [(b.experiment.basis, b.experiment.rounds, b.shots) for b in blocks] == [
+        ("both", 3, 2_000), ("both", 5, SHOTS), ("both", 9, SHOTS),
+    ]  # fmt: skip
+    assert all(b.decoders == ("pymatching", scores.RIVAL, "optimal", "teacher-d3-joint") for b in blocks)
+    errors = {"pymatching": 150, scores.RIVAL: 100, "optimal": 50, "teacher-d3-joint": 60, "student-d3-joint": 80}
+    found = [
+        (b, Comparison([row(d, b.experiment, e) for d, e in errors.items()],
+                       [pair(d, scores.RIVAL, b.experiment, e, 100) for d, e in errors.items() if d != scores.RIVAL]))
+        for b in blocks
+    ]  # fmt: skip
+    text = scores.page(suite, found, "the command")
+    assert text.startswith("# Scores of the shipped d=3 networks for both observables at once")
+    assert "a shot is wrong where any observable is" in text
+    assert "error per round" not in text
+    assert "| both | 9 | " in text
