@@ -159,7 +159,7 @@ def _chip(files: tuple[str, ...], learned: int, own: OwnNoise, student: StudentR
     steps = max(1, fit // batch * len(files) * EPOCHS)
     recorded = Recorded(folders=files, shots=fit, dev_shots=dev, dev_every=max(1, steps // LOOKS), patience=LOOKS // 2)
     data = StudentData(simulated=simulated, recorded=recorded, ends=0)
-    training = _training(steps, learning_rate=3e-4, matrix_rate=2e-3, compiled=student.training.compile)
+    training = _training(steps, learning_rate=1.5e-4, matrix_rate=1e-3, compiled=student.training.compile)
     return StudentRun(
         network=student.network,
         teacher=_teacher_behind(str(student.start_from), own.distance),
