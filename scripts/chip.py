@@ -16,7 +16,7 @@ from pathlib import Path
 from syndistill.errors import SyndistillError
 from syndistill.evaluation.compare import Comparison
 from syndistill.evaluation.rows import Row
-from syndistill.evaluation.subject import Subject
+from syndistill.evaluation.subject import Subject, most_seen
 from syndistill.evaluation.tables import fit_or_why
 from syndistill.runs.console import terminal_reporter
 from syndistill.safe_files import write_text
@@ -34,6 +34,10 @@ def judge(recordings: list[RecordingProperties], decoders: list[str], rows: Path
     with terminal_reporter() as reporter:
         for one in recordings:
             subject = Subject.from_recording(one.folder)
+            assert subject.recording is not None
+            for name in decoders:
+                if (seen := most_seen(name, subject.recording)) > skip:
+                    raise SyndistillError(f"{name} has seen the first {seen} shots of {one.label}; give --skip {seen}")
             compared = subject.compare(
                 decoders, None, SEED, skip=skip, rows_file=rows, leave_out=True, reporter=reporter
             )
@@ -119,6 +123,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--page", type=Path, help="Markdown file to write; default: print it")
     args = parser.parse_args(arguments)
     try:
+        if args.skip < 0:
+            raise SyndistillError(f"--skip {args.skip} must be 0 or more")
         patches = judge(find_recordings(args.folder, args.distance), [RIVAL, *args.decoders], args.rows, args.skip)
         skipped = f" --skip {args.skip}" if args.skip else ""
         options = f"--distance {args.distance}{skipped} --rows {args.rows}"

@@ -16,10 +16,13 @@ import torch
 
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import load_network, save_network, weights_hash
+from syndistill.sampling.recorded import SEEN_KEY, shots_seen
 
 
 def mean_of(names: list[str], out: Path) -> None:
-    """SyndistillError where they are not of one configuration."""
+    """SyndistillError where they are not of one configuration, or one is named twice."""
+    if len(set(names)) < len(names):
+        raise SyndistillError(f"a network is named twice in {', '.join(names)}; name each once")
     found = [load_network(name) for name in names]
     mean, said = found[-1]
     for name, (network, _) in zip(names, found, strict=True):
@@ -28,7 +31,11 @@ def mean_of(names: list[str], out: Path) -> None:
     of = {name: weights_hash(network) for name, (network, _) in zip(names, found, strict=True)}
     states = [network.state_dict() for network, _ in found]
     mean.load_state_dict({key: torch.stack([state[key] for state in states]).mean(0) for key in states[0]})
-    save_network(out, mean, said | {"mean_of": of})
+    seen: dict[str, int] = {}
+    for _, metadata in found:
+        for label, n_shots in shots_seen(metadata).items():
+            seen[label] = max(seen.get(label, 0), n_shots)
+    save_network(out, mean, said | {"mean_of": of} | ({SEEN_KEY: seen} if seen else {}))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -291,16 +291,17 @@ def _teacher_p(suite: Suite, found: list[tuple[Block, Comparison]], basis: str, 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--distance", type=int, choices=SUITES, default=3)
-    parser.add_argument("--joint", action="store_true", help="of distance 3, both observables at once")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--distance", type=int, choices=SUITES, default=3)
+    which.add_argument("--joint", action="store_true", help="of distance 3, both observables at once")
     parser.add_argument("--rows", type=Path, required=True, help="rows file, appended to")
     parser.add_argument("--page", type=Path, required=True, help="Markdown page to write")
     parser.add_argument("--shots", type=int, default=200_000, help="for the short experiment")
     parser.add_argument("--long-shots", type=int, default=50_000, help="for the others")
     args = parser.parse_args(arguments)
-    suite, which = (JOINT, "--joint") if args.joint else (SUITES[args.distance], f"--distance {args.distance}")
+    suite, option = (JOINT, "--joint") if args.joint else (SUITES[args.distance], f"--distance {args.distance}")
     command = (
-        f"python scripts/scores.py {which} --rows {args.rows} --page {args.page} "
+        f"python scripts/scores.py {option} --rows {args.rows} --page {args.page} "
         f"--shots {args.shots} --long-shots {args.long_shots}"
     )
     try:

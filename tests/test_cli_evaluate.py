@@ -139,6 +139,8 @@ def test_shots_that_a_network_has_seen_are_said_and_left_out(capsys, tmp_path, r
     command = [path, "pymatching", "--recorded", recording]
     code, _, said = evaluate(capsys, *command)
     assert (code, said[0]) == (0, f"warning: {path} has seen the first 40 of these shots; judge it with --skip 40")
+    code, _, said = evaluate(capsys, f"{path},pymatching-correlated", "pymatching", "--recorded", recording)
+    assert f"warning: {path},pymatching-correlated has seen the first 40 of these shots" in said[0]
     out = tmp_path / "out.json"
     code, _, said = evaluate(capsys, *command, "--skip", 40, "--json", out)
     assert code == 0

@@ -66,6 +66,8 @@ def test_what_does_no_good_leaves_the_weights_that_it_began_from(twin, tmp_path)
     kept, said = load_network(train_student(run, tmp_path / "tuned"))
     before, known = load_network(start)
     assert said["training_noise"] == known["training_noise"]
+    assert known["seen"] == {"recorded": 300}  # of its start more shots than its own
+    assert said["seen"] == {"recorded": 300}
     assert all(torch.equal(a, b) for a, b in zip(kept.parameters(), before.parameters(), strict=True))
 
 

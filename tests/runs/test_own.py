@@ -16,9 +16,9 @@ from syndistill.errors import SyndistillError
 from syndistill.evaluation.subject import Subject
 from syndistill.files.network_file import read_header
 from syndistill.models.networks import build, load_network, save_network
-from syndistill.runs import own, own_plan
+from syndistill.runs import own, own_plan, own_steps
 from syndistill.runs.own import distil_own, recordings_of
-from syndistill.runs.own_plan import Asked, run_of
+from syndistill.runs.own_plan import Asked, OwnRun, lasting, run_of
 from syndistill.runs.own_steps import with_steps
 from syndistill.sampling.own_files import own_noise
 
@@ -275,15 +275,77 @@ def test_half_of_the_shots_are_learned_where_there_are_many(tmp_path, monkeypatc
     assert asked(folder, learn_shots=said).learned() == learned
 
 
-def test_steps_on_recorded_shots_take_a_quarter_of_the_minutes_at_most(tmp_path):
-    folder = make_recording(tmp_path / "surface_code_bX_d3_r02_center_3_3", shots=2_000)
-    noise = own_noise([str(folder)])
-    run = run_of(asked(str(folder), learn_shots=1_000), noise)
+@pytest.mark.filterwarnings("ignore::syndistill.decoders.contract.FarFromTraining")  # which it is
+def test_shots_that_do_no_good_change_nothing_and_the_run_ends(tmp_path):
+    """The weights of step 0 did best: one Student is judged, not the same one twice."""
+    folder = str(make_recording(tmp_path / "surface_code_bX_d3_r02_center_3_3", shots=60))
+    changes = (*STEPS, "chip.training.batch_size=8", "chip.training.steps=20", "chip.training.optimiser.warmup_steps=0",
+               "chip.training.optimiser.learning_rate=0.5", "chip.training.optimiser.matrix_rate=0.5")  # fmt: skip
+    heard = Heard()
+    found = distil_own(asked(folder, learn_shots=40, changes=changes), tmp_path / "out", heard)
+    assert any("the weights of step 0 did best" in line for line in heard.said)
+    assert [row.decoder for row in found.judged[folder].rows][-2:] == [str(found.student), "optimal@circuit"]
+
+
+def planned(tmp_path, *changes, learn_shots=40, shots=60, minutes=None):
+    folder = tmp_path / "surface_code_bX_d3_r02_center_3_3"
+    folder = str(folder if folder.exists() else make_recording(folder, shots=shots))
+    wanted = asked(folder, learn_shots=learn_shots, changes=changes, minutes=minutes)
+    return wanted, own_noise([folder])
+
+
+def test_what_is_set_of_the_student_holds_on_the_chip_too(tmp_path):
+    settings = ("student.network.width=192", "student.training.batch_size=16", "student.training.seed=7")
+    chip = run_of(*planned(tmp_path, *settings)).chip
+    assert (chip.network.width, chip.training.batch_size, chip.training.seed) == (192, 16, 7)
+
+
+def test_steps_on_the_chip_bring_looks_and_rates_with_them(tmp_path):
+    chip = run_of(*planned(tmp_path, "chip.training.steps=500")).chip
+    rates = chip.training.optimiser
+    assert (chip.data.recorded.dev_every, rates.warmup_steps, rates.decay_steps) == (50, 50, 450)
+    special = ("chip.training.steps=500", "chip.data.recorded.dev_every=7", "chip.training.optimiser.start_decay=0.1")
+    chip = run_of(*planned(tmp_path, *special)).chip
+    assert (chip.data.recorded.dev_every, chip.training.optimiser.start_decay) == (7, 0.1)
+
+
+def test_what_is_judged_follows_from_what_was_learned(tmp_path):
+    run = run_of(*planned(tmp_path, "chip.data.recorded.shots=12"))
+    assert run.seen == 12 + 8
+    earlier = run.model_dump(mode="json")
+    del earlier["chip"]  # as own.json of earlier versions
+    assert OwnRun(**earlier).seen == 0
+    with pytest.raises(SyndistillError, match="no recorded shots are learned"):
+        run_of(*planned(tmp_path, "chip.training.steps=5", learn_shots=0))
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    (("chip.training.batch_size=64",), "in batches of 64"),
+    (("chip.data.recorded.shots=5000",), "which has 60"),
+])  # fmt: skip
+def test_chip_settings_that_cannot_be_are_refused_before_anything_is_written(tmp_path, changes, said):
+    wanted, _ = planned(tmp_path, *STEPS, *changes)
+    with pytest.raises(SyndistillError, match=said):
+        distil_own(wanted, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_recorded_shots_take_a_quarter_of_the_minutes_at_most_and_the_student_the_rest(tmp_path, monkeypatch):
+    """A step takes a tenth of a second by this clock."""
+    monkeypatch.setattr(own_steps, "_seconds_of", lambda train: 0.1)
+    wanted, noise = planned(tmp_path, learn_shots=1_000, shots=2_000)
+    run = run_of(wanted, noise)
     assert run.chip.training.steps == 3 * 3  # three times 800 shots in batches of 256
-    endless = run.chip.model_copy(update={"training": run.chip.training.model_copy(update={"steps": 100_000})})
-    timed = with_steps(run.model_copy(update={"chip": endless}), 3, 0.1, Heard())
-    assert 100 <= timed.chip.training.steps < 100_000
-    assert timed.chip.data.recorded.dev_every == timed.chip.training.steps // 10
+    looks = 11 * 200 / 256
+    timed = with_steps(run, 3, 1.0, (), Heard())
+    assert timed.chip.training.steps == 9
+    assert timed.student.training.steps == round(600 - 9 - looks)
+    endless = run.model_copy(update={"chip": lasting(run.chip, 100_000)})
+    timed = with_steps(endless, 3, 1.0, (), Heard())
+    assert timed.chip.training.steps == round(150 - looks)
+    assert timed.student.training.steps == 450
+    fixed = with_steps(run, 3, 1.0, ("student.training.steps=12", "chip.training.steps=9"), Heard())
+    assert fixed == run
 
 
 def test_shots_to_learn_are_of_recordings(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 from tests.sampling.recordings import make_recording
 
 from syndistill.evaluation.rows import RowsFile
+from syndistill.models.networks import load_network, save_network
 
 
 @pytest.fixture
@@ -45,6 +46,12 @@ def test_shots_that_were_learned_are_left_out(recordings, tmp_path, capsys):
     assert "2,400 recorded shots, all but the first 100 of each recording" in text
     assert "--distance 3 --skip 100 --rows" in text
     assert {row.shots for row in RowsFile(tmp_path / "rows.jsonl").rows.values()} == {300}
+    network, _ = load_network("student-d3")
+    mine = tmp_path / "mine.safetensors"
+    save_network(mine, network, {"seen": {"2-3": 150}})
+    for options, said in ((["--skip", "100"], "has seen the first 150 shots of 2-3"), (["--skip", "-1"], "0 or more")):
+        assert chip.main([str(recordings), str(mine), *call[2:], *options]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_an_empty_folder_is_one_line(tmp_path, capsys):

@@ -26,7 +26,7 @@ def distill(
     ] = None,
     recorded: Annotated[
         list[str] | None,
-        typer.Option(metavar="DIR", help="A Student for the models of recorded experiments. Repeatable: all patches."),
+        typer.Option(metavar="DIR", help="A Student for recorded experiments, their models and shots. Repeatable."),
     ] = None,
     distance: Annotated[int | None, typer.Option(min=3, help="Of --recorded: recordings of this distance.")] = None,
     center: Annotated[

@@ -33,6 +33,7 @@ from syndistill.models.contract import DecoderNetwork
 from syndistill.models.device import usable_device
 from syndistill.models.networks import fresh_network, load_network, save_network, weights_hash
 from syndistill.reporter import SILENT, Reporter
+from syndistill.sampling.recorded import SEEN_KEY, RecordingProperties, shots_seen
 from syndistill.sampling.recorded_shots import RecordedShots
 from syndistill.sampling.stream import BatchSource
 from syndistill.training.config import (
@@ -232,9 +233,20 @@ def _said_of(run: StudentRun, teacher: Teacher, trainer: Trainer, said: dict[str
     metadata: dict[str, Any] = {
         "run": run.model_dump(mode="json"), "teacher_hash": of, "shots_seen": trainer.shots_seen, NOISE_KEY: noise,
     }  # fmt: skip
+    if seen := _seen(run, before):
+        metadata[SEEN_KEY] = seen
     if said is not None:
         metadata["fused_better_than_calibrated_final"] = bool(said.get("better"))
     return metadata
+
+
+def _seen(run: StudentRun, before: Mapping[str, Any]) -> dict[str, int]:
+    """Of which recordings how many first shots this Student or the one that it began from has learned or looked at."""
+    seen, of = shots_seen(before), run.data.recorded
+    for folder in of.folders if of is not None else ():
+        label = RecordingProperties.load(folder).label
+        seen[label] = max(seen.get(label, 0), of.shots + of.dev_shots)  # type: ignore[union-attr]
+    return seen
 
 
 def _start_of(run: StudentRun, teacher: Teacher) -> tuple[DecoderNetwork, Fusion | None, dict[str, Any] | None]:

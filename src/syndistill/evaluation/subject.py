@@ -5,7 +5,7 @@ A decoder's name may end in @circuit or @pij on a recording, which says the erro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from syndistill.errors import SyndistillError, did_you_mean
 from syndistill.evaluation.compare import DEFAULT_BATCH, Comparison, LeftOut, compare, compare_recorded
 from syndistill.files.network_file import members_in, network_path, read_header, shipped_names
 from syndistill.reporter import SILENT, Reporter
-from syndistill.sampling.recorded import Recording
+from syndistill.sampling.recorded import Recording, shots_seen
 from syndistill.sampling.stored import StoredShots, dem_of_circuit
 
 
@@ -175,7 +175,7 @@ class Subject:
             )  # fmt: skip
         pieces = self._recorded(self.recording, shots, skip, batch)
         for name in names:
-            if (seen := _shots_seen(name, self.recording)) > skip:
+            if (seen := most_seen(name, self.recording)) > skip:
                 reporter.say(f"warning: {name} has seen the first {seen:,} of these shots; judge it with --skip {seen}")
         decoders = self._decoders(names, left_out)
         bar = reporter.bar("shots", sum(piece.n_shots for piece in pieces) * len(decoders))
@@ -197,20 +197,11 @@ class Subject:
         return [stored.take(start, min(start + batch, end)) for start in range(skip, end, batch)]
 
 
-def _shots_seen(name: str, recording: Recording) -> int:
-    """How many of the recording's first shots a network learned from, or chose its weights on."""
-    network = way_in(name)[0]
-    if network_path(network) is None:
-        return 0
-    run = read_header(network).metadata.get("run")
-    data = run.get("data") if isinstance(run, Mapping) else None
-    of = data.get("recorded") if isinstance(data, Mapping) else None
-    if not isinstance(of, Mapping):
-        return 0
-    folders = of.get("folders", [of.get("folder")])  # earlier versions name one
-    if recording.properties.folder.absolute().name not in {Path(str(folder)).name for folder in folders}:
-        return 0
-    return int(of.get("shots", 0)) + int(of.get("dev_shots", 0))
+def most_seen(name: str, recording: Recording) -> int:
+    """How many of the recording's first shots a network, or one of a list, learned from or chose its weights on."""
+    networks = [network for member in members_in(name) if network_path(network := way_in(member)[0]) is not None]
+    seen = [shots_seen(read_header(network).metadata) for network in networks]
+    return max((of.get(recording.properties.label, 0) for of in seen), default=0)
 
 
 def _named(decoder: Decoder, name: str) -> Decoder:

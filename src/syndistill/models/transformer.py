@@ -185,8 +185,9 @@ class SyndromeTransformer(LineFrames):
         constants = self._constants()
         biases = self._biases(last_BS, state.previous_BS, constants)
         mixed, _ = self._mix(self._states(state.memory_BX).to(last_BSD.dtype), last_BSD, biases, constants)
+        frames_BLC = self._frames_at(state.memory_BX[:, None], state.basis)
         rounds_B = torch.full((len(last_BS),), state.rounds_done, device=last_BS.device)
-        return self._agreed(self._by_line(mixed, state.memory_BX, rounds_B, state.basis), parity_BS, state.basis)
+        return self._agreed(self._by_line(mixed, frames_BLC, rounds_B, state.basis), parity_BS, state.basis)
 
     def forward(self, shots: Shots, want_signals: Collection[str] = (), begin: State | None = None) -> Outputs:
         b, rounds, _ = shots.events_BRS.shape
@@ -211,13 +212,13 @@ class SyndromeTransformer(LineFrames):
         memory_BRX, turns_BRFC = self._remembered(states_BRSD, first.memory_BX, shots.basis)
         # All ends at once, as a batch of B * K.
         at_end = [end - 1 for end in shots.ends]
-        ended, ended_NX = states_BRSD[:, at_end].flatten(0, 1), memory_BRX[:, at_end].flatten(0, 1)
+        ended = states_BRSD[:, at_end].flatten(0, 1)
         table, defined_S = self._table(self.last_embedder, shots.basis), self.defined_S(self.read_as(shots.basis))
         last = look_up(table, shots.last_BKS, last_parity_BKS, defined_S).flatten(0, 1)
         biases = self._biases(shots.last_BKS.flatten(0, 1), last_previous_BKS.flatten(0, 1), constants)
         mixed, inner = self._mix(ended, last, biases, constants, wanted["ends"].values())
         rounds_N = torch.tensor(shots.ends, device=mixed.device).repeat(b) + first.rounds_done
-        alone = self._by_line(mixed, ended_NX, rounds_N, shots.basis)
+        alone = self._by_line(mixed, self._frames_at(memory_BRX[:, at_end], shots.basis), rounds_N, shots.basis)
         logits = self._agreed(alone, last_parity_BKS.flatten(0, 1), shots.basis)
         logits_BKLC, alone_BKLC = (x.unflatten(0, (b, len(shots.ends))) for x in (logits, alone))
         signals = {name: torch.stack([i[m] for i in inside], 1) for name, m in wanted["spatial"].items()}
@@ -252,12 +253,16 @@ class SyndromeTransformer(LineFrames):
             frames_BRFC = self._frames(before_BX, basis)[:, None] * turns_BRFC.cumprod(1)
         return torch.cat([states_BRX, frames_BRFC.transpose(-1, -2).flatten(2)], -1), turns_BRFC
 
+    def _frames_at(self, memory_BKX: torch.Tensor, basis: str) -> torch.Tensor | None:
+        """(N, L, C), where it keeps them."""
+        return self._frames(memory_BKX, basis).flatten(0, 1) if self.keeps_frame else None
+
     def _by_line(
-        self, mixed_NSD: torch.Tensor, memory_NX: torch.Tensor, rounds_N: torch.Tensor, basis: str
+        self, mixed_NSD: torch.Tensor, frames_NLC: torch.Tensor | None, rounds_N: torch.Tensor, basis: str
     ) -> torch.Tensor:
         """What each line says by itself, logits_NLC."""
         logits_NLC: torch.Tensor = self.line_readout(mixed_NSD, rounds_N, basis, self.read_as(basis))
-        return in_frame(logits_NLC, self._frames(memory_NX, basis)) if self.keeps_frame else logits_NLC
+        return logits_NLC if frames_NLC is None else in_frame(logits_NLC, frames_NLC)
 
     def _agreed(self, logits_NLC: torch.Tensor, parity_NS: torch.Tensor, basis: str) -> torch.Tensor:
         return agreed(logits_NLC, parity_NS, self.layout, self.read_as(basis)) if self.lines_agree else logits_NLC

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
+from syndistill.distill.cache.source import recorded
 from syndistill.distill.road import is_finished
 from syndistill.distill.signals.ensemble import teacher_named
 from syndistill.distill.student import STUDENT_FILE, StudentRun, student_hashes, train_student
@@ -29,14 +30,14 @@ from syndistill.runs.own_judged import (
     verdict,
     write_report,
 )
-from syndistill.runs.own_plan import TUNED, Asked, OwnRun, run_of
+from syndistill.runs.own_plan import TUNED, Asked, OwnRun, run_of, with_changes
 from syndistill.runs.own_steps import with_steps
 from syndistill.safe_files import foreign_files, read_sealed, replacing, write_sealed
 from syndistill.sampling.exact_labels import EXACT_DISTANCE
 from syndistill.sampling.own_files import own_noise
 from syndistill.sampling.own_noise import OwnNoise
 from syndistill.sampling.recorded import find_recordings
-from syndistill.training.changes import validated, with_change
+from syndistill.training.changes import validated
 from syndistill.training.run import TEACHER_FILE, TeacherRun, train_teacher
 
 OWN_FILE = "own.json"
@@ -93,13 +94,14 @@ def _planned(asked: Asked, own: OwnNoise, folder: Path, reporter: Reporter) -> O
         return validated(OwnRun, found.get("run"), f"{path} is of another version")
     if folder.exists() and foreign_files(folder):
         raise SyndistillError(f"{folder} is not empty and holds no {OWN_FILE}; choose another --out")
-    run = _with_changes(run_of(asked, own), asked.changes)
+    run = run_of(asked, own)
+    if run.chip is not None:  # before minutes are spent: are there so many shots, and like these?
+        recorded(run.chip.data, run.chip.training.batch_size, run.chip.training.seed)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SyndistillError(f"--out {folder} can't be made ({error.strerror}); choose another place") from None
-    if not any(change.startswith("student.training.steps=") for change in asked.changes):
-        run = _with_changes(with_steps(run, own.distance, asked.minutes, reporter), asked.changes)
+    run = with_changes(with_steps(run, own.distance, asked.minutes, asked.changes, reporter), asked.changes)
     write_sealed(path, said | {"run": run.model_dump(mode="json")})
     return run
 
@@ -117,14 +119,6 @@ def _check_same(found: Mapping[str, Any], said: Mapping[str, Any], folder: Path)
         raise SyndistillError(
             f"{folder} holds a run of other files or options (the files' noise has changed since); choose another --out"
         )
-
-
-def _with_changes(run: OwnRun, changes: Sequence[str]) -> OwnRun:
-    content = run.model_dump(mode="json")
-    for change in changes:
-        content = with_change(content, change)
-    changed: OwnRun = validated(OwnRun, content, "the run")
-    return changed
 
 
 def _tune(run: TeacherRun, own: OwnNoise, folder: Path, reporter: Reporter) -> None:
@@ -159,16 +153,17 @@ def _judged(asked: Asked, own: OwnNoise, run: OwnRun, folder: Path, reporter: Re
         names += [before] if _same(before, after) else [before, after]
     elif asked.teacher is not None:
         names.append(asked.teacher)
-    if run.chip is not None:
-        names.append(str(folder / "student" / STUDENT_FILE))
+    before, after = str(folder / "student" / STUDENT_FILE), str(folder / STUDENT_FILE)
+    if run.chip is not None and not _same(before, after):
+        names.append(before)
     names = [*dict.fromkeys(names), str(folder / STUDENT_FILE)]
     if own.distance == EXACT_DISTANCE:
         names.append(OPTIMUM)
-    return judge(asked.files, names, asked.model, asked.shots, folder, reporter, asked.learned())
+    return judge(asked.files, names, asked.model, asked.shots, folder, reporter, run.seen)
 
 
 def _same(one: str, other: str) -> bool:
-    """Whether two files are of one network: a tuned Teacher that was not better is the one before."""
+    """Whether two files are of one network: what a training did not make better is what it began from."""
     return weights_hash(load_network(one)[0]) == weights_hash(load_network(other)[0])
 
 

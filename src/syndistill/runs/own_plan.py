@@ -7,7 +7,7 @@ less time (docs/own-circuit.md), so a Teacher is asked only where one is named.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from syndistill.models.networks import load_network
 from syndistill.sampling.exact_labels import EXACT_DISTANCE
 from syndistill.sampling.own_noise import OwnNoise
 from syndistill.sampling.recorded import RecordingProperties
+from syndistill.training.changes import validated, with_change
 from syndistill.training.config import (
     Curriculum,
     DataConfig,
@@ -78,9 +79,9 @@ class Asked(Strict):
     """To be judged on, of each file; of recordings all."""
     learn_shots: Number | None = None
     """Of recordings: after the models the first so many shots of each are learned, a fifth of them kept apart to say
-    when to stop; all is judged on the others. None: half, where each has MANY_SHOTS or more, else none."""
+    when to stop; all is judged on the others. None: half of the shortest, where each has MANY_SHOTS or more, else
+    none."""
     changes: tuple[str, ...] = ()
-
 
     def learned(self) -> int:
         """How many shots of each recording are learned. SyndistillError where that leaves none to judge on."""
@@ -109,11 +110,67 @@ class OwnRun(Strict):
     teacher: TeacherRun | None
     student: StudentRun
     chip: StudentRun | None = None
-    """Recorded shots as labels, from where the Student's run ends."""
+    """Recorded shots as labels, from where the Student's run ends; until then its start stands there."""
+
+    @property
+    def seen(self) -> int:
+        """Of each recording so many first shots are learned from or looked at."""
+        of = None if self.chip is None else self.chip.data.recorded
+        return 0 if of is None else of.shots + of.dev_shots
 
 
 def run_of(asked: Asked, own: OwnNoise) -> OwnRun:
-    """SyndistillError for files and options that don't fit together."""
+    """With the user's changes. SyndistillError for files and options that don't fit together."""
+    run = with_changes(_models_run(asked, own), [change for change in asked.changes if not _is_of_chip(change)])
+    of_chip = [change for change in asked.changes if _is_of_chip(change)]
+    if not (learned := asked.learned()):
+        if of_chip:
+            raise SyndistillError(
+                f"--set {of_chip[0]}: no recorded shots are learned; give --learn-shots, or leave it out"
+            )
+        return run
+    run = run.model_copy(update={"chip": _chip(asked.files, learned, own, run.student)})
+    return with_changes(run, of_chip)
+
+
+def _is_of_chip(change: str) -> bool:
+    return change.strip().startswith("chip.")
+
+
+def steps_set(changes: Sequence[str], part: str) -> bool:
+    """Whether the user says how many steps that part takes."""
+    return any(change.strip().startswith(f"{part}.training.steps=") for change in changes)
+
+
+def with_changes(run: OwnRun, changes: Sequence[str]) -> OwnRun:
+    """What follows from a number of steps follows from a changed one too; more special changes have the last word."""
+    changed = _changed(run, changes)
+    if changed.chip is None or not steps_set(changes, "chip"):
+        return changed
+    return _changed(changed.model_copy(update={"chip": lasting(changed.chip, changed.chip.training.steps)}), changes)
+
+
+def _changed(run: OwnRun, changes: Sequence[str]) -> OwnRun:
+    content = run.model_dump(mode="json")
+    for change in changes:
+        content = with_change(content, change)
+    changed: OwnRun = validated(OwnRun, content, "the run")
+    return changed
+
+
+def lasting(run: Any, steps: int) -> Any:
+    """The same training with that many steps: the rate's rise and fall, and the looks at development shots, with it."""
+    before = run.training.optimiser
+    optimiser = before.model_copy(update={"warmup_steps": min(100, steps // 10), "decay_steps": steps * 9 // 10})
+    changed = {"training": run.training.model_copy(update={"steps": steps, "optimiser": optimiser})}
+    recorded = run.data.recorded if isinstance(run, StudentRun) else None
+    if recorded is not None:
+        recorded = recorded.model_copy(update={"dev_every": max(1, steps // LOOKS)})
+        changed["data"] = run.data.model_copy(update={"recorded": recorded})
+    return run.model_copy(update=changed)
+
+
+def _models_run(asked: Asked, own: OwnNoise) -> OwnRun:
     start = asked.student or _start(own.distance, max(_rounds(asked, own, LONGEST)))
     network, _ = load_network(start)
     if network.config.distance != own.distance:
@@ -135,8 +192,7 @@ def run_of(asked: Asked, own: OwnNoise) -> OwnRun:
             start_from=start,
             training=_training(steps=1_000, learning_rate=1.5e-3, matrix_rate=0.01, compiled=compiled),
         )
-        chip = _chip(asked.files, learned, own, student) if (learned := asked.learned()) else None
-        return OwnRun(teacher=_tuning(str(asked.teacher), data) if tuned else None, student=student, chip=chip)
+        return OwnRun(teacher=_tuning(str(asked.teacher), data) if tuned else None, student=student)
     except ValidationError as error:
         raise SyndistillError(f"the run: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
 
@@ -156,17 +212,21 @@ def _chip(files: tuple[str, ...], learned: int, own: OwnNoise, student: StudentR
             ),
         }
     )
-    steps = max(1, fit // batch * len(files) * EPOCHS)
-    recorded = Recorded(folders=files, shots=fit, dev_shots=dev, dev_every=max(1, steps // LOOKS), patience=LOOKS // 2)
-    data = StudentData(simulated=simulated, recorded=recorded, ends=0)
-    training = _training(steps, learning_rate=1.5e-4, matrix_rate=1e-3, compiled=student.training.compile)
-    return StudentRun(
+    shots = Recorded(folders=files, shots=fit, dev_shots=dev, patience=LOOKS // 2)
+    own_training = student.training
+    same = {key: getattr(own_training, key) for key in ("device", "precision", "threads", "seed")}
+    training = _training(1, learning_rate=1.5e-4, matrix_rate=1e-3, compiled=own_training.compile)
+    tuned = student.teacher == TUNED
+    run = StudentRun(
         network=student.network,
-        teacher=_teacher_behind(str(student.start_from), own.distance),
-        data=data,
+        teacher=_teacher_behind(str(student.start_from), own.distance) if tuned else student.teacher,
+        data=StudentData(simulated=simulated, recorded=shots, ends=0),
         terms=Terms(labels=LabelTerm(), final=FinalTerm(weight=0.0)),
-        training=training.model_copy(update={"batch_size": batch}),
+        start_from=student.start_from,
+        training=training.model_copy(update={"batch_size": batch, **same}),
     )
+    lasts: StudentRun = lasting(run, max(1, fit // batch * len(files) * EPOCHS))
+    return lasts
 
 
 def _start(distance: int, longest: int) -> str:

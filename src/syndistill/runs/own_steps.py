@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from syndistill.distill.signals.ensemble import teacher_named
 from syndistill.distill.student import StudentRun, train_student
 from syndistill.reporter import Bar, Reporter
-from syndistill.runs.own_plan import LOOKS, OwnRun, shipped, terms_of
+from syndistill.runs.own_plan import LOOKS, OwnRun, lasting, shipped, steps_set, terms_of
 from syndistill.training.config import DataConfig
 from syndistill.training.run import TeacherRun, train_teacher
 from syndistill.training.source import statistics_shots
@@ -22,6 +23,7 @@ TEACHER_SHARE = 0.5
 """Of the minutes, where a Teacher is named: it is tuned, and asked, for half of them."""
 CHIP_SHARE = 0.25
 """At most, where recorded shots are learned."""
+LEAST = 100  # steps of a Teacher's or Student's training, however few the minutes
 PROBE = (16, 48)  # steps: the first chunk of shots pays for models and tables
 
 
@@ -50,36 +52,48 @@ class _Watching(Reporter):
         return self.clock
 
 
-def with_steps(run: OwnRun, distance: int, minutes: float | None, reporter: Reporter) -> OwnRun:
-    """As many steps as fit into the minutes (None: MINUTES), by a probe of each training."""
-    minutes = minutes or MINUTES.get(distance, max(MINUTES.values()))
-    reporter.say(f"measuring how many steps fit into {minutes:g} minutes; where it compiles first, that takes minutes")
-    share = 1.0 - (TEACHER_SHARE if run.teacher else 0.0) - (CHIP_SHARE if run.chip else 0.0)
-    chip = run.chip
+def with_steps(
+    run: OwnRun, distance: int, minutes: float | None, changes: Sequence[str], reporter: Reporter
+) -> OwnRun:
+    """As many steps as fit into the minutes (None: MINUTES), by a probe of each training whose number of steps is none
+    of the changes. The Student has what the others leave."""
+    seconds = 60 * (minutes or MINUTES.get(distance, max(MINUTES.values())))
+    teacher, student, chip = run.teacher, run.student, run.chip
+    probed = [part for part in ("chip", "student") if getattr(run, part) and not steps_set(changes, part)]
+    if not probed:
+        return run
+    reporter.say(
+        f"measuring how many steps fit into {seconds / 60:g} minutes; where it compiles first, that takes minutes"
+    )
+    left = seconds
     with tempfile.TemporaryDirectory() as there:
-        teacher = run.teacher
-        if teacher is not None:
-            watch = _Watching()
-            train_teacher(_short(teacher), Path(there) / "teacher", watch)
-            teacher = _long(teacher, TEACHER_SHARE / 2 * minutes * 60 / watch.clock.seconds)
-        watch = _Watching()
-        probed = run.student
-        if run.teacher is not None:  # it is not tuned yet, and will be asked before the first step
-            untaught = {"terms": terms_of(None), "teacher": shipped("teacher", distance)}
-            probed = probed.model_copy(update=untaught)
-        train_student(_short(probed), Path(there) / "student", None, watch)
-        student = _long(run.student, share * minutes * 60 / watch.clock.seconds)
-        if chip is not None:
-            watch = _Watching()
-            train_student(_short(_without_looks(chip, run.student.start_from)), Path(there) / "chip", None, watch)
-            chip = _fitted(chip, CHIP_SHARE * minutes * 60 / watch.clock.seconds)
-    if teacher is not None:
-        asking = TEACHER_SHARE / 2 * minutes * 60
-        shots = round(asking / _seconds_to_ask(run.student.data.simulated, teacher))
-        student = student.model_copy(
-            update={"data": student.data.model_copy(update={"cached_shots": max(4_096, shots)})}
-        )
+        if teacher is not None and "student" in probed:
+            left -= TEACHER_SHARE * seconds
+            tuning = TEACHER_SHARE / 2 * seconds
+            a_step = _seconds_of(partial(train_teacher, _short(teacher), Path(there) / "teacher"))
+            teacher = lasting(teacher, max(LEAST, round(tuning / a_step)))
+            asked = max(4_096, round(tuning / _seconds_to_ask(student.data.simulated, teacher)))
+            student = student.model_copy(update={"data": student.data.model_copy(update={"cached_shots": asked})})
+        if chip is not None and "chip" in probed:
+            a_step = _seconds_of(partial(train_student, _short(_without_looks(chip)), Path(there) / "chip", None))
+            chip = _fitted(chip, CHIP_SHARE * seconds / a_step)
+            left -= (chip.training.steps + _looking(chip)) * a_step
+        if "student" in probed:
+            untaught = student
+            if teacher is not None:  # it is not tuned yet, and will be asked before the first step
+                data = student.data.model_copy(update={"cached_shots": run.student.data.cached_shots})
+                said = {"terms": terms_of(None), "teacher": shipped("teacher", distance), "data": data}
+                untaught = student.model_copy(update=said)
+            a_step = _seconds_of(partial(train_student, _short(untaught), Path(there) / "student", None))
+            student = lasting(student, max(LEAST, round(left / a_step)))
     return OwnRun(teacher=teacher, student=student, chip=chip)
+
+
+def _seconds_of(train: Callable[[Reporter], object]) -> float:
+    """Of a step."""
+    watch = _Watching()
+    train(watch)
+    return watch.clock.seconds
 
 
 def _seconds_to_ask(data: DataConfig, teacher: TeacherRun) -> float:
@@ -97,28 +111,20 @@ def _short(run: Any) -> Any:
     return run.model_copy(update={"training": training})
 
 
-def _without_looks(chip: StudentRun, start: str | None) -> StudentRun:
+def _without_looks(chip: StudentRun) -> StudentRun:
     assert chip.data.recorded is not None
     recorded = chip.data.recorded.model_copy(update={"dev_shots": 0})
-    return chip.model_copy(
-        update={"start_from": start, "data": chip.data.model_copy(update={"recorded": recorded})}
-    )
+    return chip.model_copy(update={"data": chip.data.model_copy(update={"recorded": recorded})})
+
+
+def _looking(chip: StudentRun) -> float:
+    """The looks at the development shots, in steps: at most one on as many shots, since what looks is not compiled."""
+    of = chip.data.recorded
+    assert of is not None
+    return (LOOKS + 1) * of.dev_shots * len(of.folders) / chip.training.batch_size
 
 
 def _fitted(chip: StudentRun, most: float) -> StudentRun:
-    """No more steps than fit beside the looks at the development shots."""
-    recorded = chip.data.recorded
-    assert recorded is not None
-    # A look costs a third of what a step on as many shots does.
-    looked = LOOKS * recorded.dev_shots * len(recorded.folders) / chip.training.batch_size / 3
-    if chip.training.steps <= most - looked:
-        return chip
-    fitted: StudentRun = _long(chip, most - looked)
-    recorded = recorded.model_copy(update={"dev_every": max(1, fitted.training.steps // LOOKS)})
-    return fitted.model_copy(update={"data": chip.data.model_copy(update={"recorded": recorded})})
-
-
-def _long(run: Any, steps: float) -> Any:
-    n, before = max(100, round(steps)), run.training.optimiser
-    optimiser = before.model_copy(update={"warmup_steps": min(100, n // 10), "decay_steps": n * 9 // 10})
-    return run.model_copy(update={"training": run.training.model_copy(update={"steps": n, "optimiser": optimiser})})
+    """No more steps than fit beside the looks."""
+    fitted: StudentRun = lasting(chip, max(1, min(chip.training.steps, round(most - _looking(chip)))))
+    return fitted

@@ -23,6 +23,7 @@ Axes: B shots, N detectors, O observables, K bits of a shot;
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from os.path import isdir, isfile  # which say no, where a Path's raise for names that are too long
@@ -44,6 +45,23 @@ from syndistill.sampling.stored import StoredShots, dem_of_circuit
 IDEAL = "circuit_ideal.stim"
 NOISY_CIRCUIT = "circuit"
 """The error model of the recording's noisy circuit; the others were fitted to data."""
+
+
+SEEN_KEY = "seen"
+"""In a network's metadata: of which recordings, by label, how many first shots were learned from or looked at."""
+
+
+def shots_seen(metadata: Mapping[str, Any]) -> dict[str, int]:
+    """What a network's metadata say of SEEN_KEY, and of its own run; earlier versions say the latter alone."""
+    said = metadata.get(SEEN_KEY)
+    seen = dict(said) if isinstance(said, Mapping) else {}
+    run = metadata.get("run")
+    data = run.get("data") if isinstance(run, Mapping) else None
+    of = data.get("recorded") if isinstance(data, Mapping) else None
+    if not isinstance(of, Mapping) or seen:
+        return seen
+    n_shots = int(of.get("shots", 0)) + int(of.get("dev_shots", 0))
+    return {Path(str(folder)).name: n_shots for folder in of.get("folders", [of.get("folder")])}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """inside-d5: what the Teacher's inside is worth at d=5, where a Teacher is needed, to a Student with a state at each
 stabiliser: features whose weight falls to 0 over the first half of the steps.
 
-At budget 1 all arms but the baseline and revealed labels are a screen of one or two seeds.
+At budget 1 all arms but the baseline and revealed labels are a screen of one or two seeds; so are the other ways to
+follow, at budget 3.
 """
 
 from syndistill.ablation.built_in._inside import (
@@ -23,7 +24,7 @@ from syndistill.distill.cache.source import StudentData
 from syndistill.training.config import fixed_rounds
 
 STUDENT = "local-gru-29k"
-LOOKED_AT = ("baseline", BOTH, "shuffled")
+LOOKED_AT = ("baseline", BOTH, "shuffled", "spatial", "temporal", "readout")
 """Those whose seeds 4 and 5 were added after a look at the first three, for narrower intervals."""
 
 
@@ -94,7 +95,7 @@ def plan() -> Plan:
             Sweep(student=STUDENT, budget=3, arms=(EVERY, FUSED, CALIBRATED, STAGED, "spatial")),
             Sweep(student=STUDENT, budget=3, arms=("temporal", *PAIRS, "fused-only")),
             Sweep(student=STUDENT, budget=3, arms=LOOKED_AT, seeds=(4, 5)),
-            Sweep(student=STUDENT, budget=3, arms=tuple(arm.name for arm in forms())),
+            Sweep(student=STUDENT, budget=3, arms=tuple(arm.name for arm in forms()), seeds=(1, 2)),
         ),
         questions=(
             Question(

@@ -283,6 +283,12 @@ class Recorded(Strict):
             return {key: value for key, value in content.items() if key != "folder"} | {"folders": (content["folder"],)}
         return content
 
+    @model_validator(mode="after")
+    def _each_once(self) -> Recorded:
+        if len(set(self.folders)) < len(self.folders):
+            raise ValueError("folders names a recording twice; name each once")
+        return self
+
 
 class StudentData(Strict):
     """Which shots a Student learns from."""
