@@ -16,7 +16,7 @@ import torch
 
 from syndistill.errors import SyndistillError
 from syndistill.models.networks import load_network, save_network, weights_hash
-from syndistill.sampling.recorded import SEEN_KEY, shots_seen
+from syndistill.sampling.recorded import SEEN_KEY, most_of_each, shots_seen
 
 
 def mean_of(names: list[str], out: Path) -> None:
@@ -31,10 +31,7 @@ def mean_of(names: list[str], out: Path) -> None:
     of = {name: weights_hash(network) for name, (network, _) in zip(names, found, strict=True)}
     states = [network.state_dict() for network, _ in found]
     mean.load_state_dict({key: torch.stack([state[key] for state in states]).mean(0) for key in states[0]})
-    seen: dict[str, int] = {}
-    for _, metadata in found:
-        for label, n_shots in shots_seen(metadata).items():
-            seen[label] = max(seen.get(label, 0), n_shots)
+    seen = most_of_each(shots_seen(metadata) for _, metadata in found)
     save_network(out, mean, said | {"mean_of": of} | ({SEEN_KEY: seen} if seen else {}))
 
 

@@ -33,7 +33,7 @@ from syndistill.models.contract import DecoderNetwork
 from syndistill.models.device import usable_device
 from syndistill.models.networks import fresh_network, load_network, save_network, weights_hash
 from syndistill.reporter import SILENT, Reporter
-from syndistill.sampling.recorded import SEEN_KEY, RecordingProperties, shots_seen
+from syndistill.sampling.recorded import SEEN_KEY, RecordingProperties, most_of_each, shots_seen
 from syndistill.sampling.recorded_shots import RecordedShots
 from syndistill.sampling.stream import BatchSource
 from syndistill.training.config import (
@@ -243,10 +243,10 @@ def _said_of(run: StudentRun, teacher: Teacher, trainer: Trainer, said: dict[str
 def _seen(run: StudentRun, before: Mapping[str, Any]) -> dict[str, int]:
     """Of which recordings how many first shots this Student or the one that it began from has learned or looked at."""
     seen, of = shots_seen(before), run.data.recorded
-    for folder in of.folders if of is not None else ():
-        label = RecordingProperties.load(folder).label
-        seen[label] = max(seen.get(label, 0), of.shots + of.dev_shots)  # type: ignore[union-attr]
-    return seen
+    if of is None:
+        return seen
+    labels = [RecordingProperties.load(folder).label for folder in of.folders]
+    return most_of_each([seen, dict.fromkeys(labels, of.shots + of.dev_shots)])
 
 
 def _start_of(run: StudentRun, teacher: Teacher) -> tuple[DecoderNetwork, Fusion | None, dict[str, Any] | None]:

@@ -75,6 +75,11 @@ class FramedNetwork(TurnableNetwork):
         frames = memory[..., self.n_states : self.n_states + channels * self._n_frames]
         return frames.unflatten(-1, (channels, -1)).transpose(-1, -2)
 
+    def _frames_after(self, before_BX: torch.Tensor, turns_BRFC: torch.Tensor, basis: str) -> torch.Tensor:
+        """The frames after each round as a memory holds them, (B, R, F C)."""
+        frames_BRFC = self._frames(before_BX, basis)[:, None] * turns_BRFC.cumprod(1)
+        return frames_BRFC.transpose(-1, -2).flatten(2)
+
     def _counted(self, memory: torch.Tensor, basis: str) -> torch.Tensor:
         """Of memories (*, X) with frames, what is counted behind these."""
         return memory[..., self.n_states + len(answered(basis)) * self._n_frames :]

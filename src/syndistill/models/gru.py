@@ -111,8 +111,7 @@ class GruNetwork(FramedNetwork):
         basis: str,
     ) -> torch.Tensor:  # fmt: skip
         """What a memory holds behind the states after each round, (B, R, X): the frames, and what is counted."""
-        frames_BRFC = self._frames(memory_BX, basis)[:, None] * turns_BRFC.cumprod(1)
-        return frames_BRFC.transpose(-1, -2).flatten(2)
+        return self._frames_after(memory_BX, turns_BRFC, basis)
 
     def step(self, state: State, events_BS: torch.Tensor) -> State:
         if state.rounds_done == 0:

@@ -250,8 +250,8 @@ class SyndromeTransformer(LineFrames):
         states_BRX = states_BRX.float()
         with exact(states_BRX.device):
             turns_BRFC = self._turns(states_BRX, basis)
-            frames_BRFC = self._frames(before_BX, basis)[:, None] * turns_BRFC.cumprod(1)
-        return torch.cat([states_BRX, frames_BRFC.transpose(-1, -2).flatten(2)], -1), turns_BRFC
+            frames_BRX = self._frames_after(before_BX, turns_BRFC, basis)
+        return torch.cat([states_BRX, frames_BRX], -1), turns_BRFC
 
     def _frames_at(self, memory_BKX: torch.Tensor, basis: str) -> torch.Tensor | None:
         """(N, L, C), where it keeps them."""

@@ -23,7 +23,7 @@ Axes: B shots, N detectors, O observables, K bits of a shot;
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from os.path import isdir, isfile  # which say no, where a Path's raise for names that are too long
@@ -62,6 +62,14 @@ def shots_seen(metadata: Mapping[str, Any]) -> dict[str, int]:
         return seen
     n_shots = int(of.get("shots", 0)) + int(of.get("dev_shots", 0))
     return {Path(str(folder)).name: n_shots for folder in of.get("folders", [of.get("folder")])}
+
+
+def most_of_each(several: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """What networks together have seen, of what each has by label."""
+    found: dict[str, int] = {}
+    for seen in several:
+        found |= {label: max(found.get(label, 0), n_shots) for label, n_shots in seen.items()}
+    return found
 
 
 @dataclass(frozen=True)

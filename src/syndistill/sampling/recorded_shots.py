@@ -51,9 +51,10 @@ class RecordedShots:
 
     def _batch(self, number: int) -> Shots:
         epoch, turn = divmod(number, self.batches_per_epoch)
-        # With one recording the order of turns changes nothing: which shots a batch holds is drawn below.
-        turns = np.random.default_rng([self.seed, len(self.shots), epoch]).permutation(self.batches_per_epoch)
-        position, which = divmod(int(turns[turn]) if len(self.shots) > 1 else turn, len(self.shots))
+        if len(self.shots) > 1:  # one needs no order of turns: which shots a batch holds is drawn below
+            turns = np.random.default_rng([self.seed, len(self.shots), epoch]).permutation(self.batches_per_epoch)
+            turn = int(turns[turn])
+        position, which = divmod(turn, len(self.shots))
         order_B = np.random.default_rng([self.seed, which, epoch]).permutation(self.n_shots)
         rows = order_B[position * self.batch_size : (position + 1) * self.batch_size]
         return self.shots[which].take(torch.from_numpy(rows))
