@@ -18,8 +18,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,tesseract,belief,onnx,runtime,labels,docs]'
 	@touch $@
 
-run: venv ## distil a Student from the shipped d=3 Teacher and judge it against matching
+run: venv ## distil a Student from the shipped d=3 Teacher, judge it against matching; the Teacher's inside at d=5
 	$(PY) -m syndistill.runs.demo
+	.venv/bin/syndistill ablate inside-d5-short --out runs/inside
+	.venv/bin/syndistill report runs/inside
 
 lint: venv ## ruff and mypy
 	$(PY) -m ruff check .

@@ -18,6 +18,7 @@ from syndistill.errors import SyndistillError
 from syndistill.safe_files import unsealed
 
 from ..command_line import refused
+from ..reporting import Heard
 from .fakes import TEACHERS, fake_rows
 
 PLAN = chosen_plan("ablation-d3", [])
@@ -150,6 +151,26 @@ def test_the_page_needs_nothing_else_and_both_forms_say_the_same(rows):
     assert old.read_text().startswith("<svg")
     with pytest.raises(SyndistillError, match="name a file with"):
         write_report(folder, None, folder / "plain")
+
+
+def test_the_answers_are_said_too(rows):
+    heard = Heard()
+    folder = rows(noise=0.01)
+    write_report(folder, None, None, heard)
+    page = (folder / "report.md").read_text()
+    for question, line in zip(PLAN.questions, heard.said, strict=False):
+        assert line.startswith(f"{question.text} ")
+        assert line.removeprefix(f"{question.text} ") in page
+    assert len(heard.said) > len(PLAN.questions)  # and of shots saved
+
+
+def test_a_plan_of_minutes_asks_one_question_and_nothing_of_shots_saved(rows):
+    short = chosen_plan("inside-d5-short", [])
+    table = read_table(rows(short, lambda arm, budget: math.log(0.06 if arm == "baseline" else 0.056), noise=0.002))
+    [(question, answer)] = answers(table, findings(table))
+    assert question == short.questions[0].text
+    assert "lower" in answer
+    assert savings(table) == []
 
 
 def test_foreign_rows_stay_out(rows, tmp_path):

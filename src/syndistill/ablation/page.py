@@ -13,6 +13,7 @@ from syndistill.ablation.pictures import NAMES, figures
 from syndistill.ablation.table import Judged, Table, read_table
 from syndistill.ablation.verdicts import Finding, answers, contrast_words, findings, percent, savings
 from syndistill.errors import SyndistillError
+from syndistill.reporter import SILENT, Reporter
 from syndistill.safe_files import write_text
 from syndistill.statistics.paired_seeds import LEVEL, POWER, differences, effect_of, log_margin, mean_and_half
 
@@ -88,6 +89,8 @@ def _power(found: Sequence[Finding]) -> Grid:
 
 
 def _savings(table: Table) -> Grid:
+    if not table.plan.saving:
+        return Grid("What distillation saves in shots", "", [], [])
     taught, without = table.plan.saving
     rows = []
     for one in savings(table):
@@ -226,8 +229,11 @@ class _Content(NamedTuple):
     grids: list[Grid]
 
 
-def write_report(source: Path, html_file: Path | None, markdown: Path | None) -> list[Path]:
-    """From a sweep's folder, or a file of rows. Default places: report.html and report.md beside the rows."""
+def write_report(
+    source: Path, html_file: Path | None, markdown: Path | None, reporter: Reporter = SILENT
+) -> list[Path]:
+    """From a sweep's folder, or a file of rows. Default places: report.html and report.md beside the rows. The reporter
+    is told the answers."""
     table = read_table(source)
     beside = source if source.is_dir() else source.parent
     html_file, markdown = html_file or beside / "report.html", markdown or beside / "report.md"
@@ -245,6 +251,8 @@ def write_report(source: Path, html_file: Path | None, markdown: Path | None) ->
     for name in set(NAMES) - set(content.drawn):  # of an earlier report
         (folder / f"{name}.svg").unlink(missing_ok=True)
     write_text(markdown, _markdown(content, folder.name))
+    for question, sentence in content.said:
+        reporter.say(f"{question} {sentence}")
     return [html_file, markdown]
 
 

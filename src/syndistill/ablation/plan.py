@@ -179,8 +179,8 @@ class Plan(Strict):
     sweeps: tuple[Sweep, ...] = Field(min_length=1)
     """In the order in which they are run: what answers the primary questions first."""
     questions: tuple[Question, ...]
-    saving: tuple[str, str]
-    """(with, without): arms whose LER over budgets gives the shots that distillation saves."""
+    saving: tuple[str, str] | tuple[()] = ()
+    """(with, without): arms whose LER over budgets gives the shots that distillation saves; (): it is not asked."""
     probing: Probing = Probing()
     judging: Judging
     margin: float = Field(default=0.03, gt=0, lt=1)

@@ -195,6 +195,8 @@ class SavedShots:
 
 def savings(table: Table) -> list[SavedShots]:
     """For every Student and budget at which the plan's `saving` arms were run."""
+    if not table.plan.saving:
+        return []
     taught_arm, other = table.plan.saving
     found = []
     for student in dict.fromkeys(sweep.student for sweep in table.plan.sweeps):
@@ -221,6 +223,8 @@ def _shots_seen(table: Table, student: str, arm: str, budget: float) -> int:
 
 
 def _savings(table: Table) -> list[tuple[str, str]]:
+    if not table.plan.saving:
+        return []
     taught, without = table.plan.saving
     said = []
     for one in savings(table):

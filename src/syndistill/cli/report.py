@@ -15,13 +15,16 @@ def report(
         Path | None, typer.Option(metavar="FILE", help="Default: report.md beside the rows; figures in a folder.")
     ] = None,
 ) -> None:
-    """Write the report of an ablation from its rows alone: one HTML page, and Markdown.
+    """Say the answers of an ablation from its rows alone, and write them as one HTML page and as Markdown.
 
     Answers first, with intervals; where the rows do not suffice it says so.
 
     [bold]Example:[/bold] syndistill report runs/ablation-tiny
     """
     from syndistill.ablation.page import write_report
+    from syndistill.runs.console import terminal_reporter
 
-    for path in write_report(source, html, markdown):
+    with terminal_reporter() as reporter:
+        paths = write_report(source, html, markdown, reporter)
+    for path in paths:
         print(path)

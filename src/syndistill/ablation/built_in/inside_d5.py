@@ -23,8 +23,12 @@ from syndistill.distill.cache.source import StudentData
 from syndistill.training.config import fixed_rounds
 
 STUDENT = "local-gru-29k"
-LOOKED_AT = ("baseline", BOTH, "shuffled", "spatial", "temporal")
+LOOKED_AT = ("baseline", BOTH, "shuffled", "spatial", "temporal", EVERY)
 """Those whose seeds 4 and 5 were added after a look at the first three, for narrower intervals."""
+AGAIN = ("baseline", BOTH, "shuffled")
+"""Those whose seeds 6, 7 and 8 were added after a look at the first five."""
+
+EYES: dict[str, object] = {"terms.eyes.weight": 1.0, "terms.eyes.where": "every"}
 
 
 def both(**settings: object) -> dict[str, object]:
@@ -41,6 +45,7 @@ def forms() -> tuple[Arm, ...]:
         "held": ("a share that is held", both(held=True)),
         "gram": ("shots compared with shots", both(loss="gram_shots")),
         "orthogonal": ("a map that only turns", both(projector="orthogonal")),
+        "eyes": ("through the Teacher's own readout", both(weight=0.0) | EYES),
     }
     return tuple(
         Arm(name=name, block="controls", says=says, differs_from=BOTH, change=change)
@@ -94,6 +99,7 @@ def plan() -> Plan:
             Sweep(student=STUDENT, budget=3, arms=(EVERY, FUSED, CALIBRATED, STAGED, "spatial")),
             Sweep(student=STUDENT, budget=3, arms=("temporal", *PAIRS, "fused-only")),
             Sweep(student=STUDENT, budget=3, arms=LOOKED_AT, seeds=(4, 5)),
+            Sweep(student=STUDENT, budget=3, arms=AGAIN, seeds=(6, 7, 8)),
             Sweep(student=STUDENT, budget=3, arms=tuple(arm.name for arm in forms())),
         ),
         questions=(
