@@ -10,7 +10,7 @@ from scipy.stats import fisher_exact
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.placement import place
-from syndistill.distill.cache.source import CachedSource, cache_key
+from syndistill.distill.cache.source import CachedSource, LiveSource, cache_key, simulated
 from syndistill.distill.cache.store import CacheKey, write_cache
 from syndistill.distill.signals.teacher import FrozenTeacher, TaughtShots, cut
 from syndistill.errors import SyndistillError
@@ -217,3 +217,10 @@ def test_the_key_of_named_noise_knows_no_later_option(teacher):
         "p_min", "p_max", "rounds", "tilt", "noise_weight", "noise_width", "noise_midpoint", "rates_per_chunk",
         "n_rates",
     }  # fmt: skip
+
+
+def test_live_batches_are_numbered_on(stage1_run):
+    """From chunk to chunk: weights that fade go by the number."""
+    source = LiveSource(simulated(stage1_run().data, 32, 1), ())
+    numbers = [taught.number for index in range(2) for taught in source.chunk(index)]
+    assert numbers == list(range(2 * source.batches_per_chunk))

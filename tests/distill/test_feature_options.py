@@ -14,7 +14,7 @@ from syndistill.errors import SyndistillError
 from syndistill.models.tensors_file import load_tensors
 
 from .test_insides import fitted, knowing_stage, losses_of
-from .test_terms import FEATURE, only, require_resumed_to_the_bit, staged, student_of
+from .test_terms import FEATURE, MAIN, only, require_resumed_to_the_bit, staged, student_of
 
 
 def test_the_cosine_of_gradients_by_hand():
@@ -144,3 +144,20 @@ def test_options_of_a_term_of_weight_0_change_no_bit(tmp_path, stage1_run):
         train_student(stage1_run("local_gru", terms=terms, cached_shots=0), tmp_path / name)
     expected, found = (student_of(tmp_path / name) for name in ("off", "zero"))
     assert all(torch.equal(expected[n], found[n]) for n in expected)
+
+
+def test_a_gate_sees_the_main_terms_as_they_weigh(tmp_path, stage1_run):
+    terms = Terms(temporal=FEATURE | {"gate": "cosine", "share": None}, **MAIN)
+    network, _, stage, batch = staged(stage1_run(terms=terms), tmp_path)
+    losses, objective = stage.objective.losses(network, batch)[1], stage.objective
+    labels, final, feature = objective.terms
+    objective.terms, objective.sources = [labels, final, replace(feature, loss=labels.loss)], {}
+
+    def cosine(weights):
+        main = {name: weight * losses[name] for name, weight in weights.items()}
+        return gradients_against_main(network, main | {"temporal": losses["labels"]})["temporal"].cosine
+
+    found = cosine({name: term["weight"] for name, term in MAIN.items()})
+    _, values = objective(network, replace(batch, number=0))
+    assert float(values["gate.temporal"]) == pytest.approx(found, abs=1e-5)
+    assert abs(found - cosine(dict.fromkeys(MAIN, 1.0))) > 1e-3 < found

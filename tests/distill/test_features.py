@@ -9,6 +9,7 @@ import torch
 from syndistill.circuits.layout import Layout
 from syndistill.distill.signals.features import (
     Adapter,
+    FeatureLoss,
     TargetSpec,
     TargetStatistics,
     cosine,
@@ -19,6 +20,7 @@ from syndistill.distill.signals.features import (
     seeded_adapter,
 )
 from syndistill.distill.signals.teacher import Answer, FrozenTeacher, Teacher
+from syndistill.distill.terms import FeatureTerm
 from syndistill.errors import SyndistillError
 from syndistill.models.tensors_file import save_tensors
 
@@ -186,3 +188,13 @@ def test_only_the_gram_loss_of_stabilisers_needs_no_adapter():
     assert needs_adapter("cosine", (8, 6), (8, 4))
     with pytest.raises(SyndistillError, match="this Teacher's state is flat"):
         needs_adapter("gram", (8, 6), (4,))
+
+
+def test_rounds_that_are_left_out_are_left_out_of_both():
+    """Of rounds 1, 3 and 5 each is compared with its own: a Student whose state is the target's map has a loss of 0."""
+    torch.manual_seed(0)
+    feature = torch.randn(64, 5, 2, 3)
+    statistics = statistics_of(3, every_rounds=2, z=feature)
+    student = (feature / statistics.std_D) @ statistics.directions_DP
+    loss = FeatureLoss(FeatureTerm(components=3, every_rounds=2), "temporal", statistics, None)
+    assert float(loss(student, statistics.target(feature, "z"), "z")) < 1e-6

@@ -2,11 +2,13 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from syndistill.distill.cache.source import fill_cache
+from syndistill.distill import fuse
+from syndistill.distill.cache.source import LiveSource, fill_cache, simulated
 from syndistill.distill.fuse import (
     PATIENCE,
     FuseRun,
@@ -29,9 +31,10 @@ from syndistill.distill.signals.fusion import (
     verdict_of,
 )
 from syndistill.distill.signals.teacher import FrozenTeacher, TaughtShots
+from syndistill.distill.stage import StageInputs, prepare_stage, stage_statistics
 from syndistill.distill.student import train_student
 from syndistill.distill.terms import Terms
-from syndistill.models.networks import load_network
+from syndistill.models.networks import fresh_network, load_network
 from syndistill.models.tensors_file import load_tensors
 from syndistill.training import source as training_source
 from syndistill.training.config import OptimiserConfig, TrainingConfig
@@ -39,7 +42,7 @@ from syndistill.training.loop import Trainer
 from syndistill.training.source import statistics_shots
 
 from ..reporting import Heard
-from .test_terms import FEATURE, staged
+from .test_terms import FEATURE, only, staged
 
 
 def test_the_state_probe_reads_the_state_of_each_end_s_own_round(teacher, taught):
@@ -70,6 +73,11 @@ def test_probes_learn_from_the_teacher_and_from_labels(teacher, taught):
         torch.testing.assert_close((values[f"{name}.nll"], values[f"{name}.kl"]), (nll.detach(), divergence.detach()))
         expected = expected + nll + divergence
     torch.testing.assert_close(loss, expected)
+    weights = list(fusion.parameters())  # a value without its gradient teaches nothing
+    found, wanted = (
+        torch.autograd.grad(x, weights, allow_unused=True, materialize_grads=True) for x in (loss, expected)
+    )
+    torch.testing.assert_close(found, wanted)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +162,7 @@ def test_a_killed_fuse_stage_ends_in_the_same_bits(fused, tmp_path, monkeypatch)
     real = Trainer.train_step
 
     def killed(self, shots):
-        if self.step == 5:
+        if self.step == 3:  # before the probes may have stopped improving
             raise KeyboardInterrupt
         return real(self, shots)
 
@@ -265,3 +273,44 @@ def test_labels_that_do_not_exist_are_refused(stage1_run, changes, said):
     simulated = data.simulated.model_dump(mode="json") | changes
     with pytest.raises(ValueError, match=said):
         type(data).model_validate(data.model_dump(mode="json") | {"simulated": simulated})
+
+
+def test_each_purpose_has_shots_of_its_own(fused, tmp_path, monkeypatch):
+    run, _, teacher = fused
+    asked, roles, shots_of, source = [], [], FuseRun.shots, fuse.simulated_source
+    monkeypatch.setattr(FuseRun, "shots", lambda self, seed, n: asked.append((seed, n)) or shots_of(self, seed, n))
+    monkeypatch.setattr(fuse, "simulated_source", lambda *a, **k: roles.append(k.get("role")) or source(*a, **k))
+    train_fusion(run, tmp_path, teacher=teacher)
+    seed = run.training.seed
+    wanted = {(seed + 1, run.fit_shots), (seed + 2, run.report_shots), (seed + 3, run.check_shots)}
+    assert wanted <= set(asked)
+    assert {one for one in asked if one[0] > seed} == wanted
+    assert roles == ["probe"]
+
+
+def test_looks_are_of_averaged_weights(teacher, taught):
+    fusion, averaged = (
+        Fusion(FusionConfig(), teacher.layout, "two_channel", {"transformer": 8, "state": 8}) for _ in range(2)
+    )
+    shots, objective = taught("z").shots, ProbeObjective(teacher)
+    trainer = SimpleNamespace(model=fusion, ema_state=averaged.state_dict, device="cpu")
+    own, mean = (float(objective(one, shots)[0].detach()) for one in (fusion, averaged))
+    assert fuse._held_out_loss(trainer, objective, [shots]) == pytest.approx(mean)
+    assert own != pytest.approx(mean)
+
+
+def test_z_fuse_is_a_main_term_of_a_features_share(tmp_path, stage1_run):
+    def weight(main):
+        run = stage1_run(terms=only(fused={"weight": main}, temporal=FEATURE), fusion="f")
+        folder = tmp_path / str(main)
+        folder.mkdir()
+        teacher = FrozenTeacher(load_network(run.teacher)[0])
+        shots = statistics_shots(run.data.simulated, 5)
+        fusion = Fusion(FusionConfig(paths=("readout",), mode="mean"), teacher.layout, "two_channel", {})
+        statistics = stage_statistics(run.terms, teacher, shots, folder)
+        given = StageInputs(run.terms, teacher, statistics, shots, run.training, fusion)
+        source = LiveSource(simulated(run.data, 32, 1), run.data.cut_rounds, True)
+        objective = prepare_stage(given, fresh_network(run.network, 1), source, folder).objective
+        return next(term.weight for term in objective.terms if term.name == "temporal")
+
+    assert weight(0.1) == pytest.approx(0.1 * weight(1.0), rel=1e-4)

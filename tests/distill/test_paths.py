@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from syndistill.circuits.experiment import Experiment
+from syndistill.distill import fuse
 from syndistill.distill.cache.store import folder_of
 from syndistill.distill.fuse import FuseRun, nll_B, train_fusion
 from syndistill.distill.losses import posterior_logits
@@ -191,3 +192,17 @@ def test_a_student_learns_from_a_fusion_with_another_network(tmp_path, teacher_f
     assert train_student(run, tmp_path / "run", tmp_path / "cache", teacher=teacher).is_file()
     fusion, _ = load_fusion(path, teacher)
     assert folder_of(tmp_path / "cache", FusedTarget(fusion, teacher.key())).is_dir()
+
+
+def test_the_gate_of_each_shot_is_fitted_on_fit_shots(tmp_path, teacher_file, monkeypatch):
+    seen, real = [], fuse.fit_gate
+    monkeypatch.setattr(fuse, "fit_gate", lambda *given: (seen.append(given), real(*given))[1])
+    run = fuse_run(teacher_file(), fusion=FusionConfig(mode="per_shot"))
+    teacher = FrozenTeacher(load_network(run.teacher)[0])
+    fusion, _ = load_fusion(train_fusion(run, tmp_path, teacher=teacher), teacher)
+    batches = run.shots(run.training.seed + 1, run.fit_shots)
+    with torch.no_grad():
+        paths = torch.cat([fusion.path_logits(b, teacher.answer(b, fusion.wants)) for b in batches], 1)
+    ((_, logits, labels, _),) = seen
+    torch.testing.assert_close(logits, paths)
+    assert torch.equal(labels, torch.cat([b.labels_BKLO for b in batches]))

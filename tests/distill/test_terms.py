@@ -285,3 +285,40 @@ def test_only_the_student_ships(tmp_path, stage1_run):
     names = {"labels", "final", "readout", "spatial", "temporal"}
     assert names | {f"share.{name}" for name in names} <= logged[-1].keys()
     assert weights_hash(load_network(path)[0]) != weights_hash(fresh)
+
+
+@pytest.mark.parametrize("more", [{"share": None}, {}, {"held": True}, {"gate": "cosine"}])
+def test_every_kind_of_weight_fades(tmp_path, stage1_run, more):
+    terms = Terms(temporal=FEATURE | {"fade": 0.5} | more)
+    objective = staged(stage1_run(terms=terms, steps=8), tmp_path)[2].objective
+    term = next(t for t in objective.terms if t.name == "temporal")
+    weights = [objective._weight(term, step) for step in (0, 1, 3, 4, 9)]
+    assert [w / weights[0] for w in weights] == pytest.approx([1.0, 0.75, 0.25, 0.0, 0.0])
+
+
+MAIN = {"labels": {"weight": 0.3}, "final": {"weight": 2.0}}
+"""Main terms that do not weigh alike: a share that forgets one weight is another share."""
+
+
+def test_a_share_is_of_the_main_terms_as_they_weigh(tmp_path, stage1_run):
+    run = stage1_run(terms=Terms(temporal=FEATURE | {"share": 0.3}, **MAIN))
+    network, _, stage, _ = staged(run, tmp_path)
+    source = LiveSource(simulated(run.data, 32, 1), run.data.cut_rounds, run.terms.needs_every_end)
+    shares = [shares_of(stage, network, taught)["temporal"] for taught in source.chunk(0)[:BATCHES]]
+    assert sum(shares) / BATCHES == pytest.approx(0.3, rel=1e-3)
+
+
+def test_a_held_share_is_of_the_main_terms_as_they_weigh(tmp_path, stage1_run):
+    terms = Terms(temporal=FEATURE | {"share": 0.3, "held": True}, **MAIN)
+    network, _, stage, batch = staged(stage1_run(terms=terms), tmp_path)
+    for k in range(1, 40):
+        stage.objective(network, replace(batch, number=50 * k))
+    assert shares_of(stage, network, batch)["temporal"] == pytest.approx(0.3, rel=1e-3)
+
+
+def test_adapters_are_the_averaged_ones(tmp_path, stage1_run):
+    train_student(stage1_run(cached_shots=0), tmp_path)
+    adapters, kept = (load_tensors(tmp_path / f"{name}.safetensors")[0] for name in ("adapters", "state"))
+    assert adapters
+    assert all(torch.equal(x, kept[f"ema.extra.{name}"]) for name, x in adapters.items())
+    assert any(not torch.equal(x, kept[f"weights.extra.{name}"]) for name, x in adapters.items())

@@ -8,7 +8,7 @@ import torch
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.errors import SyndistillError
-from syndistill.sampling.seeds import derived_seed
+from syndistill.sampling.seeds import ROLES, derived_seed
 from syndistill.sampling.shots import simulate
 from syndistill.sampling.stored import evaluation_seed
 from syndistill.sampling.stream import ShotStream, SimulatedSource
@@ -106,7 +106,7 @@ def test_seeds_and_roles_are_other_shots():
 
 def test_roles_never_share_a_stim_seed():
     keys = list(itertools.product(range(20), range(20)))
-    ranges = {role: [derived_seed(role, *key) for key in keys] for role in ("train", "select", "probe")}
+    ranges = {role: [derived_seed(role, *key) for key in keys] for role in ROLES}
     ranges["evaluation"] = [evaluation_seed(*key, 1000) for key in keys]
     tops = {role: {seed >> 56 for seed in seeds} for role, seeds in ranges.items()}
     for a, b in itertools.combinations(tops, 2):

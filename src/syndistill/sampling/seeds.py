@@ -9,13 +9,13 @@ import numpy as np
 
 from syndistill.errors import SyndistillError
 
-_ROLES = {"train": 1, "select": 2, "probe": 3, "ensemble": 4}
+ROLES = {"train": 1, "select": 2, "probe": 3, "ensemble": 4}
 
 
 def derived_seed(role: str, *keys: int) -> int:
     """A Stim seed of this role, hashed from the keys (a run's seed, a chunk's index, ...)."""
     word = int(np.random.SeedSequence(list(keys)).generate_state(1, np.uint64)[0])
-    return _ROLES[role] << 56 | word >> 8
+    return ROLES[role] << 56 | word >> 8
 
 
 def share_of(batch_size: int, share: tuple[int, int]) -> slice:
