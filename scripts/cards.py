@@ -3,6 +3,7 @@
 
     python scripts/cards.py --rows results/d3.jsonl results/d5.jsonl results/long-d5.jsonl results/sycamore-d5.jsonl \
         --speed results/speed.json results/speed-d5.json --confidence results/confidence.json
+    python scripts/cards.py student-sycamore-d5 --rows results/sycamore-d5.jsonl --speed results/speed-sycamore-d5.json
 
 --speed is what benchmarks/decoding_speed.py wrote, a file for each distance, --confidence what `scripts/confidence.py`
 did; without them a card says nothing of times, or of kept fractions and reliability.
@@ -110,6 +111,7 @@ def _about(weights_sha256: str, found: list[dict[str, Any]]) -> dict[str, Any] |
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of these networks alone; default: of all that ship")
     parser.add_argument("--rows", type=Path, nargs="+", required=True, help="rows files of scripts/scores.py")
     parser.add_argument("--speed", type=Path, nargs="+", default=[], help="figures of benchmarks/decoding_speed.py")
     parser.add_argument("--confidence", type=Path, nargs="+", default=[], help="figures of scripts/confidence.py")
@@ -120,7 +122,10 @@ def main(arguments: list[str] | None = None) -> int:
         rows = combine([row for path in args.rows for row in RowsFile(path).rows.values()])
         speed = _read(args.speed, "benchmarks/decoding_speed.py")
         confidence = _read(args.confidence, "python scripts/confidence.py")
-        for name in shipped_names():
+        known = shipped_names()
+        if unknown := [name for name in args.names if name not in known]:
+            raise SyndistillError(f"{unknown[0]!r} is no shipped network; shipped: {', '.join(known)}")
+        for name in args.names or known:
             path = network_path(name)
             assert path is not None
             key = weights_hash(load_network(name)[0])

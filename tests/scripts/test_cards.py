@@ -73,3 +73,10 @@ def test_recordings_are_scores_and_no_long_experiments():
     found = cards.card_of(NAME, [recorded])
     assert [score["experiment"] for score in found["scores"]] == [recorded.experiment]
     assert "late_error_per_round" not in found
+
+
+def test_cards_are_of_shipped_networks(capsys, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.touch()
+    assert cards.main(["student-d4", "--rows", str(rows)]) == 2
+    assert "'student-d4' is no shipped network" in capsys.readouterr().err
