@@ -89,9 +89,7 @@ def _power(found: Sequence[Finding]) -> Grid:
 
 
 def _savings(table: Table) -> Grid:
-    if not table.plan.saving:
-        return Grid("What distillation saves in shots", "", [], [])
-    taught, without = table.plan.saving
+    taught, without = table.plan.saving or ("", "")
     rows = []
     for one in savings(table):
         said = ["-", "not enough data"] if one.saving is None else [

@@ -194,7 +194,7 @@ class SavedShots:
 
 
 def savings(table: Table) -> list[SavedShots]:
-    """For every Student and budget at which the plan's `saving` arms were run."""
+    """For every Student and budget at which the plan's `saving` arms were run; nothing where it has none."""
     if not table.plan.saving:
         return []
     taught_arm, other = table.plan.saving
@@ -223,9 +223,7 @@ def _shots_seen(table: Table, student: str, arm: str, budget: float) -> int:
 
 
 def _savings(table: Table) -> list[tuple[str, str]]:
-    if not table.plan.saving:
-        return []
-    taught, without = table.plan.saving
+    taught, without = table.plan.saving or ("", "")
     said = []
     for one in savings(table):
         if one.budget != 1:
