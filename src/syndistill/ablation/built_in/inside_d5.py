@@ -100,7 +100,8 @@ def plan() -> Plan:
             Sweep(student=STUDENT, budget=3, arms=("temporal", *PAIRS, "fused-only")),
             Sweep(student=STUDENT, budget=3, arms=LOOKED_AT, seeds=(4, 5)),
             Sweep(student=STUDENT, budget=3, arms=AGAIN, seeds=(6, 7, 8)),
-            Sweep(student=STUDENT, budget=3, arms=tuple(arm.name for arm in forms())),
+            Sweep(student=STUDENT, budget=3, arms=tuple(arm.name for arm in forms() if arm.name != "eyes")),
+            Sweep(student=STUDENT, budget=3, arms=("eyes",), seeds=(1, 2)),  # 20 minutes each
         ),
         questions=(
             Question(
