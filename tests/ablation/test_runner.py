@@ -202,6 +202,36 @@ def _die():
     os._exit(9)
 
 
+CLOSED = """
+import multiprocessing
+import time
+from functools import partial
+from syndistill.ablation.backends import Processes
+from syndistill.ablation.work import Job, Task
+
+def hold():
+    global held
+    held = multiprocessing.get_context("spawn").RLock()
+    return []
+
+if __name__ == "__main__":
+    pool = Processes(2)
+    pool.start(Task("run-x", (), partial(time.sleep, 600), "x", Job("s", "a", 1, 1)))
+    pool.start(Task("run-y", (), hold, "y", Job("s", "a", 1, 2)))
+    pool.next_done()
+    pool.close()
+"""
+
+
+def test_closed_workers_leave_nothing_behind(tmp_path):
+    """An idle one ends by itself, with what libraries hold in it (a lock, as tqdm does); else Python warns of leaks."""
+    (tmp_path / "closed.py").write_text(CLOSED)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "closed.py")], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_the_estimate_falls_to_nothing_when_all_is_done(small_plan, tmp_path):
     from syndistill.ablation.costs import cost_of
 

@@ -88,10 +88,12 @@ class Processes(Backend):
         return task, error if isinstance(error, Exception) else RuntimeError(repr(error))
 
     def close(self) -> None:
-        for pool in [*self._idle, *(pool for _, pool in self._busy.values())]:
+        busy = [pool for _, pool in self._busy.values()]
+        for pool in busy:
             for process in list(getattr(pool, "_processes", None) or {}):
                 _end(process)
-            pool.shutdown(wait=False, cancel_futures=True)
+        for pool in [*self._idle, *busy]:  # waited for: else Python warns of semaphores that were left behind
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _end(process: int) -> None:
