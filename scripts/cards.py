@@ -20,7 +20,7 @@ from typing import Any
 
 from syndistill.circuits.experiment import Experiment
 from syndistill.circuits.training_noise import NOISE_KEY, noise_in
-from syndistill.errors import SyndistillError
+from syndistill.errors import SyndistillError, did_you_mean
 from syndistill.evaluation.rows import Row, RowsFile, combine
 from syndistill.files.network_file import network_path, shipped_names
 from syndistill.models.networks import load_network, weights_hash
@@ -124,7 +124,8 @@ def main(arguments: list[str] | None = None) -> int:
         confidence = _read(args.confidence, "python scripts/confidence.py")
         known = shipped_names()
         if unknown := [name for name in args.names if name not in known]:
-            raise SyndistillError(f"{unknown[0]!r} is no shipped network; shipped: {', '.join(known)}")
+            hint = did_you_mean(unknown[0], known)
+            raise SyndistillError(f"{unknown[0]!r} is no shipped network{hint}; shipped: {', '.join(known)}")
         for name in args.names or known:
             path = network_path(name)
             assert path is not None

@@ -28,8 +28,6 @@ LOOKED_AT = ("baseline", BOTH, "shuffled", "spatial", "temporal", EVERY)
 AGAIN = (BOTH, "shuffled")
 """Those whose seeds 6, 7 and 8 were added after a look at the first five."""
 
-EYES: dict[str, object] = {"terms.eyes.weight": 1.0}
-
 
 def both(**settings: object) -> dict[str, object]:
     """The same change of both feature terms."""
@@ -45,7 +43,7 @@ def forms() -> tuple[Arm, ...]:
         "held": ("a share that is held", both(held=True)),
         "gram": ("shots compared with shots", both(loss="gram_shots")),
         "orthogonal": ("a map that only turns", both(projector="orthogonal")),
-        "eyes": ("through the Teacher's own readout", both(weight=0.0) | EYES),
+        "eyes": ("through the Teacher's own readout", both(weight=0.0) | {"terms.eyes.weight": 1.0}),
     }
     return tuple(
         Arm(name=name, block="controls", says=says, differs_from=BOTH, change=change)

@@ -21,7 +21,7 @@ def plan() -> Plan:
         steps=1_800,
         base=whole.base.model_copy(update={"data": few}),
         stage1=whole.stage1,
-        arms=tuple(arm for arm in whole.arms if arm.name in {*ARMS, "spatial"}),
+        arms=tuple(arm for arm in whole.arms if arm.name in {*ARMS, "spatial"}),  # BOTH is a change of spatial
         sweeps=(Sweep(student=inside_d5.STUDENT, budget=1, arms=ARMS),),
         questions=(
             Question(
@@ -33,4 +33,4 @@ def plan() -> Plan:
         probing=whole.probing,
         judging=Judging(cases=((5, 20_000),), primary_rounds=5, teacher_shots=2_000, optimum=False),
         gate_shots=whole.gate_shots,
-    )  # fmt: skip
+    )
